@@ -1,0 +1,1 @@
+//! WHO does it: the supervised actors that drive the cores of `cluster`.

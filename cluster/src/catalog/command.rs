@@ -1,0 +1,131 @@
+//! Changes of the catalog, and what they answer.
+#![allow(missing_docs, reason = "rkyv gives the fields of archived enum variants no docs")]
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::record::{ClusterRecord, NodeRecord, VolumePolicy, VolumeRecord};
+use crate::{
+    ids::{NodeId, ShardId, TenantId, VolumeId},
+    membership::Boot,
+    shard::descriptor::ShardDescriptor,
+    units::WallTime,
+};
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum CatalogCommand {
+    /// The first entry of a cluster: its record, its first node, its own shard.
+    Bootstrap {
+        /// The cluster.
+        cluster: ClusterRecord,
+        /// The first node (its number is given by apply).
+        node: NodeRecord,
+        /// The catalog shard itself.
+        catalog: ShardDescriptor,
+    },
+    /// Keeps a new join token, by hash.
+    AddToken {
+        /// SHA-256 of the secret.
+        hash: [u8; 32],
+        /// End of its life.
+        expires: WallTime,
+    },
+    /// Uses a token up and admits a node. The same node may repeat it.
+    AdmitNode {
+        /// SHA-256 of the secret.
+        hash: [u8; 32],
+        /// The proposer's wall clock, to judge expiry the same everywhere.
+        now: WallTime,
+        /// The node (its number is given by apply).
+        node: NodeRecord,
+    },
+    /// A node has started: its addresses and boot.
+    RegisterBoot {
+        /// Which.
+        node: NodeId,
+        /// Its start; a lower or forged one is refused.
+        boot: Boot,
+        /// Where its QUIC port is reached.
+        addresses: Vec<String>,
+        /// Where its HTTP port is reached.
+        http_address: String,
+        /// Its failure domain.
+        zone: String,
+        /// Bytes it offers.
+        capacity_bytes: u64,
+    },
+    /// Removes a node for good.
+    RemoveNode(NodeId),
+    /// Creates a volume; shards get ids and wait for placement.
+    CreateVolume {
+        /// Its owner.
+        tenant: TenantId,
+        /// Its name.
+        name: String,
+        /// Its policy.
+        policy: VolumePolicy,
+    },
+    /// The plan for one shard that waits for placement: nodes of its voters.
+    PlaceShard {
+        /// Which.
+        shard: ShardId,
+        /// One voter on each; ids are given by apply.
+        nodes: Vec<NodeId>,
+    },
+    /// A newer descriptor seen in the shard's own log.
+    ObserveShard(ShardDescriptor),
+    /// Marks a volume for deletion; its replicas are destroyed, then it goes.
+    DeleteVolume {
+        /// Its owner.
+        tenant: TenantId,
+        /// Its name.
+        name: String,
+    },
+    /// All replicas of a deleted volume are gone: forget it.
+    ForgetVolume(VolumeId),
+}
+
+/// What a change of the catalog answers.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum CatalogOutcome {
+    /// Done.
+    Done,
+    /// The node as admitted or registered.
+    Node(NodeRecord),
+    /// The volume as created or marked.
+    Volume(VolumeRecord),
+    /// The shard as placed.
+    Shard(ShardDescriptor),
+    /// Not done, with the reason.
+    Refused(CatalogRefusal),
+}
+
+/// Why the catalog refused a change; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
+pub enum CatalogRefusal {
+    #[error("the cluster exists already")]
+    AlreadyBootstrapped,
+    #[error("no such join token: make one with `cdb cluster token`")]
+    UnknownToken,
+    #[error("the join token has expired: make a new one with `cdb cluster token`")]
+    ExpiredToken,
+    #[error("the join token was used by another node: make a new one with `cdb cluster token`")]
+    UsedToken,
+    #[error("node {0} is not a member")]
+    UnknownNode(NodeId),
+    #[error("node {0} was removed; start it with an empty data directory and a new token")]
+    RemovedNode(NodeId),
+    #[error("node {node} showed an older or different start: its disk is an old image")]
+    OldBoot { node: NodeId },
+    #[error("a volume named {0} exists already")]
+    VolumeExists(String),
+    #[error("there is no volume named {0}")]
+    UnknownVolume(String),
+    #[error("there is no shard {0}")]
+    UnknownShard(ShardId),
+    #[error("the shard is placed already")]
+    AlreadyPlaced,
+    #[error("{0}")]
+    Invalid(String),
+}

@@ -1,0 +1,7 @@
+//! The cluster's own records: identities, policy, intent and ids.
+//!
+//! The catalog is a shard like any other, whose commands are typed and whose
+//! records lie under readable keys. See [`record`] for the keys.
+
+pub mod command;
+pub mod record;

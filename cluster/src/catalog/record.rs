@@ -1,0 +1,162 @@
+//! What the catalog stores, and under which keys.
+//!
+//! | key | record |
+//! |---|---|
+//! | `cluster` | [`ClusterRecord`] |
+//! | `ids` | [`IdsRecord`] |
+//! | `node/<32 hex>` | [`NodeRecord`] |
+//! | `volume/<tenant>/<name>` | [`VolumeRecord`] |
+//! | `shard/<20 digits>` | [`ShardRecord`] |
+//! | `token/<64 hex>` | [`TokenRecord`] |
+//!
+//! Values are rkyv bytes with a leading `u16` version, like commands.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::{
+    ids::{ClusterId, NodeId, ShardId, TenantId, VolumeId},
+    membership::Boot,
+    shard::descriptor::ShardDescriptor,
+    units::WallTime,
+};
+
+/// The cluster itself.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    /// Its id.
+    pub cluster: ClusterId,
+    /// Its name, for people.
+    pub name: String,
+    /// Certificate of its authority (DER).
+    pub authority: Vec<u8>,
+    /// The authority's private key, sealed; nodes hold the key to open it.
+    pub authority_key_sealed: Vec<u8>,
+    /// Kinds of entries every node understands.
+    pub feature_level: u16,
+}
+
+/// Next ids to hand out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct IdsRecord {
+    /// Next node number (`n1`, `n2`, …).
+    pub node_number: u64,
+    /// Next volume.
+    pub volume: u64,
+    /// Next shard.
+    pub shard: u64,
+    /// Next replica.
+    pub replica: u64,
+    /// Next tenant.
+    pub tenant: u64,
+}
+
+/// Where a node stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum NodeState {
+    /// Takes part.
+    Active,
+    /// Gone for good; its id is never let in again.
+    Removed,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its id.
+    pub node: NodeId,
+    /// Its number for people: 2 for `n2`.
+    pub number: u64,
+    /// Where its QUIC port is reached (`host:port`).
+    pub addresses: Vec<String>,
+    /// Where its HTTP port is reached, if it has one.
+    pub http_address: String,
+    /// Failure domain.
+    pub zone: String,
+    /// Bytes it offers; its weight in placement.
+    pub capacity_bytes: u64,
+    /// Where it stands.
+    pub state: NodeState,
+    /// Its last registered start.
+    pub boot: Boot,
+}
+
+/// How a volume spreads its keys.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Archive,
+    Serialize,
+    Deserialize,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeKind {
+    /// By hash of the key.
+    Hash,
+    /// By range of keys.
+    Ordered,
+    /// One shard that never splits.
+    Single,
+}
+
+/// A volume's policy.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct VolumePolicy {
+    /// How keys are spread.
+    pub kind: VolumeKind,
+    /// Voters per shard.
+    pub replicas: u32,
+    /// Shards it is created with.
+    pub shards: u32,
+}
+
+/// Where a volume stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum VolumeState {
+    /// Its shards are being placed.
+    Creating,
+    /// It serves.
+    Ready,
+    /// Its replicas are being destroyed.
+    Deleting,
+}
+
+/// One volume.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct VolumeRecord {
+    /// Its id.
+    pub volume: VolumeId,
+    /// Its owner.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: String,
+    /// Its policy.
+    pub policy: VolumePolicy,
+    /// Its shards.
+    pub shards: Vec<ShardId>,
+    /// Where it stands.
+    pub state: VolumeState,
+}
+
+/// One shard: what is wanted. Replicas are created by this intent only.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct ShardRecord {
+    /// The last descriptor observed from the shard's own log; at creation the
+    /// first intent. An empty list of replicas waits for placement.
+    pub descriptor: ShardDescriptor,
+    /// Whether its replicas are to be destroyed.
+    pub deleting: bool,
+}
+
+/// A join token, stored by its hash only.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// End of its life.
+    pub expires: WallTime,
+    /// The node that used it up.
+    pub used_by: Option<NodeId>,
+}

@@ -1,0 +1,1 @@
+//! The disk's log: segments, records, recovery.

@@ -1,0 +1,3 @@
+//! Versions: how the same key keeps its past, and how time names a cut.
+
+pub mod version;

@@ -1,0 +1,1 @@
+//! Where replicas go: the ring, the walk, the policy.

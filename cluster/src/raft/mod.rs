@@ -1,0 +1,3 @@
+//! Consensus: the only home of raft-rs.
+
+pub mod types;

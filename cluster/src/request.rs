@@ -1,0 +1,387 @@
+//! What clients and nodes ask of a node, and what it answers: the native door.
+//!
+//! One request form for all: the command line, the library and a node that
+//! forwards. Every data request names shard and epoch; a stale one gets the
+//! newer descriptor instead of an answer; at most one node forwards it.
+#![allow(missing_docs, reason = "rkyv gives the fields of archived enum variants no docs")]
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::{
+    catalog::command::CatalogCommand,
+    ids::{Epoch, LogIndex, NodeId, ReplicaId, SessionId, ShardId},
+    mvcc::version::{Hlc, Version},
+    shard::{
+        command::{Op, Outcome, SessionRequest},
+        descriptor::ShardDescriptor,
+    },
+};
+
+/// Version of the request and answer encoding.
+pub const REQUEST_VERSION: u16 = 1;
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Request {
+    /// To one shard.
+    Shard(ShardRequest),
+    /// What this node knows: catalog records changed after a version. The
+    /// answer waits up to `wait_ms` for something newer.
+    CatalogChanges {
+        /// Last version the asker has.
+        after: Version,
+        /// How long to wait, in milliseconds (at most 10,000).
+        wait_ms: u32,
+    },
+    /// This node's own state, as JSON for people and scripts.
+    NodeStatus,
+    /// A piece of a snapshot (nodes only).
+    SnapshotPiece(SnapshotPieceRequest),
+    /// Admission of a new node (the only request open to strangers).
+    Join(JoinRequest),
+    /// A new join token (administrators only).
+    NewToken,
+}
+
+/// A request to one shard.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct ShardRequest {
+    /// Which.
+    pub shard: ShardId,
+    /// As of which epoch the sender routed.
+    pub epoch: Epoch,
+    /// Highest clock the sender has seen.
+    pub clock: Hlc,
+    /// Milliseconds left until the sender gives up.
+    pub timeout_ms: u32,
+    /// Whether a node has forwarded it already.
+    pub forwarded: bool,
+    /// What to do.
+    pub body: ShardBody,
+}
+
+/// What a shard is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum ShardBody {
+    /// Opens a session for exactly-once writes.
+    OpenSession,
+    /// Ends one.
+    CloseSession(SessionId),
+    /// Changes keys, all or none.
+    Write {
+        /// Required for [`WriteLevel::Strong`]; none for the weaker levels.
+        request: Option<SessionRequest>,
+        /// When to answer.
+        level: WriteLevel,
+        /// The changes.
+        ops: Vec<Op>,
+    },
+    /// Changes the catalog.
+    Catalog {
+        /// Exactly-once bookkeeping.
+        request: Option<SessionRequest>,
+        /// The change.
+        command: CatalogCommand,
+    },
+    /// Reads one key.
+    Get {
+        /// The key.
+        key: Vec<u8>,
+        /// How fresh.
+        level: ReadLevel,
+        /// As of which version; none for now.
+        at: Option<Version>,
+        /// Whether to leave the value out (stat).
+        head_only: bool,
+    },
+    /// Lists keys in order.
+    List {
+        /// Keys begin with this.
+        prefix: Vec<u8>,
+        /// Keys lie strictly after this (resumption).
+        after: Option<Vec<u8>>,
+        /// At most so many; capped by [`crate::limits::LIST_PAGE_MAX`].
+        limit: u32,
+        /// How fresh.
+        level: ReadLevel,
+        /// As of which version; none for now.
+        at: Option<Version>,
+        /// Whether values come too.
+        values: bool,
+    },
+    /// State of the replica that gets it.
+    Inspect,
+}
+
+/// When a write is answered. The order is from strongest to weakest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum WriteLevel {
+    /// Durable on a majority and applied: survives everything a quorum survives.
+    #[default]
+    Strong,
+    /// In the memory of a majority (`sync: false`): power loss may lose it.
+    Memory,
+    /// In the memory of the leader (`eventual`): its death may lose it.
+    Eventual,
+}
+
+/// How fresh a read is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum ReadLevel {
+    /// Linearizable.
+    #[default]
+    Strong,
+    /// At most so old, by closed time.
+    Bounded {
+        /// Greatest age in milliseconds.
+        staleness_ms: u32,
+    },
+    /// Whatever the asked replica has.
+    Eventual,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Answer {
+    /// Of a shard.
+    Shard(ShardAnswer),
+    /// Catalog records changed, in key order, and the version they reach.
+    CatalogChanges {
+        /// The new version to ask after.
+        version: Version,
+        /// Key and record; none if deleted.
+        changes: Vec<(String, Option<Vec<u8>>)>,
+    },
+    /// JSON.
+    NodeStatus(String),
+    /// A piece of a snapshot.
+    SnapshotPiece(SnapshotPiece),
+    /// Admission.
+    Joined(JoinAnswer),
+    /// A join token as the user types it.
+    Token(String),
+    /// Not served.
+    Fault(Fault),
+}
+
+/// What a shard answered.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct ShardAnswer {
+    /// The shard's clock, to be brought along.
+    pub clock: Hlc,
+    /// Who answered; a hint where the leader is.
+    pub leader: Option<NodeId>,
+    /// The result.
+    pub result: Result<ShardResult, Fault>,
+}
+
+/// A result of a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum ShardResult {
+    /// Of a command.
+    Outcome(Outcome),
+    /// Accepted at a weaker level; there is no version yet.
+    Accepted,
+    /// Of a get; none if there is no such key.
+    Value(Option<Item>),
+    /// Of a list.
+    Page {
+        /// Keys in order.
+        items: Vec<Item>,
+        /// Whether more follow.
+        more: bool,
+        /// The version the list was read at.
+        at: Version,
+    },
+    /// Of inspect.
+    Replica(ReplicaStatus),
+}
+
+/// One key as read.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Item {
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value; empty when only the head was asked for.
+    pub value: Vec<u8>,
+    /// Bytes of the value.
+    pub value_bytes: u64,
+    /// When it was created.
+    pub created: Version,
+    /// When it was last changed.
+    pub modified: Version,
+    /// Changes since it was created, from 1.
+    pub changes: u64,
+    /// Wall milliseconds of the last change.
+    pub modified_ms: u64,
+}
+
+/// One replica's state.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// Which.
+    pub replica: ReplicaId,
+    /// Its shard, as its log says.
+    pub descriptor: ShardDescriptor,
+    /// Whether it leads.
+    pub leading: bool,
+    /// Where it sees the leader.
+    pub leader: Option<NodeId>,
+    /// Raft term.
+    pub term: u64,
+    /// Committed position.
+    pub committed: LogIndex,
+    /// Applied position.
+    pub applied: LogIndex,
+    /// Last position.
+    pub last: LogIndex,
+    /// Whether it sleeps.
+    pub hibernating: bool,
+    /// Last applied version.
+    pub version: Version,
+    /// Why it stopped, if it did.
+    pub stopped: Option<String>,
+}
+
+/// Why a request was not served. Each says whether a retry can help.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize, thiserror::Error)]
+pub enum Fault {
+    /// Asked of a replica that does not lead; the leader may be elsewhere.
+    #[error("this replica does not lead its shard")]
+    NotLeader {
+        /// Where the leader is thought to be.
+        leader: Option<NodeId>,
+    },
+    /// The node has no replica of that shard.
+    #[error("this node has no replica of {0}")]
+    NoReplica(ShardId),
+    /// The sender's map is older than the shard.
+    #[error("the shard has moved on to a newer epoch")]
+    StaleEpoch(ShardDescriptor),
+    /// Admission refused it; nothing was done.
+    #[error("too much is under way here; try again in {retry_after_ms} ms")]
+    Busy {
+        /// When to try again.
+        retry_after_ms: u32,
+    },
+    /// The leader stepped down or lost its quorum while the request was under
+    /// way: it may or may not be executed. Retry with the same session number.
+    #[error("the leader changed while the request was under way")]
+    Interrupted,
+    /// No answer in time; as [`Self::Interrupted`].
+    #[error("no quorum answered in time")]
+    Timeout,
+    /// The disk is too full for writes; deletes still work.
+    #[error("the disk of node {node} is {percent_used} % full: delete data or add space")]
+    DiskFull {
+        /// Which node.
+        node: NodeId,
+        /// How full.
+        percent_used: u8,
+    },
+    /// A clock is too far ahead.
+    #[error("{0}")]
+    ClockAhead(String),
+    /// The replica was stopped by a broken invariant or damaged bytes.
+    #[error("the replica is stopped: {0}")]
+    Stopped(String),
+    /// The version asked for is compacted away or lies in the future.
+    #[error("{0}")]
+    NoSuchVersion(String),
+    /// The asker may not do that.
+    #[error("not allowed: {0}")]
+    NotAllowed(String),
+    /// The request itself is wrong.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Asks for a piece of a pinned snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct SnapshotPieceRequest {
+    /// The shard.
+    pub shard: ShardId,
+    /// The replica that asks.
+    pub replica: ReplicaId,
+    /// The offer.
+    pub id: u64,
+    /// Last position received; empty at the beginning.
+    pub after: Vec<u8>,
+    /// At most about so many bytes.
+    pub bytes_max: u32,
+}
+
+/// A piece of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct SnapshotPiece {
+    /// Root record of the snapshot, in every piece.
+    pub root: Vec<u8>,
+    /// Records in order: key, version, sub, record bytes.
+    pub records: Vec<SnapshotRecord>,
+    /// Position to continue after.
+    pub position: Vec<u8>,
+    /// Whether this was the last piece.
+    pub last: bool,
+    /// Bytes sent so far and in all (estimate), for progress.
+    pub progress: (u64, u64),
+}
+
+/// One version of one key inside a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    /// The key.
+    pub key: Vec<u8>,
+    /// Its version.
+    pub version: Version,
+    /// Its place within that version.
+    pub sub: u32,
+    /// The stored record.
+    pub record: Vec<u8>,
+}
+
+/// A stranger asks to be let in.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// The token's secret.
+    pub secret: [u8; 32],
+    /// The id born with its data directory.
+    pub node: NodeId,
+    /// Certificate signing request (DER).
+    pub signing_request: Vec<u8>,
+    /// Where its QUIC port is reached.
+    pub addresses: Vec<String>,
+    /// Where its HTTP port is reached.
+    pub http_address: String,
+    /// Failure domain.
+    pub zone: String,
+    /// Bytes it offers.
+    pub capacity_bytes: u64,
+    /// Its first start.
+    pub boot: crate::membership::Boot,
+}
+
+/// What a new node needs.
+#[derive(Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct JoinAnswer {
+    /// The cluster.
+    pub cluster: crate::ids::ClusterId,
+    /// Its number, for people.
+    pub number: u64,
+    /// Its certificate (DER).
+    pub certificate: Vec<u8>,
+    /// The authority's certificate (DER).
+    pub authority: Vec<u8>,
+    /// Key that opens the sealed authority key.
+    pub cluster_key: [u8; 32],
+    /// Members to gossip with: id and addresses.
+    pub members: Vec<(NodeId, Vec<String>)>,
+}
+
+impl std::fmt::Debug for JoinAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinAnswer")
+            .field("cluster", &self.cluster)
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
+}

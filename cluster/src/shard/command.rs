@@ -1,0 +1,135 @@
+//! What a log entry asks of the state machine, and what it answers.
+//!
+//! Apply depends on the entry and the state only. What must be refused for a
+//! reason outside them (quota, space, clock) is refused before it is proposed.
+#![allow(missing_docs, reason = "rkyv gives the fields of archived enum variants no docs")]
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::{
+    catalog::command::{CatalogCommand, CatalogOutcome},
+    ids::SessionId,
+    mvcc::version::{Hlc, Version},
+};
+
+/// Version of the command encoding, first in every entry (`u16`, little-endian).
+pub const COMMAND_VERSION: u16 = 1;
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Command {
+    /// The leader's hybrid clock when it proposed.
+    pub time: Hlc,
+    /// Monotonic milliseconds to add to shard time, capped by the leader.
+    pub shard_time_step_ms: u32,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What a command does.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Action {
+    /// Only lets time pass: closes [`Command::time`] for readers.
+    Close,
+    /// Opens a session; its id is the entry's position.
+    OpenSession,
+    /// Ends a session before it expires.
+    CloseSession(SessionId),
+    /// Changes data.
+    Write {
+        /// Exactly-once bookkeeping; none for blind writes of the weaker levels.
+        request: Option<SessionRequest>,
+        /// Atomic, in order, all at one version with rising sub-versions.
+        ops: Vec<Op>,
+    },
+    /// Changes the catalog. Only in the catalog shard.
+    Catalog {
+        /// Exactly-once bookkeeping.
+        request: Option<SessionRequest>,
+        /// The change.
+        command: CatalogCommand,
+    },
+}
+
+/// Names a request within its session, so that a retry is recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct SessionRequest {
+    /// The session.
+    pub session: SessionId,
+    /// Number of the request, rising from 1; at most
+    /// [`crate::limits::SESSION_IN_FLIGHT_MAX`] above `answered`.
+    pub number: u64,
+    /// Every number up to here has its answer; kept replies to them may go.
+    pub answered: u64,
+}
+
+/// One change of one key.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Op {
+    /// Writes a value.
+    Put {
+        /// The key.
+        key: Vec<u8>,
+        /// The value.
+        value: Vec<u8>,
+    },
+    /// Deletes a key; deleting what is not there is no error.
+    Delete {
+        /// The key.
+        key: Vec<u8>,
+    },
+}
+
+impl Op {
+    /// The key it changes.
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } => key,
+        }
+    }
+}
+
+/// What applying a command came to. Kept per session for retries.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Time passed.
+    Closed,
+    /// A session is open (or closed).
+    Session(SessionId),
+    /// Data was changed.
+    Written {
+        /// At this version.
+        version: Version,
+        /// How many deletes found their key.
+        deleted: u32,
+    },
+    /// What the catalog answers.
+    Catalog(CatalogOutcome),
+    /// The command was not executed, with a reason that every replica sees.
+    Refused(Refusal),
+}
+
+/// Why apply refused a command; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// The session expired or never was: whether an earlier try was executed is
+    /// not known, and it is certainly not executed now.
+    #[error(
+        "session {0} has expired: whether the request was executed is unknown; read before trying again"
+    )]
+    UnknownOutcome(SessionId),
+    /// The number lies too far above the answered ones.
+    #[error("more than {in_flight_max} requests of {session} are in flight")]
+    TooManyInFlight {
+        /// The session.
+        session: SessionId,
+        /// The limit.
+        in_flight_max: u32,
+    },
+    /// A key is not (or no longer) this shard's.
+    #[error("a key does not belong to this shard at its present epoch")]
+    WrongShard,
+    /// The command is of a kind this shard does not take.
+    #[error("this shard takes no such command")]
+    WrongKind,
+}

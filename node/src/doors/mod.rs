@@ -1,0 +1,1 @@
+//! Protocol gateways; each a thin translation.

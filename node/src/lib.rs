@@ -1,0 +1,6 @@
+//! WHERE it really runs: devices, doors, command line and embedding façade.
+
+pub mod cli;
+pub mod devices;
+pub mod doors;
+pub mod observe;

@@ -1,0 +1,2 @@
+//! The `cdb` binary: parse, dispatch.
+fn main() {}

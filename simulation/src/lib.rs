@@ -1,0 +1,1 @@
+//! WHAT IF: the same actors in a fake world.

@@ -1,0 +1,1 @@
+//! HOW bytes travel: the network port over QUIC with mutual TLS.
