@@ -1,1 +1,3 @@
 //! WHO does it: the supervised actors that drive the cores of `cluster`.
+
+pub mod client;

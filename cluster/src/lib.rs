@@ -11,6 +11,7 @@
 )]
 
 pub mod catalog;
+pub mod codes;
 pub mod formats;
 pub mod ids;
 pub mod limits;
@@ -21,5 +22,6 @@ pub mod placement;
 pub mod ports;
 pub mod raft;
 pub mod request;
+pub mod routing;
 pub mod shard;
 pub mod units;

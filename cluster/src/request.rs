@@ -9,6 +9,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::{
     catalog::command::CatalogCommand,
+    formats::{InvalidRecord, from_bytes, to_bytes},
     ids::{Epoch, LogIndex, NodeId, ReplicaId, SessionId, ShardId},
     mvcc::version::{Hlc, Version},
     shard::{
@@ -17,8 +18,71 @@ use crate::{
     },
 };
 
-/// Version of the request and answer encoding.
+/// Version of the request and answer encoding, first in every body (`u16`,
+/// little-endian).
 pub const REQUEST_VERSION: u16 = 1;
+
+/// A body that is no request or answer of a version we know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadBody {
+    /// Too short for its version.
+    #[error("the body is empty")]
+    Empty,
+    /// Written by another release.
+    #[error("the body has version {found}, this release speaks {REQUEST_VERSION}")]
+    Version {
+        /// The version found.
+        found: u16,
+    },
+    /// Not what it should be.
+    #[error(transparent)]
+    Invalid(#[from] InvalidRecord),
+}
+
+impl Request {
+    /// The request as bytes of a frame's payload.
+    pub fn encode(&self) -> Vec<u8> {
+        with_version(to_bytes(self))
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// If the bytes are of another version or no request.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadBody> {
+        Ok(from_bytes(body(bytes)?)?)
+    }
+}
+
+impl Answer {
+    /// The answer as bytes of a frame's payload.
+    pub fn encode(&self) -> Vec<u8> {
+        with_version(to_bytes(self))
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// If the bytes are of another version or no answer.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadBody> {
+        Ok(from_bytes(body(bytes)?)?)
+    }
+}
+
+fn with_version(record: Vec<u8>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(record.len() + 2);
+    bytes.extend_from_slice(&REQUEST_VERSION.to_le_bytes());
+    bytes.extend_from_slice(&record);
+    bytes
+}
+
+fn body(bytes: &[u8]) -> Result<&[u8], BadBody> {
+    let (version, rest) = bytes.split_first_chunk::<2>().ok_or(BadBody::Empty)?;
+    match u16::from_le_bytes(*version) {
+        REQUEST_VERSION => Ok(rest),
+        found => Err(BadBody::Version { found }),
+    }
+}
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -383,5 +447,20 @@ impl std::fmt::Debug for JoinAnswer {
             .field("cluster", &self.cluster)
             .field("number", &self.number)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_reads_back_and_another_version_is_refused() {
+        let request = Request::CatalogChanges { after: Version(7), wait_ms: 3 };
+        let mut bytes = request.encode();
+        assert_eq!(Request::decode(&bytes), Ok(request));
+        bytes[0] = 9;
+        assert_eq!(Request::decode(&bytes), Err(BadBody::Version { found: 9 }));
+        assert_eq!(Request::decode(&[]), Err(BadBody::Empty));
     }
 }

@@ -4,3 +4,4 @@ pub mod cli;
 pub mod devices;
 pub mod doors;
 pub mod observe;
+pub mod status;
