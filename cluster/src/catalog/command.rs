@@ -5,9 +5,9 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::record::{ClusterRecord, NodeRecord, VolumePolicy, VolumeRecord};
 use crate::{
-    ids::{NodeId, ShardId, TenantId, VolumeId},
+    ids::{NodeId, ReplicaId, ShardId, TenantId, VolumeId},
     membership::Boot,
-    shard::descriptor::ShardDescriptor,
+    shard::descriptor::{ReplicaDescriptor, ShardDescriptor},
     units::WallTime,
 };
 
@@ -83,6 +83,32 @@ pub enum CatalogCommand {
     },
     /// All replicas of a deleted volume are gone: forget it.
     ForgetVolume(VolumeId),
+    /// Every shard of a new volume is placed: it may be used.
+    MarkReady(VolumeId),
+    /// The intent that a placed shard gets one more replica on a node; its id
+    /// is given by apply. The node creates it empty and waits; the shard's
+    /// leader then adds it as a learner.
+    AllotReplica {
+        /// Which.
+        shard: ShardId,
+        /// Where.
+        node: NodeId,
+    },
+    /// Takes an allotted replica back that never entered the shard's log.
+    WithdrawReplica {
+        /// Which.
+        shard: ShardId,
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// A node says that it destroyed its replica of a deleted shard, or never
+    /// made it (and never will, for the shard is marked).
+    ObserveDestroyed {
+        /// Which.
+        shard: ShardId,
+        /// The replica.
+        replica: ReplicaId,
+    },
 }
 
 /// What a change of the catalog answers.
@@ -96,6 +122,8 @@ pub enum CatalogOutcome {
     Volume(VolumeRecord),
     /// The shard as placed.
     Shard(ShardDescriptor),
+    /// The replica as allotted.
+    Replica(ReplicaDescriptor),
     /// Not done, with the reason.
     Refused(CatalogRefusal),
 }

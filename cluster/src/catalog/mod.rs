@@ -3,5 +3,7 @@
 //! The catalog is a shard like any other, whose commands are typed and whose
 //! records lie under readable keys. See [`record`] for the keys.
 
+pub mod apply;
 pub mod command;
+pub mod encoding;
 pub mod record;

@@ -16,7 +16,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::{
     ids::{ClusterId, NodeId, ShardId, TenantId, VolumeId},
     membership::Boot,
-    shard::descriptor::ShardDescriptor,
+    shard::descriptor::{ReplicaDescriptor, ShardDescriptor},
     units::WallTime,
 };
 
@@ -146,9 +146,13 @@ pub struct VolumeRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct ShardRecord {
     /// The last descriptor observed from the shard's own log; at creation the
-    /// first intent. An empty list of replicas waits for placement.
+    /// first intent. At epoch zero it has no replicas and waits for placement.
     pub descriptor: ShardDescriptor,
-    /// Whether its replicas are to be destroyed.
+    /// Replicas allotted to it that its log does not name yet, sorted by id.
+    /// Their nodes create them empty.
+    pub joining: Vec<ReplicaDescriptor>,
+    /// Whether its replicas are to be destroyed. Those that are leave
+    /// `descriptor` and `joining`.
     pub deleting: bool,
 }
 

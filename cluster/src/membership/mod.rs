@@ -1,5 +1,7 @@
 //! Who is there: gossip as a hint, identity as a proof.
 
+pub mod identity;
+
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::ids::{BootNonce, Incarnation};

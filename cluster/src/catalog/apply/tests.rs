@@ -1,0 +1,1 @@
+//! Tests of the catalog as a state machine.
