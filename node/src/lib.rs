@@ -1,6 +1,7 @@
 //! WHERE it really runs: devices, doors, command line and embedding façade.
 
 pub mod cli;
+pub mod config;
 pub mod devices;
 pub mod doors;
 pub mod observe;

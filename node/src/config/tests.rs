@@ -1,0 +1,129 @@
+//! What a configuration takes, and how it refuses.
+
+use super::*;
+
+fn refused(text: &str) -> String {
+    NodeConfig::parse(text).expect_err("a refusal")
+}
+
+#[test]
+fn one_line_is_a_configuration_and_the_rest_is_default() {
+    let config = NodeConfig::parse("data_dir: /var/lib/cdb\n").unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:7400");
+    assert_eq!(config.advertise.to_string(), "127.0.0.1:7400");
+    assert_eq!(config.http.unwrap().to_string(), "127.0.0.1:7480");
+    assert_eq!(config.zone.as_str(), "default");
+    assert_eq!(config.engine, EngineKind::Disk);
+    assert_eq!(config.capacity, None);
+    assert_eq!(config.log.filter, "info");
+    assert_eq!(config.limits.memory, ByteSize(268_435_456));
+}
+
+#[test]
+fn every_field_is_taken() {
+    let config = NodeConfig::parse(
+        "data_dir: d\nlisten: 0.0.0.0:7401\nadvertise: n1.example.org:7401\nhttp: off\nzone: eu/a\n\
+         capacity: 500GiB\nengine: memory\nlog:\n  level: info,transport=debug\n  format: json\n  \
+         file: n1.log\nlimits:\n  memory: 64MiB\n  engine_threads: 2\n  read_threads: 8\n  \
+         open_files: 4096\n",
+    )
+    .unwrap();
+    assert_eq!(config.advertise.host(), "n1.example.org");
+    assert_eq!(config.http, None);
+    assert_eq!(config.capacity, Some(ByteSize::gib(500)));
+    assert_eq!(config.engine, EngineKind::Memory);
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.limits.open_files, 4096);
+    assert_eq!((config.limits.engine_threads, config.limits.read_threads), (2, 8));
+}
+
+#[test]
+fn an_unknown_key_is_an_error_with_line_and_names() {
+    let report = refused("data_dir: d\nlisten: 127.0.0.1:1\nzome: a\n");
+    assert!(report.contains("line 3"), "{report}");
+    assert!(report.contains("unknown field `zome`") && report.contains("zone"), "{report}");
+}
+
+#[test]
+fn a_missing_data_directory_is_named() {
+    let report = refused("zone: a\n");
+    assert!(report.contains("missing field `data_dir`"), "{report}");
+}
+
+#[test]
+fn each_wrong_value_names_its_line_and_what_to_write() {
+    let cases = [
+        ("data_dir: d\nlisten: localhost\n", "IP:PORT, for example 0.0.0.0:7400"),
+        ("data_dir: d\nlisten: 127.0.0.1:0\n", "port 0"),
+        ("data_dir: d\nadvertise: host\n", "HOST:PORT, for example node1.example.org:7400"),
+        ("data_dir: d\nadvertise: 0.0.0.0:7400\n", "every address"),
+        ("data_dir: d\nhttp: 80\n", "or off"),
+        ("data_dir: d\nzone: \"a b\"\n", "not a zone"),
+        ("data_dir: d\ncapacity: much\n", "512MiB"),
+        ("data_dir: d\ncapacity: 5MiB\n", "at least 1.0 GiB"),
+        ("data_dir: d\nengine: tape\n", "unknown variant `tape`"),
+        ("data_dir: d\nlisten: 0.0.0.0:7400\n", "advertise: HOST:7400"),
+    ];
+    for (text, expected) in cases {
+        let report = refused(text);
+        assert!(report.contains("line 2"), "{text}\n{report}");
+        assert!(report.contains(expected), "{text}\n{report}");
+    }
+    let nested = refused("data_dir: d\nlimits:\n  engine_threads: 65\n");
+    assert!(nested.contains("line 3") && nested.contains("1 to 64"), "{nested}");
+    let memory = refused("data_dir: d\nlimits:\n  memory: 1MiB\n");
+    assert!(memory.contains("line 3") && memory.contains("at least 64.0 MiB"), "{memory}");
+    let level = refused("data_dir: d\nlog:\n  level: \"a=b=c\"\n");
+    assert!(level.contains("line 3") && level.contains("info,transport=debug"), "{level}");
+}
+
+#[test]
+fn text_that_is_no_yaml_is_refused_with_its_line() {
+    let report = refused("data_dir: d\nzone: ]\n");
+    assert!(report.contains("line 2"), "{report}");
+}
+
+#[test]
+fn addresses_of_version_6_keep_their_brackets() {
+    let address: HostPort = "[::1]:7400".parse().unwrap();
+    assert_eq!((address.host(), address.to_string().as_str()), ("::1", "[::1]:7400"));
+    assert!("::1:7400".parse::<HostPort>().is_err());
+}
+
+#[test]
+fn relative_paths_count_from_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.yaml");
+    std::fs::write(&path, "data_dir: state\n").unwrap();
+    assert_eq!(NodeConfig::load(&path).unwrap().data_dir, folder.path().join("state"));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = NodeConfig::load(Path::new("nowhere/node.yaml")).unwrap_err();
+    assert!(error.to_string().contains("nowhere/node.yaml"), "{error}");
+}
+
+#[test]
+fn the_page_about_configuration_names_every_key() {
+    let page = include_str!("../../docs/configuration.md");
+    let keys = [
+        "data_dir",
+        "listen",
+        "advertise",
+        "http",
+        "zone",
+        "capacity",
+        "engine",
+        "log.level",
+        "log.format",
+        "log.file",
+        "limits.memory",
+        "limits.engine_threads",
+        "limits.read_threads",
+        "limits.open_files",
+    ];
+    for key in keys {
+        assert!(page.contains(&format!("| `{key}` |")), "{key} is not in configuration.md");
+    }
+}
