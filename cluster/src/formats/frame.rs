@@ -100,19 +100,28 @@ pub enum FrameError {
 /// # Panics
 /// If the payload exceeds 4 GiB, which every caller's limit forbids.
 pub fn encode_frame(kind: FrameKind, version: u16, payload: &[u8]) -> Vec<u8> {
-    #[expect(clippy::expect_used, reason = "callers cap payloads far below 4 GiB")]
-    let length = u32::try_from(payload.len()).expect("frame payload below 4 GiB");
     let mut frame = Vec::with_capacity(FRAME_HEADER_BYTES + payload.len());
-    frame.extend_from_slice(&MAGIC);
-    frame.extend_from_slice(&(kind as u16).to_le_bytes());
-    frame.extend_from_slice(&version.to_le_bytes());
-    frame.extend_from_slice(&length.to_le_bytes());
-    frame.extend_from_slice(&crc32c::crc32c(payload).to_le_bytes());
-    frame.extend_from_slice(&[0; 4]);
-    let header_crc = crc32c::crc32c(&frame);
-    frame.extend_from_slice(&header_crc.to_le_bytes());
+    frame.extend_from_slice(&frame_header(kind, version, payload));
     frame.extend_from_slice(payload);
     frame
+}
+
+/// The header alone, for callers that build header and payload in one buffer.
+///
+/// # Panics
+/// If the payload exceeds 4 GiB, which every caller's limit forbids.
+pub fn frame_header(kind: FrameKind, version: u16, payload: &[u8]) -> [u8; FRAME_HEADER_BYTES] {
+    #[expect(clippy::expect_used, reason = "callers cap payloads far below 4 GiB")]
+    let length = u32::try_from(payload.len()).expect("frame payload below 4 GiB");
+    let mut header = [0; FRAME_HEADER_BYTES];
+    header[..4].copy_from_slice(&MAGIC);
+    header[4..6].copy_from_slice(&(kind as u16).to_le_bytes());
+    header[6..8].copy_from_slice(&version.to_le_bytes());
+    header[8..12].copy_from_slice(&length.to_le_bytes());
+    header[12..16].copy_from_slice(&crc32c::crc32c(payload).to_le_bytes());
+    let header_crc = crc32c::crc32c(&header[..20]);
+    header[20..].copy_from_slice(&header_crc.to_le_bytes());
+    header
 }
 
 impl FrameHeader {

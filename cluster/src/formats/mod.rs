@@ -8,6 +8,7 @@ mod frame;
 
 pub use frame::{
     FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind, decode_frame, encode_frame,
+    frame_header,
 };
 
 use rkyv::{

@@ -10,6 +10,8 @@ use std::{fmt, io};
 /// One directory.
 pub trait Files: Send + Sync + fmt::Debug {
     /// Creates `name` with `bytes` allocated and zeroed; fails if it exists.
+    /// Without room it fails with [`io::ErrorKind::StorageFull`] and leaves no
+    /// file behind.
     ///
     /// # Errors
     /// The operating system's.

@@ -97,6 +97,20 @@ pub enum LogError {
     /// No room for another segment. Nothing was written; deleting helps.
     #[error("no space for the log: {0}")]
     Full(String),
+    /// Too much is waiting for the disk; nothing was written. Whoever appends
+    /// keeps fewer records in flight and gives this one again before any later
+    /// one of the same replica.
+    #[error("queue of the log is full, try again when earlier appends are done")]
+    Busy,
+    /// The record breaks a rule of the log (unknown replica, gap in the
+    /// entries, second vote in a term, too large); nothing was written.
+    #[error("log refuses a record of {replica}: {cause}")]
+    Refused {
+        /// Whose.
+        replica: ReplicaId,
+        /// The rule.
+        cause: String,
+    },
     /// The entries asked for are trimmed or were never there.
     #[error("{replica} has no entries {from}..{to} in the log")]
     Missing {
