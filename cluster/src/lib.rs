@@ -17,6 +17,7 @@ pub mod ids;
 pub mod limits;
 pub mod log;
 pub mod membership;
+pub mod memory;
 pub mod mvcc;
 pub mod placement;
 pub mod ports;

@@ -1,0 +1,6 @@
+//! The ports in memory: for nodes that keep nothing (`--memory`) and for the
+//! simulator. Pure, deterministic, and honest about what a crash may take.
+
+mod files;
+
+pub use files::MemoryFiles;
