@@ -7,3 +7,4 @@ pub mod apply;
 pub mod command;
 pub mod encoding;
 pub mod record;
+pub mod view;
