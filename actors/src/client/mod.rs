@@ -1,6 +1,135 @@
 //! The typed façade over the native requests, for the command line, the
 //! library and the doors.
+//!
+//! A [`Client`] finds the shard of a key, follows its leader, keeps sessions
+//! so that a retried write is executed once, and carries the highest clock it
+//! has seen, so that what it was told is never older than what it asks next.
+//! Within its deadline (10 s unless changed) a change of leader, a dead node
+//! or a stale map costs a pause and never an error.
+//!
+//! It is no actor: it owns nothing of the cluster, its clones share one state,
+//! and it may be dropped at any time. Its few mutexes are never held across an
+//! await.
 
+mod admin;
+mod ask;
 mod door;
+mod error;
+mod list;
+mod map;
+mod pool;
+mod read;
+mod trial;
+mod volumes;
+mod write;
 
 pub use door::{Door, DoorError};
+pub use error::ClientError;
+pub use list::{ListOptions, Listing, Page};
+pub use volumes::VolumeView;
+pub use write::{BatchWritten, Written};
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use cluster::{
+    ids::{FIRST_TENANT, NodeId, ShardId, TenantId},
+    mvcc::version::Hlc,
+    ports::{clock::Clock, entropy::Entropy},
+};
+use map::Map;
+use pool::Pools;
+use tokio::sync::watch;
+
+/// Time an operation may take unless the caller says otherwise. An election
+/// after a dead leader takes one to three seconds.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A handle to one cluster, acting for one tenant.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    deadline: Duration,
+}
+
+struct Shared {
+    door: Arc<dyn Door>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    tenant: TenantId,
+    map: watch::Sender<Map>,
+    refreshing: tokio::sync::Mutex<()>,
+    clock_seen: AtomicU64,
+    hints: Mutex<BTreeMap<ShardId, NodeId>>,
+    pools: Pools,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("door", &self.shared.door)
+            .field("tenant", &self.shared.tenant)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client of the first tenant behind `door`. Nothing is sent before the
+    /// first operation.
+    pub fn new(door: Arc<dyn Door>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+        let shared = Shared {
+            door,
+            clock,
+            entropy,
+            tenant: FIRST_TENANT,
+            map: watch::Sender::new(Map::default()),
+            refreshing: tokio::sync::Mutex::new(()),
+            clock_seen: AtomicU64::new(0),
+            hints: Mutex::new(BTreeMap::new()),
+            pools: Pools::default(),
+        };
+        Self { shared: Arc::new(shared), deadline: DEADLINE }
+    }
+
+    /// The same client with another deadline for what it does from now on.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self { shared: self.shared.clone(), deadline }
+    }
+
+    /// The deadline of its operations.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// The highest clock it was shown.
+    fn clock(&self) -> Hlc {
+        Hlc(self.shared.clock_seen.load(Ordering::Relaxed))
+    }
+
+    fn hint(&self, shard: ShardId) -> Option<NodeId> {
+        let hints = self.shared.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        hints.get(&shard).copied()
+    }
+
+    fn set_hint(&self, shard: ShardId, leader: NodeId) {
+        let mut hints = self.shared.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        hints.insert(shard, leader);
+    }
+
+    /// Drops the hint if it names the node that did not serve.
+    fn forget_hint(&self, shard: ShardId, asked: Option<NodeId>) {
+        let mut hints = self.shared.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        if hints.get(&shard).copied() == asked {
+            hints.remove(&shard);
+        }
+    }
+}

@@ -9,7 +9,7 @@
 //! certificate: | …
 //! key: | …
 //! dev:                           # only for clusters of `cdb dev`
-//!   data_dir: /home/me/cdb-data
+//!   data_dir: ./cdb-data
 //!   nodes: [{ number: 1, config: …, pid_file: …, log: … }]
 //! ```
 //!
