@@ -51,6 +51,18 @@ pub struct Version(pub u64);
 #[rkyv(derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord))]
 pub struct Hlc(pub u64);
 
+/// Which clock names the versions of a shard. Fixed at its birth.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize,
+)]
+pub enum VersionKind {
+    /// A counter without gaps that only key-changing commands move: volumes of
+    /// kind *single*, which never split.
+    Dense,
+    /// The hybrid clock: every volume that may split.
+    Hybrid,
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)

@@ -85,6 +85,9 @@ pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 /// An immutable snapshot of one store.
 pub trait View {
+    /// Whose snapshot it is.
+    fn store(&self) -> StoreId;
+
     /// The value of `key`.
     ///
     /// # Errors
@@ -178,4 +181,15 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// # Errors
     /// Device faults.
     fn destroy(&self, store: StoreId) -> Result<(), EngineError>;
+}
+
+/// Whether no key can lie between the bounds. Such a range is an
+/// ordinary question (a page that starts after its prefix ends), not a bug.
+pub fn is_void(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    match (from, to) {
+        (Bound::Included(from), Bound::Included(to)) => from > to,
+        (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(to))
+        | (Bound::Excluded(from), Bound::Included(to)) => from >= to,
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+    }
 }

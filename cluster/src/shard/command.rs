@@ -8,6 +8,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::{
     catalog::command::{CatalogCommand, CatalogOutcome},
+    formats,
     ids::SessionId,
     mvcc::version::{Hlc, Version},
 };
@@ -24,6 +25,42 @@ pub struct Command {
     pub shard_time_step_ms: u32,
     /// What to do.
     pub action: Action,
+}
+
+/// Bytes of an entry that are no command this release can execute. They are
+/// committed, so skipping them would part this replica from the others.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// Written by a newer release.
+    #[error("command has format {0}, this release reads up to {COMMAND_VERSION}")]
+    Version(u16),
+    /// Not a command at all, or of a kind this release does not know.
+    #[error("command cannot be read: {0}")]
+    Invalid(String),
+}
+
+impl Command {
+    /// The bytes of an entry's payload.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = COMMAND_VERSION.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&formats::to_bytes(self));
+        bytes
+    }
+
+    /// Reads an entry's payload. The log and the wire have checked its CRC.
+    ///
+    /// # Errors
+    /// If a newer release wrote it or it is no command.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CommandError> {
+        let (version, body) = bytes
+            .split_first_chunk::<2>()
+            .ok_or_else(|| CommandError::Invalid("it is empty".to_owned()))?;
+        let version = u16::from_le_bytes(*version);
+        if version != COMMAND_VERSION {
+            return Err(CommandError::Version(version));
+        }
+        formats::from_bytes(body).map_err(|error| CommandError::Invalid(error.0))
+    }
 }
 
 /// What a command does.
@@ -129,6 +166,14 @@ pub enum Refusal {
     /// A key is not (or no longer) this shard's.
     #[error("a key does not belong to this shard at its present epoch")]
     WrongShard,
+    /// A key is empty or longer than [`crate::limits::KEY_BYTES_MAX`].
+    #[error("a key has 1 to {bytes_max} bytes, this one has {bytes}")]
+    InvalidKey {
+        /// Its length.
+        bytes: u32,
+        /// The limit.
+        bytes_max: u32,
+    },
     /// The command is of a kind this shard does not take.
     #[error("this shard takes no such command")]
     WrongKind,

@@ -1,4 +1,14 @@
 //! The replicated state machine of one shard: what a log entry does.
+//!
+//! [`machine`] applies entries, [`reader`] reads what was applied while apply
+//! goes on, [`root`] is what a replica keeps beside its data, [`sessions`]
+//! makes retries harmless, [`snapshot`] copies a replica while it is written.
 
+mod catalog_records;
 pub mod command;
+mod configuration;
 pub mod descriptor;
+pub mod machine;
+pub mod reader;
+pub mod root;
+pub mod sessions;

@@ -1,0 +1,145 @@
+//! Keys of the four trees. These bytes are stored: they never change meaning.
+//!
+//! ```text
+//! latest    user key                                       → record
+//! history   memcomparable(user key) ‖ !version ‖ !sub      → record
+//! changes   version ‖ sub ‖ user key                       → change
+//! root      replica id                                     → root record
+//!           replica id ‖ 1                                 → progress of a snapshot being received
+//!           0 (no replica has id zero)                     → stamp of the store
+//! ```
+//! Numbers are big-endian so that they sort; `!` inverts, so the newest version
+//! of a key comes first. Every key is unique per user key, so replicas of one
+//! lineage, which own disjoint keys, may share a store without meeting.
+
+use crate::{ids::ReplicaId, mvcc::version::Version};
+
+/// Bytes of a group in the memcomparable form; each is followed by one marker.
+const GROUP_BYTES: usize = 8;
+/// Bytes that follow the user key in a history key.
+const SUFFIX_BYTES: usize = 12;
+/// Bytes before the user key in a changes key.
+const CHANGE_PREFIX_BYTES: usize = 12;
+/// Key of the store's stamp in the root tree.
+pub const STAMP_KEY: [u8; 8] = [0; 8];
+
+/// Appends the memcomparable form of `key`: groups of eight bytes, zero-padded,
+/// each followed by 255 less the number of padding bytes. The form sorts as the
+/// key does and no form is a prefix of another, so a suffix cannot disturb the
+/// order. Source: `MyRocks` memcomparable format, as used by `TiKV`.
+pub fn push_memcomparable(key: &[u8], out: &mut Vec<u8>) {
+    let mut rest = key;
+    loop {
+        let group = rest.len().min(GROUP_BYTES);
+        let (head, tail) = rest.split_at(group);
+        let padding = GROUP_BYTES - group;
+        out.extend_from_slice(head);
+        out.resize(out.len() + padding, 0);
+        out.push(u8::MAX - u8::try_from(padding).unwrap_or(u8::MAX));
+        if padding > 0 {
+            return;
+        }
+        rest = tail;
+    }
+}
+
+/// Reads a memcomparable form; the key and what follows it. `None` if the
+/// bytes are not such a form.
+pub fn read_memcomparable(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let mut key = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    loop {
+        let (group, tail) = rest.split_at_checked(GROUP_BYTES + 1)?;
+        let (content, marker) = group.split_at(GROUP_BYTES);
+        let padding = usize::from(u8::MAX - *marker.first()?);
+        if padding > GROUP_BYTES {
+            return None;
+        }
+        let (head, zeroes) = content.split_at(GROUP_BYTES - padding);
+        if zeroes.iter().any(|byte| *byte != 0) {
+            return None;
+        }
+        key.extend_from_slice(head);
+        rest = tail;
+        if padding > 0 {
+            return Some((key, rest));
+        }
+    }
+}
+
+/// Where a version of a key lies in the history tree; also the position of a
+/// record in a snapshot.
+pub fn history_key(key: &[u8], version: Version, sub: u32) -> Vec<u8> {
+    let mut out = history_prefix(key);
+    out.extend_from_slice(&(!version.0).to_be_bytes());
+    out.extend_from_slice(&(!sub).to_be_bytes());
+    out
+}
+
+/// What the history keys of all versions of `key` begin with.
+pub fn history_prefix(key: &[u8]) -> Vec<u8> {
+    let groups = key.len() / GROUP_BYTES + 1;
+    let mut out = Vec::with_capacity(groups * (GROUP_BYTES + 1) + SUFFIX_BYTES);
+    push_memcomparable(key, &mut out);
+    out
+}
+
+/// A bound above the history keys of all versions of `key`.
+pub fn history_end(key: &[u8]) -> Vec<u8> {
+    let mut out = history_prefix(key);
+    out.extend_from_slice(&[u8::MAX; SUFFIX_BYTES + 1]);
+    out
+}
+
+/// Reads a history key: user key, version, sub.
+pub fn read_history_key(bytes: &[u8]) -> Option<(Vec<u8>, Version, u32)> {
+    let (key, suffix) = read_memcomparable(bytes)?;
+    let (version, sub) = suffix.split_at_checked(8)?;
+    let version = !u64::from_be_bytes(version.try_into().ok()?);
+    let sub = !u32::from_be_bytes(sub.try_into().ok()?);
+    Some((key, Version(version), sub))
+}
+
+/// Where a change lies in the changes tree.
+pub fn change_key(version: Version, sub: u32, key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(CHANGE_PREFIX_BYTES + key.len());
+    out.extend_from_slice(&version.0.to_be_bytes());
+    out.extend_from_slice(&sub.to_be_bytes());
+    out.extend_from_slice(key);
+    out
+}
+
+/// A bound below all changes at `version`.
+pub fn change_start(version: Version) -> [u8; 8] {
+    version.0.to_be_bytes()
+}
+
+/// Reads a changes key: version, sub, user key.
+pub fn read_change_key(bytes: &[u8]) -> Option<(Version, u32, &[u8])> {
+    let (version, rest) = bytes.split_at_checked(8)?;
+    let (sub, key) = rest.split_at_checked(4)?;
+    let version = Version(u64::from_be_bytes(version.try_into().ok()?));
+    Some((version, u32::from_be_bytes(sub.try_into().ok()?), key))
+}
+
+/// Where a replica's root record lies.
+pub fn root_key(replica: ReplicaId) -> [u8; 8] {
+    replica.0.to_be_bytes()
+}
+
+/// Where the progress of a snapshot being received lies.
+pub fn progress_key(replica: ReplicaId) -> [u8; 9] {
+    let mut out = [1; 9];
+    out[..8].copy_from_slice(&replica.0.to_be_bytes());
+    out
+}
+
+/// The first key after all keys that begin with `prefix`; `None` if there is none.
+pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let cut = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = prefix.get(..=cut)?.to_vec();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    Some(end)
+}

@@ -1,0 +1,195 @@
+//! Exactly once: what a session has asked and been told.
+//!
+//! A client numbers its requests within a session. The reply to each is kept
+//! until the client says it has it, so a retry is answered, not executed again.
+//! Sessions run on shard time, which the leader adds in proposed steps: a clock
+//! that jumps ends none early, and every replica ends the same ones at the same
+//! entry. A request of a session that is gone is refused as *unknown outcome*.
+//!
+//! Invariants:
+//! - what happens here depends on the entry and the sessions only;
+//! - at most [`SESSIONS_PER_SHARD_MAX`] sessions, each with at most
+//!   [`SESSION_IN_FLIGHT_MAX`] replies;
+//! - a number is executed at most once in the life of its session.
+//!
+//! Source: Raft dissertation §6.3; design: what etcd lacks (A4 of the bug catalogue).
+
+use std::sync::Arc;
+
+use rkyv::{Archive, Deserialize, Serialize};
+use rpds::RedBlackTreeMapSync;
+
+use super::command::{Outcome, Refusal, SessionRequest};
+use crate::{
+    ids::SessionId,
+    limits::{SESSION_IDLE_MS_MAX, SESSION_IN_FLIGHT_MAX, SESSIONS_PER_SHARD_MAX},
+};
+
+#[derive(Clone, Debug)]
+struct Session {
+    used_ms: u64,
+    answered: u64,
+    replies: RedBlackTreeMapSync<u64, Outcome>,
+}
+
+/// All sessions of a shard. A clone costs two reference counts.
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    by_id: RedBlackTreeMapSync<SessionId, Arc<Session>>,
+    /// The same sessions, longest idle first; ids break ties, so that every
+    /// replica evicts the same one.
+    by_use: RedBlackTreeMapSync<(u64, SessionId), ()>,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            by_id: RedBlackTreeMapSync::new_sync(),
+            by_use: RedBlackTreeMapSync::new_sync(),
+        }
+    }
+}
+
+/// What to do with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is new: execute it, then [`Sessions::keep`] the outcome.
+    Execute,
+    /// It was executed before; this was the outcome.
+    Repeat(Outcome),
+    /// It must not be executed.
+    Refuse(Refusal),
+}
+
+/// One session as stored in the root record.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct SessionRecord {
+    /// Its id.
+    pub session: SessionId,
+    /// Shard time of its last use.
+    pub used_ms: u64,
+    /// Every number up to here has its answer.
+    pub answered: u64,
+    /// Kept replies by number.
+    pub replies: Vec<(u64, Outcome)>,
+}
+
+impl Sessions {
+    /// Opens a session; the longest idle one makes room for it.
+    pub fn open(&mut self, session: SessionId, now_ms: u64) {
+        if self.by_id.size() >= SESSIONS_PER_SHARD_MAX
+            && let Some(oldest) = self.by_use.first().map(|((_, session), ())| *session)
+        {
+            self.close(oldest);
+        }
+        let replies = RedBlackTreeMapSync::new_sync();
+        self.put(session, Session { used_ms: now_ms, answered: 0, replies });
+    }
+
+    /// Ends a session; one that is gone stays gone.
+    pub fn close(&mut self, session: SessionId) {
+        if let Some(old) = self.by_id.get(&session) {
+            self.by_use.remove_mut(&(old.used_ms, session));
+            self.by_id.remove_mut(&session);
+        }
+    }
+
+    /// Ends every session that was idle for too long at `now_ms`.
+    pub fn expire(&mut self, now_ms: u64) {
+        while let Some(((used_ms, session), ())) = self.by_use.first() {
+            if now_ms.saturating_sub(*used_ms) <= SESSION_IDLE_MS_MAX {
+                break;
+            }
+            self.close(*session);
+        }
+    }
+
+    /// Judges a request, and forgets the replies its sender has.
+    pub fn admit(&mut self, request: &SessionRequest, now_ms: u64) -> Admission {
+        let Some(session) = self.by_id.get(&request.session) else {
+            return Admission::Refuse(Refusal::UnknownOutcome(request.session));
+        };
+        let mut session = Session::clone(session);
+        session.used_ms = now_ms;
+        session.answer_up_to(request.answered);
+        let admission = session.judge(request);
+        self.put(request.session, session);
+        admission
+    }
+
+    /// Keeps the outcome of a request that was admitted for execution.
+    pub fn keep(&mut self, request: &SessionRequest, outcome: &Outcome) {
+        if let Some(session) = self.by_id.get(&request.session) {
+            let mut session = Session::clone(session);
+            session.replies.insert_mut(request.number, outcome.clone());
+            self.put(request.session, session);
+        }
+    }
+
+    fn put(&mut self, id: SessionId, session: Session) {
+        if let Some(old) = self.by_id.get(&id) {
+            self.by_use.remove_mut(&(old.used_ms, id));
+        }
+        self.by_use.insert_mut((session.used_ms, id), ());
+        self.by_id.insert_mut(id, Arc::new(session));
+    }
+
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.by_id.size()
+    }
+
+    /// All of them, in order of id, as stored.
+    pub fn records(&self) -> Vec<SessionRecord> {
+        let record = |(id, session): (&SessionId, &Arc<Session>)| SessionRecord {
+            session: *id,
+            used_ms: session.used_ms,
+            answered: session.answered,
+            replies: session.replies.iter().map(|(n, outcome)| (*n, outcome.clone())).collect(),
+        };
+        self.by_id.iter().map(record).collect()
+    }
+
+    /// Reads what [`Self::records`] gave.
+    pub fn from_records(records: Vec<SessionRecord>) -> Self {
+        let mut sessions = Self::default();
+        for record in records {
+            let session = Session {
+                used_ms: record.used_ms,
+                answered: record.answered,
+                replies: record.replies.into_iter().collect(),
+            };
+            sessions.put(record.session, session);
+        }
+        sessions
+    }
+}
+
+impl Session {
+    fn answer_up_to(&mut self, answered: u64) {
+        self.answered = self.answered.max(answered);
+        while let Some((number, _)) = self.replies.first() {
+            if *number > self.answered {
+                break;
+            }
+            let number = *number;
+            self.replies.remove_mut(&number);
+        }
+    }
+
+    fn judge(&self, request: &SessionRequest) -> Admission {
+        if let Some(outcome) = self.replies.get(&request.number) {
+            return Admission::Repeat(outcome.clone());
+        }
+        if request.number <= self.answered {
+            // A late duplicate of something its sender has long been told.
+            return Admission::Refuse(Refusal::UnknownOutcome(request.session));
+        }
+        if request.number - self.answered > SESSION_IN_FLIGHT_MAX as u64 {
+            let in_flight_max = u32::try_from(SESSION_IN_FLIGHT_MAX).unwrap_or(u32::MAX);
+            let session = request.session;
+            return Admission::Refuse(Refusal::TooManyInFlight { session, in_flight_max });
+        }
+        Admission::Execute
+    }
+}
