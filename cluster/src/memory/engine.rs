@@ -138,8 +138,7 @@ impl MemoryEngine {
         if let Some(lent) = disk.lent.get(&store).and_then(Weak::upgrade) {
             return lent;
         }
-        let handle =
-            Arc::new(MemoryStore { store, disk: Arc::clone(&self.0), life: disk.life });
+        let handle = Arc::new(MemoryStore { store, disk: Arc::clone(&self.0), life: disk.life });
         disk.lent.insert(store, Arc::downgrade(&handle));
         handle
     }

@@ -73,7 +73,7 @@ pub fn refusal_reaction(refusal: &Refusal) -> Reaction {
         Refusal::UnknownOutcome(_) => Reaction::Renew,
         Refusal::TooManyInFlight { .. } => Reaction::SameAfter(WINDOW_PAUSE_MS),
         Refusal::WrongShard => Reaction::Refresh,
-        Refusal::WrongKind => Reaction::GiveUp,
+        Refusal::WrongKind | Refusal::InvalidKey { .. } => Reaction::GiveUp,
     }
 }
 

@@ -69,16 +69,16 @@ impl CatalogRecords for StagedRecords<'_> {
         let from = Bound::Included(prefix.as_bytes());
         let mut found = std::collections::BTreeMap::new();
         let mut fault = None;
-        self.overlay.scan(self.view, Tree::Latest, from, to, &mut |key, bytes| {
-            match self.read(key, bytes) {
-                Ok((name, value)) => {
-                    found.insert(name, value);
-                    ControlFlow::Continue(())
-                }
-                Err(error) => {
-                    fault = Some(error);
-                    ControlFlow::Break(())
-                }
+        self.overlay.scan(self.view, Tree::Latest, from, to, &mut |key, bytes| match self
+            .read(key, bytes)
+        {
+            Ok((name, value)) => {
+                found.insert(name, value);
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                fault = Some(error);
+                ControlFlow::Break(())
             }
         })?;
         if let Some(fault) = fault {

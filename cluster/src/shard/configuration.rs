@@ -66,8 +66,7 @@ pub(super) fn replicas(
     after: &Configuration,
 ) -> Vec<ReplicaDescriptor> {
     let votes = |id: &ReplicaId| after.voters.contains(id) || after.outgoing.contains(id);
-    let follows =
-        |id: &ReplicaId| after.learners.contains(id) || after.learners_next.contains(id);
+    let follows = |id: &ReplicaId| after.learners.contains(id) || after.learners_next.contains(id);
     let named = change.steps.iter().filter_map(|step| match *step {
         ConfigurationStep::Voter(id, node) | ConfigurationStep::Learner(id, node) => {
             Some((id, node))

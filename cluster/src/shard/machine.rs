@@ -149,8 +149,7 @@ impl ShardMachine {
     /// # Errors
     /// If the store holds no such replica or cannot be read.
     pub fn open(replica: ReplicaId, view: &dyn View) -> Result<Self, OpenError> {
-        let bytes =
-            view.get(Tree::Root, &root_key(replica))?.ok_or(OpenError::Missing(replica))?;
+        let bytes = view.get(Tree::Root, &root_key(replica))?.ok_or(OpenError::Missing(replica))?;
         let (found, root) = Root::decode(bytes)?;
         if found != replica {
             return Err(RootError::Foreign { found }.into());
@@ -267,11 +266,7 @@ impl ShardMachine {
 }
 
 fn root_write(replica: ReplicaId, root: &Root) -> Write {
-    Write {
-        tree: Tree::Root,
-        key: root_key(replica).to_vec(),
-        value: Some(root.encode(replica)),
-    }
+    Write { tree: Tree::Root, key: root_key(replica).to_vec(), value: Some(root.encode(replica)) }
 }
 
 /// One entry on its way: the next root and the changes, dropped on error.

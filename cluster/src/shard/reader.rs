@@ -259,13 +259,13 @@ impl Reader {
         let from = change_start(Version(after.0.saturating_add(1)));
         let mut fault = None;
         let (from, to) = (Bound::Included(&from[..]), Bound::Unbounded);
-        self.overlay().scan(view, Tree::Changes, from, to, &mut |place, bytes| {
-            match self.change(place, bytes) {
-                Ok(change) => out.push(change, stand.at, limit),
-                Err(error) => {
-                    fault = Some(error);
-                    ControlFlow::Break(())
-                }
+        self.overlay().scan(view, Tree::Changes, from, to, &mut |place, bytes| match self
+            .change(place, bytes)
+        {
+            Ok(change) => out.push(change, stand.at, limit),
+            Err(error) => {
+                fault = Some(error);
+                ControlFlow::Break(())
             }
         })?;
         match fault {
@@ -489,13 +489,16 @@ impl Span {
     }
 
     fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
-        let from =
-            if self.after { Bound::Excluded(&self.from[..]) } else { Bound::Included(&self.from[..]) };
+        let from = if self.after {
+            Bound::Excluded(&self.from[..])
+        } else {
+            Bound::Included(&self.from[..])
+        };
         (from, self.to.as_deref().map_or(Bound::Unbounded, Bound::Excluded))
     }
 
     fn contains(&self, key: &[u8]) -> bool {
-        std::ops::RangeBounds::contains(&self.bounds(), key)
+        std::ops::RangeBounds::<[u8]>::contains::<[u8]>(&self.bounds(), key)
     }
 }
 

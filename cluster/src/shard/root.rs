@@ -145,9 +145,9 @@ impl Mark {
         if found != ROOT_VERSION {
             return Err(RootError::NewerFormat { found });
         }
-        let mut words = rest.chunks_exact(8).map(|word| {
-            word.try_into().map(u64::from_le_bytes).unwrap_or_default()
-        });
+        let mut words = rest
+            .chunks_exact(8)
+            .map(|word| word.try_into().map(u64::from_le_bytes).unwrap_or_default());
         let mut next = || words.next().unwrap_or_default();
         Ok(Self {
             applied: LogIndex(next()),

@@ -43,10 +43,7 @@ pub struct Sessions {
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self {
-            by_id: RedBlackTreeMapSync::new_sync(),
-            by_use: RedBlackTreeMapSync::new_sync(),
-        }
+        Self { by_id: RedBlackTreeMapSync::new_sync(), by_use: RedBlackTreeMapSync::new_sync() }
     }
 }
 
