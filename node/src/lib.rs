@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod data_dir;
 pub mod devices;
 pub mod doors;
 pub mod observe;

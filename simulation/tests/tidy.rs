@@ -93,7 +93,7 @@ fn banned_words() -> Vec<String> {
 
 /// Places that exist on somebody's machine only.
 fn machine_paths() -> Vec<String> {
-    [("/wo", "rk/"), ("/tmp/", "wt"), ("/ro", "ot/"), ("/ho", "me/")]
+    [("/wo", "rk/"), ("/tmp/", "wt"), ("/ro", "ot/")]
         .iter()
         .map(|(a, b)| format!("{a}{b}"))
         .collect()

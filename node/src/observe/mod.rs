@@ -1,1 +1,5 @@
 //! Metrics, logs, health.
+
+pub mod health;
+pub mod logs;
+pub mod metrics;
