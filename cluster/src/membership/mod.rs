@@ -1,6 +1,8 @@
 //! Who is there: gossip as a hint, identity as a proof.
 
 pub mod identity;
+pub mod swim;
+pub mod wire;
 
 use rkyv::{Archive, Deserialize, Serialize};
 
