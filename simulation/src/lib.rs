@@ -1,1 +1,17 @@
 //! WHAT IF: the same actors in a fake world.
+//!
+//! A [`world::World`] runs machines on paused runtimes in one thread; their
+//! ports are fakes whose every draw comes from one seed. Same seed, same trace.
+//! What runs on the machines is a [`node::Resident`]: the product's actors, or
+//! a host application's own.
+
+pub mod clock;
+pub mod entropy;
+pub mod hooks;
+pub mod host;
+pub mod network;
+pub mod node;
+mod panics;
+pub mod rng;
+pub mod trace;
+pub mod world;

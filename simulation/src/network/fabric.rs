@@ -1,0 +1,534 @@
+//! The shared state of the network: who is there, what is under way.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use cluster::{
+    ids::{FIRST_TENANT, NodeId},
+    limits::{DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX},
+    ports::network::{Lane, Peer, RequestClass, RequestError, SendError},
+    units::Instant,
+};
+use tokio::sync::oneshot;
+
+use super::{
+    Address, Delivery, Ticket, Weather,
+    link::{Boots, Change, Link},
+};
+use crate::{rng::Rng, trace::Trace};
+
+/// Parcels under way on one direction of a link before its sender is refused,
+/// as the product's bounded send queues do.
+const UNDER_WAY_MAX: usize = 4_096;
+/// Requests of one host under way to one node, as the product bounds streams.
+const REQUESTS_MAX: usize = 1_024;
+/// Time until a failed attempt to connect is reported to who asked.
+const CONNECT_FAILS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(500));
+
+/// The network of one world.
+///
+/// A lock, though there is one thread: the ports are `Sync` by contract. It is
+/// held for one step only and never across a call into an actor.
+#[derive(Clone, Debug)]
+pub struct Fabric(Arc<Mutex<State>>);
+
+pub(super) type Outcome = Result<Bytes, RequestError>;
+
+#[derive(Debug)]
+struct State {
+    now: Instant,
+    rng: Rng,
+    trace: Trace,
+    weather: Weather,
+    /// Boot of each host; 0 while it is dead.
+    seats: BTreeMap<Address, u64>,
+    boots: u64,
+    /// Directions in which nothing passes.
+    cuts: BTreeSet<(Address, Address)>,
+    /// By ordered pair.
+    links: BTreeMap<(Address, Address), Link>,
+    connections: u64,
+    /// Who knows whose address.
+    known: BTreeSet<(NodeId, NodeId)>,
+    queue: BTreeMap<(Instant, u64), Parcel>,
+    parcels: u64,
+    lanes: BTreeMap<(Address, Address), Direction>,
+    pending: BTreeMap<Ticket, Pending>,
+    tickets: u64,
+}
+
+/// One direction of a link.
+#[derive(Debug, Default)]
+struct Direction {
+    /// Parcels under way.
+    under_way: usize,
+    /// Arrival of the last Raft message: the next comes no earlier.
+    raft_until: Instant,
+    /// What waits for a cut to heal, as a stream's retransmissions do.
+    held: VecDeque<Parcel>,
+}
+
+#[derive(Clone, Debug)]
+struct Parcel {
+    from: Address,
+    to: Address,
+    /// The connection it rides on; none for a notice of the local transport.
+    connection: Option<u64>,
+    /// The boot a notice is for.
+    boot: u64,
+    body: Body,
+}
+
+#[derive(Clone, Debug)]
+enum Body {
+    Message { lane: Lane, bytes: Bytes },
+    Request { class: RequestClass, bytes: Bytes, ticket: Ticket },
+    Answer { ticket: Ticket, outcome: Outcome },
+    Notice { peer: NodeId, up: bool },
+}
+
+#[derive(Debug)]
+struct Pending {
+    caller: Address,
+    to: NodeId,
+    connection: Option<u64>,
+    sender: oneshot::Sender<Outcome>,
+}
+
+/// What is due at a point of time: deliveries per host, and answers to hand
+/// over once the lock is free.
+#[derive(Debug, Default)]
+struct Due {
+    deliveries: BTreeMap<Address, Vec<Delivery>>,
+    answers: Vec<(oneshot::Sender<Outcome>, Outcome)>,
+}
+
+impl Fabric {
+    /// A network without hosts.
+    pub fn new(rng: Rng, trace: Trace, weather: Weather) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            now: Instant::ORIGIN,
+            rng,
+            trace,
+            weather,
+            seats: BTreeMap::new(),
+            boots: 0,
+            cuts: BTreeSet::new(),
+            links: BTreeMap::new(),
+            connections: 0,
+            known: BTreeSet::new(),
+            queue: BTreeMap::new(),
+            parcels: 0,
+            lanes: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            tickets: 0,
+        })))
+    }
+
+    /// Moves time to `now` and returns what each host is to be given, in order.
+    pub fn advance(&self, now: Instant) -> BTreeMap<Address, Vec<Delivery>> {
+        let due = self.with(|state| state.advance(now));
+        for (sender, outcome) in due.answers {
+            // A caller that no longer waits has dropped its half.
+            let _ = sender.send(outcome);
+        }
+        due.deliveries
+    }
+
+    /// Brings a host up and returns its boot.
+    pub fn rise(&self, host: Address) -> u64 {
+        self.with(|state| {
+            state.boots += 1;
+            state.seats.insert(host, state.boots);
+            state.boots
+        })
+    }
+
+    /// Takes a host down: what it sends from now on goes nowhere.
+    pub fn fall(&self, host: Address) {
+        self.with(|state| {
+            state.seats.insert(host, 0);
+            state.pending.retain(|_, pending| pending.caller != host);
+            if let Some(node) = host.node() {
+                state.known.retain(|(who, _)| *who != node);
+            }
+        });
+    }
+
+    /// Lets nothing pass from one host to another.
+    pub fn cut(&self, from: Address, to: Address) {
+        self.with(|state| state.cuts.insert((from, to)));
+    }
+
+    /// Opens every direction again.
+    pub fn heal(&self) {
+        self.with(State::heal);
+    }
+
+    /// Changes the weather.
+    pub fn set_weather(&self, weather: Weather) {
+        self.with(|state| state.weather = weather);
+    }
+
+    /// The weather now.
+    pub fn weather(&self) -> Weather {
+        self.with(|state| state.weather)
+    }
+
+    /// Parcels sent so far.
+    pub fn parcels(&self) -> u64 {
+        self.with(|state| state.parcels)
+    }
+
+    pub(super) fn send(
+        &self,
+        from: (Address, u64),
+        to: NodeId,
+        lane: Lane,
+        bytes: Bytes,
+        at: Instant,
+    ) -> Result<(), SendError> {
+        self.with(|state| state.send(from, to, lane, bytes, at))
+    }
+
+    pub(super) fn request(
+        &self,
+        from: (Address, u64),
+        to: NodeId,
+        class: RequestClass,
+        bytes: Bytes,
+        at: Instant,
+    ) -> Result<oneshot::Receiver<Outcome>, RequestError> {
+        self.with(|state| state.request(from, to, class, bytes, at))
+    }
+
+    pub(super) fn answer(&self, from: (Address, u64), ticket: Ticket, bytes: Bytes, at: Instant) {
+        self.with(|state| state.answer(from, ticket, bytes, at));
+    }
+
+    pub(super) fn learn(&self, from: (Address, u64), node: NodeId) {
+        self.with(|state| state.learn(from, node));
+    }
+
+    pub(super) fn forget(&self, from: (Address, u64), node: NodeId) {
+        self.with(|state| {
+            if let Some(me) = from.0.node().filter(|_| state.seats.get(&from.0) == Some(&from.1)) {
+                state.known.remove(&(me, node));
+            }
+        });
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn pair(a: Address, b: Address) -> (Address, Address) {
+    if a <= b { (a, b) } else { (b, a) }
+}
+
+impl State {
+    fn advance(&mut self, now: Instant) -> Due {
+        self.now = now;
+        let mut due = Due::default();
+        self.check_links();
+        while let Some(entry) = self.queue.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let parcel = entry.remove();
+            self.arrive(parcel, &mut due);
+        }
+        due
+    }
+
+    fn boot(&self, host: Address) -> u64 {
+        self.seats.get(&host).copied().unwrap_or(0)
+    }
+
+    fn open(&self, (low, high): (Address, Address)) -> bool {
+        !self.cuts.contains(&(low, high)) && !self.cuts.contains(&(high, low))
+    }
+
+    fn check_links(&mut self) {
+        let pairs: Vec<_> = self.links.keys().copied().collect();
+        for ends in pairs {
+            let wanted = match (ends.0.node(), ends.1.node()) {
+                (Some(a), Some(b)) => self.known.contains(&(a, b)) || self.known.contains(&(b, a)),
+                // A client dials when it asks, never by itself.
+                (None, _) | (_, None) => {
+                    self.links.get(&ends).is_some_and(|link| link.connection().is_some())
+                }
+            };
+            if wanted {
+                self.check_link(ends);
+            } else {
+                self.close(ends);
+            }
+        }
+    }
+
+    fn check_link(&mut self, ends: (Address, Address)) {
+        let boots = (self.boot(ends.0), self.boot(ends.1));
+        let open = self.open(ends);
+        let Some(link) = self.links.get_mut(&ends) else { return };
+        match link.check(self.now, boots, open, &mut self.connections, &mut self.rng) {
+            Change::None => {}
+            Change::Rose => self.tell(ends, boots, true),
+            Change::Fell { connection, boots } => self.lose(ends, connection, boots),
+        }
+    }
+
+    fn close(&mut self, ends: (Address, Address)) {
+        if let Some(Link::Up { connection, boots, .. }) = self.links.remove(&ends) {
+            self.lose(ends, connection, boots);
+        }
+    }
+
+    /// Tells both ends, as far as these boots live.
+    fn tell(&mut self, ends: (Address, Address), boots: Boots, up: bool) {
+        for (to, boot, peer) in [(ends.0, boots.0, ends.1), (ends.1, boots.1, ends.0)] {
+            let (Some(peer), Address::Node(_)) = (peer.node(), to) else { continue };
+            if self.boot(to) == boot {
+                let body = Body::Notice { peer, up };
+                let parcel = Parcel { from: to, to, connection: None, boot, body };
+                self.enqueue(self.now, parcel);
+            }
+        }
+        if ends.0.node().is_some() && ends.1.node().is_some() {
+            let line = if up { "link up" } else { "link lost" };
+            self.trace.note(self.now, &format!("{line} {} {}", ends.0, ends.1));
+            self.trace.count(if up { "link up" } else { "link lost" });
+        }
+    }
+
+    fn lose(&mut self, ends: (Address, Address), connection: u64, boots: Boots) {
+        self.tell(ends, boots, false);
+        for direction in [ends, (ends.1, ends.0)] {
+            self.lanes.remove(&direction);
+        }
+        let lost: Vec<_> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.connection == Some(connection))
+            .map(|(ticket, pending)| (*ticket, pending.caller, pending.to))
+            .collect();
+        for (ticket, caller, node) in lost {
+            let cause = "the connection was given up".to_owned();
+            self.fail(self.now, ticket, caller, RequestError::Lost { node, cause });
+        }
+    }
+
+    /// Hands a request's failure to its caller, as its own transport does.
+    fn fail(&mut self, at: Instant, ticket: Ticket, caller: Address, error: RequestError) {
+        let body = Body::Answer { ticket, outcome: Err(error) };
+        let boot = self.boot(caller);
+        self.enqueue(at, Parcel { from: caller, to: caller, connection: None, boot, body });
+    }
+
+    fn heal(&mut self) {
+        self.cuts.clear();
+        let held: Vec<Parcel> =
+            self.lanes.values_mut().flat_map(|lane| lane.held.drain(..)).collect();
+        for parcel in held {
+            // Due now: ahead of everything still under way, so order is kept.
+            self.lanes.entry((parcel.from, parcel.to)).or_default().under_way += 1;
+            self.enqueue(self.now, parcel);
+        }
+    }
+
+    fn learn(&mut self, from: (Address, u64), node: NodeId) {
+        let Some(me) = from.0.node().filter(|me| *me != node) else { return };
+        if self.boot(from.0) == from.1 && self.known.insert((me, node)) {
+            let ends = pair(from.0, Address::Node(node));
+            let link = Link::fresh(self.now, &mut self.rng);
+            self.links.entry(ends).or_insert(link);
+        }
+    }
+
+    fn send(
+        &mut self,
+        (from, boot): (Address, u64),
+        to: NodeId,
+        lane: Lane,
+        bytes: Bytes,
+        at: Instant,
+    ) -> Result<(), SendError> {
+        let Some(me) = from.node().filter(|_| self.boot(from) == boot) else {
+            return Err(SendError::Closed);
+        };
+        if !self.known.contains(&(me, to)) && !self.known.contains(&(to, me)) {
+            return Err(SendError::UnknownNode(to));
+        }
+        let bytes_max = match lane {
+            Lane::Gossip => DATAGRAM_BYTES_MAX,
+            Lane::Raft => FRAME_BYTES_MAX,
+        };
+        if bytes.len() > bytes_max {
+            return Err(SendError::TooLarge { bytes: bytes.len(), bytes_max });
+        }
+        let target = Address::Node(to);
+        let ends = pair(from, target);
+        let Some(connection) = self.links.get(&ends).and_then(Link::connection) else {
+            self.trace.count("message without a connection");
+            return Ok(());
+        };
+        if self.lanes.get(&(from, target)).is_some_and(|lane| lane.under_way >= UNDER_WAY_MAX) {
+            self.trace.count("send queue full");
+            return Err(SendError::Full(to));
+        }
+        self.trace.mix(at, &bytes);
+        if self.rng.chance(self.weather.drop_ppm) {
+            self.trace.count("message dropped");
+            return Ok(());
+        }
+        let body = Body::Message { lane, bytes };
+        let parcel = Parcel { from, to: target, connection: Some(connection), boot: 0, body };
+        if self.rng.chance(self.weather.duplicate_ppm) {
+            self.trace.count("message doubled");
+            self.post(at, parcel.clone());
+        }
+        self.post(at, parcel);
+        Ok(())
+    }
+
+    fn request(
+        &mut self,
+        (from, boot): (Address, u64),
+        to: NodeId,
+        class: RequestClass,
+        bytes: Bytes,
+        at: Instant,
+    ) -> Result<oneshot::Receiver<Outcome>, RequestError> {
+        let target = Address::Node(to);
+        if self.boot(from) != boot || from == target {
+            let cause = "this host is down or the same".to_owned();
+            return Err(RequestError::Unreachable { node: to, cause });
+        }
+        if self.pending.values().filter(|p| p.caller == from && p.to == to).count() >= REQUESTS_MAX
+        {
+            return Err(RequestError::Busy(to));
+        }
+        self.trace.mix(at, &bytes);
+        let ends = pair(from, target);
+        if from.node().is_none() {
+            // A client dials at once.
+            self.links.entry(ends).or_insert(Link::Down { dial_at: self.now });
+            self.check_link(ends);
+        }
+        let connection = self.links.get(&ends).and_then(Link::connection);
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        let (sender, receiver) = oneshot::channel();
+        self.pending.insert(ticket, Pending { caller: from, to, connection, sender });
+        if connection.is_some() {
+            let body = Body::Request { class, bytes, ticket };
+            self.post(at, Parcel { from, to: target, connection, boot: 0, body });
+        } else {
+            let failed_at = at + self.rng.between(CONNECT_FAILS.0, CONNECT_FAILS.1);
+            let cause = "no connection".to_owned();
+            self.fail(failed_at, ticket, from, RequestError::Unreachable { node: to, cause });
+        }
+        Ok(receiver)
+    }
+
+    fn answer(&mut self, (from, boot): (Address, u64), ticket: Ticket, bytes: Bytes, at: Instant) {
+        let alive = self.boot(from) == boot;
+        let Some(pending) = self.pending.get(&ticket).filter(|_| alive) else { return };
+        let (to, connection) = (pending.caller, pending.connection);
+        self.trace.mix(at, &bytes);
+        let body = Body::Answer { ticket, outcome: Ok(bytes) };
+        self.post(at, Parcel { from, to, connection, boot: 0, body });
+    }
+
+    /// Sends a parcel on its way, with its delay.
+    fn post(&mut self, at: Instant, parcel: Parcel) {
+        let mut due = at.max(self.now) + self.weather.delay(&mut self.rng);
+        let reliable = match parcel.body {
+            Body::Message { lane: Lane::Gossip, .. } | Body::Notice { .. } => false,
+            Body::Message { lane: Lane::Raft, .. } => {
+                let overtakes = self.rng.chance(self.weather.reorder_ppm);
+                let lane = self.lanes.entry((parcel.from, parcel.to)).or_default();
+                if overtakes {
+                    self.trace.count("message reordered");
+                } else {
+                    due = due.max(lane.raft_until);
+                    lane.raft_until = due;
+                }
+                false
+            }
+            Body::Request { .. } | Body::Answer { .. } => true,
+        };
+        if reliable && self.rng.chance(self.weather.drop_ppm) {
+            due = due + self.rng.between(Duration::ZERO, self.weather.spike_max);
+        }
+        self.lanes.entry((parcel.from, parcel.to)).or_default().under_way += 1;
+        self.enqueue(due, parcel);
+    }
+
+    fn enqueue(&mut self, due: Instant, parcel: Parcel) {
+        self.parcels += 1;
+        self.queue.insert((due, self.parcels), parcel);
+    }
+
+    fn arrive(&mut self, parcel: Parcel, due: &mut Due) {
+        let (from, to) = (parcel.from, parcel.to);
+        let boot = self.boot(to);
+        if let Some(connection) = parcel.connection {
+            if let Some(lane) = self.lanes.get_mut(&(from, to)) {
+                lane.under_way = lane.under_way.saturating_sub(1);
+            }
+            let alive = matches!(
+                self.links.get(&pair(from, to)),
+                Some(Link::Up { connection: now, boots, .. })
+                    if *now == connection && (boots.0 == boot || boots.1 == boot)
+            );
+            if !alive || boot == 0 {
+                return;
+            }
+            if self.cuts.contains(&(from, to)) {
+                if !matches!(parcel.body, Body::Message { lane: Lane::Gossip, .. }) {
+                    self.lanes.entry((from, to)).or_default().held.push_back(parcel);
+                }
+                return;
+            }
+        } else if parcel.boot != boot || boot == 0 {
+            return;
+        }
+        self.hand_over(parcel, due);
+    }
+
+    fn hand_over(&mut self, parcel: Parcel, due: &mut Due) {
+        let (from, to) = (parcel.from, parcel.to);
+        let delivery = match parcel.body {
+            Body::Message { lane, bytes } => {
+                let Some(from) = from.node() else { return };
+                Delivery::Message { from, lane, bytes }
+            }
+            Body::Request { class, bytes, ticket } => {
+                Delivery::Request { from: peer(from), class, bytes, ticket }
+            }
+            Body::Answer { ticket, outcome } => {
+                if let Some(pending) = self.pending.remove(&ticket) {
+                    due.answers.push((pending.sender, outcome));
+                }
+                return;
+            }
+            Body::Notice { peer, up } => Delivery::Link { peer, up },
+        };
+        due.deliveries.entry(to).or_default().push(delivery);
+    }
+}
+
+fn peer(from: Address) -> Peer {
+    match from {
+        Address::Node(node) => Peer::Node(node),
+        Address::Client(client) => {
+            Peer::Client { principal: format!("client-{client}"), tenant: FIRST_TENANT }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The world: machines, a network, clients and time, all from one seed.
+//!
+//! Time passes in ticks. In each, what arrived is handed over, and every host
+//! runs its timers and tasks up to the tick's end, in an order drawn anew. A
+//! message sent within a tick arrives in a later one, so the order of hosts
+//! inside a tick can be seen by nobody.
+//!
+//! Invariant: same seed, same code, same trace.
+
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+
+use cluster::{ids::NodeId, units::Instant};
+use tokio::task::JoinHandle;
+
+use crate::{
+    clock::Skew,
+    host::Host,
+    network::{Address, Fabric, Port, Weather},
+    node::{Machine, Resident},
+    panics,
+    rng::Rng,
+    trace::Trace,
+};
+
+/// Length of a tick: tokio's timers have no finer grain.
+const TICK: Duration = Duration::from_millis(1);
+
+/// What a world is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Every draw comes from it.
+    pub seed: u64,
+    /// Number of machines.
+    pub nodes: u32,
+    /// The weather at the beginning.
+    pub weather: Weather,
+    /// Greatest error of a clock's rate, in parts per million.
+    pub rate_ppm_max: u32,
+    /// Greatest offset of a wall clock, in milliseconds.
+    pub offset_ms_max: u32,
+    /// Whether the trace keeps its lines.
+    pub keep_trace: bool,
+}
+
+impl Setup {
+    /// Three machines with good clocks on a calm network.
+    pub fn calm(seed: u64) -> Self {
+        Self {
+            seed,
+            nodes: 3,
+            weather: Weather::CALM,
+            rate_ppm_max: 0,
+            offset_ms_max: 0,
+            keep_trace: true,
+        }
+    }
+}
+
+/// A simulated cluster and its clients.
+#[derive(Debug)]
+pub struct World {
+    now: Instant,
+    fabric: Fabric,
+    trace: Trace,
+    order: Rng,
+    machines: BTreeMap<NodeId, Machine>,
+    clients: Host,
+    resident: Arc<dyn Resident>,
+    failure: Option<String>,
+}
+
+impl World {
+    /// A world whose machines run `resident`; none is started yet.
+    pub fn new(setup: &Setup, resident: Arc<dyn Resident>) -> Self {
+        panics::watch();
+        let trace = Trace::new(setup.keep_trace);
+        let network = Rng::stream(setup.seed, "network", 0);
+        let mut skews = Rng::stream(setup.seed, "skew", 0);
+        let machines = (1..=setup.nodes)
+            .map(|number| Machine::new(number, setup.seed, draw_skew(setup, &mut skews)))
+            .map(|machine| (machine.node(), machine))
+            .collect();
+        Self {
+            now: Instant::ORIGIN,
+            fabric: Fabric::new(network, trace.clone(), setup.weather),
+            trace,
+            order: Rng::stream(setup.seed, "order", 0),
+            machines,
+            clients: Host::new(Skew::default(), Instant::ORIGIN),
+            resident,
+            failure: None,
+        }
+    }
+
+    /// The machines' ids by number.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        let mut nodes: Vec<_> = self.machines.keys().copied().collect();
+        nodes.sort_by_key(|node| Address::Node(*node).to_string());
+        nodes
+    }
+
+    /// The world's time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// What happened so far.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// The network.
+    pub fn fabric(&self) -> &Fabric {
+        &self.fabric
+    }
+
+    /// Why the run cannot be right, if something broke: a panic, a boot that
+    /// failed to start.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// Whether a machine runs.
+    pub fn is_up(&self, node: NodeId) -> bool {
+        self.machines.get(&node).is_some_and(Machine::is_up)
+    }
+
+    /// Starts a machine that is down.
+    pub fn start(&mut self, node: NodeId) {
+        let nodes = self.nodes();
+        let Some(machine) = self.machines.get_mut(&node).filter(|machine| !machine.is_up()) else {
+            return;
+        };
+        self.trace.note(self.now, &format!("{} starts", machine.address()));
+        self.trace.count("start");
+        machine.start(self.now, nodes, &self.fabric, &self.trace, &self.resident);
+    }
+
+    /// Starts every machine that is down.
+    pub fn start_all(&mut self) {
+        for node in self.nodes() {
+            self.start(node);
+        }
+    }
+
+    /// Kills a machine that runs: what was not synced may be gone.
+    pub fn crash(&mut self, node: NodeId) {
+        let Some(machine) = self.machines.get_mut(&node).filter(|machine| machine.is_up()) else {
+            return;
+        };
+        self.trace.note(self.now, &format!("{} is killed", machine.address()));
+        self.trace.count("crash");
+        machine.crash(&self.fabric);
+    }
+
+    /// Kills all machines at one instant.
+    pub fn crash_all(&mut self) {
+        for node in self.nodes() {
+            self.crash(node);
+        }
+    }
+
+    /// Cuts every way between two groups, or only from the first to the second.
+    pub fn partition(&mut self, from: &[NodeId], to: &[NodeId], one_way: bool) {
+        for a in from {
+            for b in to {
+                self.fabric.cut(Address::Node(*a), Address::Node(*b));
+                if !one_way {
+                    self.fabric.cut(Address::Node(*b), Address::Node(*a));
+                }
+            }
+        }
+        let arrow = if one_way { "->" } else { "|" };
+        self.trace.note(self.now, &format!("cut {} {arrow} {}", names(from), names(to)));
+        self.trace.count(if one_way { "one-way cut" } else { "cut" });
+    }
+
+    /// Opens every cut.
+    pub fn heal(&mut self) {
+        self.trace.note(self.now, "cuts healed");
+        self.fabric.heal();
+    }
+
+    /// Changes the weather.
+    pub fn set_weather(&mut self, weather: Weather) {
+        self.trace.note(self.now, &format!("weather {weather:?}"));
+        self.fabric.set_weather(weather);
+    }
+
+    /// A client's end of the network.
+    pub fn client(&self, number: u32) -> Port {
+        let address = Address::Client(number);
+        let boot = self.fabric.rise(address);
+        Port::new(self.fabric.clone(), address, boot, self.clients.clock().clone())
+    }
+
+    /// Runs a task beside the machines, among the clients.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.clients.inside(|| tokio::spawn(task))
+    }
+
+    /// The clients' clock, for the times in a history.
+    pub fn client_clock(&self) -> Arc<crate::clock::HostClock> {
+        self.clients.clock().clone()
+    }
+
+    /// Lets one tick pass.
+    pub fn tick(&mut self) {
+        let end = self.now + TICK;
+        let mut due = self.fabric.advance(self.now);
+        let mut order: Vec<Option<NodeId>> = self.machines.keys().copied().map(Some).collect();
+        order.push(None);
+        self.order.shuffle(&mut order);
+        for who in order {
+            let Some(node) = who else {
+                self.clients.step_to(end);
+                continue;
+            };
+            let deliveries = due.remove(&Address::Node(node)).unwrap_or_default();
+            let stepped = self.machines.get(&node).map(|machine| machine.step(deliveries, end));
+            if let Some(Err(cause)) = stepped {
+                self.fail(format!("{} does not start: {cause}", Address::Node(node)));
+            }
+        }
+        self.now = end;
+        if let Some(panic) = panics::take() {
+            self.fail(format!("panic: {panic}"));
+        }
+    }
+
+    /// Lets time pass, until something breaks.
+    pub fn run_for(&mut self, span: Duration) {
+        self.run_until(span, || false);
+    }
+
+    /// Lets time pass until `done`, at most `span`; whether it was done.
+    pub fn run_until(&mut self, span: Duration, done: impl Fn() -> bool) -> bool {
+        let end = self.now + span;
+        while self.now < end && self.failure.is_none() {
+            if done() {
+                return true;
+            }
+            self.tick();
+        }
+        done()
+    }
+
+    fn fail(&mut self, cause: String) {
+        self.trace.note(self.now, &cause);
+        self.failure.get_or_insert(cause);
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for machine in self.machines.values_mut() {
+            machine.crash(&self.fabric);
+        }
+    }
+}
+
+fn names(nodes: &[NodeId]) -> String {
+    let mut names: Vec<_> = nodes.iter().map(|node| Address::Node(*node).to_string()).collect();
+    names.sort();
+    names.join(",")
+}
+
+fn draw_skew(setup: &Setup, rng: &mut Rng) -> Skew {
+    let mut within = |max: u32| {
+        let drawn = i64::try_from(rng.below(2 * u64::from(max) + 1)).unwrap_or(0);
+        drawn - i64::from(max)
+    };
+    Skew {
+        rate_ppm: i32::try_from(within(setup.rate_ppm_max)).unwrap_or(0),
+        offset_ms: within(setup.offset_ms_max),
+    }
+}
