@@ -3,7 +3,10 @@
 //! A change of leader costs its time and no error: only the deadline, or a
 //! fault that repeating cannot mend, ends a trial.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use cluster::{
     catalog::record::{VolumeRecord, VolumeState},
@@ -15,7 +18,13 @@ use cluster::{
     shard::descriptor::{Predicate, ShardDescriptor},
 };
 
-use super::{Client, door::DoorError, error::ClientError, map::Map, trial::Trial};
+use super::{
+    Client,
+    door::DoorError,
+    error::ClientError,
+    map::Map,
+    trial::{Aim, Trial},
+};
 
 /// Pages of catalog changes read in one refresh; a view of the largest size
 /// the catalog keeps comes in far fewer.
@@ -62,7 +71,7 @@ impl Client {
         loop {
             let descriptor = self.descriptor(shard);
             let chance = (who == Who::Anyone).then(|| self.shared.entropy.next_u64());
-            let Some(node) = trial.next_node(&descriptor, self.hint(shard), chance) else {
+            let Some(Aim(node)) = trial.next_node(&descriptor, self.hint(shard), chance) else {
                 trial.pause(self.shared.entropy.next_u64()).await?;
                 continue;
             };
@@ -106,7 +115,7 @@ impl Client {
                 return Ok(Judged::Again);
             }
             Ok(Answer::Shard(ShardAnswer { clock, leader, result })) => {
-                self.shared.clock_seen.fetch_max(clock.0, std::sync::atomic::Ordering::Relaxed);
+                self.shared.clock_seen.fetch_max(clock.0, Ordering::Relaxed);
                 if let Some(leader) = leader {
                     self.set_hint(shard, leader);
                 }
@@ -149,7 +158,13 @@ impl Client {
             Reaction::SameAfter(ms) => Judged::Pause(Duration::from_millis(u64::from(ms))),
             Reaction::Refresh => Judged::Stale,
             Reaction::Learn(descriptor) => {
+                let known = self.descriptor(shard).epoch;
+                if descriptor.epoch <= known {
+                    // Not newer than what was sent: a node that lags.
+                    return Ok(Judged::Again);
+                }
                 self.shared.map.send_modify(|map| *map = map.with_descriptor(descriptor));
+                trial.all_anew();
                 Judged::Learnt
             }
             // No fault asks for it; a refusal of apply does, and is judged by
@@ -227,7 +242,12 @@ impl Client {
         wait_ms: u32,
         trial: &mut Trial,
     ) -> Result<(), ClientError> {
+        // One that began after this call serves it too: the second to end.
+        let before = self.shared.refreshes.load(Ordering::Relaxed);
         let _alone = self.shared.refreshing.lock().await;
+        if self.shared.refreshes.load(Ordering::Relaxed) >= before + 2 {
+            return Ok(());
+        }
         let mut wait_ms = wait_ms;
         for _ in 0..REFRESH_PAGES_MAX {
             let after = self.map().view.version();
@@ -239,6 +259,7 @@ impl Client {
                     let done = changes.is_empty() || version <= after;
                     self.take_changes(trial, version, &changes)?;
                     if done {
+                        self.shared.refreshes.fetch_add(1, Ordering::Relaxed);
                         return Ok(());
                     }
                     wait_ms = 0;

@@ -108,7 +108,9 @@ impl Listing {
             }
         }
         self.ended = merge.is_done();
-        self.after = items.last().map(|item| item.key.clone()).or(self.after.take());
+        if let Some(last) = items.last() {
+            self.after = Some(last.key.clone());
+        }
         let place = || Cursor { at: self.at.unwrap_or_default(), after: self.after.clone() };
         let next = (!self.ended).then(place);
         self.merge = Some(merge);

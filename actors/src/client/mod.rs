@@ -23,6 +23,9 @@ mod trial;
 mod volumes;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use door::{Door, DoorError};
 pub use error::ClientError;
 pub use list::{ListOptions, Listing, Page};
@@ -66,6 +69,7 @@ struct Shared {
     tenant: TenantId,
     map: watch::Sender<Map>,
     refreshing: tokio::sync::Mutex<()>,
+    refreshes: AtomicU64,
     clock_seen: AtomicU64,
     hints: Mutex<BTreeMap<ShardId, NodeId>>,
     pools: Pools,
@@ -92,6 +96,7 @@ impl Client {
             tenant: FIRST_TENANT,
             map: watch::Sender::new(Map::default()),
             refreshing: tokio::sync::Mutex::new(()),
+            refreshes: AtomicU64::new(0),
             clock_seen: AtomicU64::new(0),
             hints: Mutex::new(BTreeMap::new()),
             pools: Pools::default(),

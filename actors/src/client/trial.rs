@@ -17,6 +17,10 @@ use super::{door::DoorError, error::ClientError};
 /// default deadline. Nothing is lost by it: a retry keeps its number.
 const TRY_MS_MAX: u64 = 2_500;
 
+/// Whom to ask: a node, or whichever is at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Aim(pub(super) Option<NodeId>);
+
 /// The tries of one request.
 #[derive(Debug)]
 pub(super) struct Trial {
@@ -76,6 +80,11 @@ impl Trial {
         self.in_doubt = false;
     }
 
+    /// The map is another one: everybody may be asked at once.
+    pub(super) fn all_anew(&mut self) {
+        self.asked.clear();
+    }
+
     pub(super) fn follow(&mut self, hint: NodeId) {
         self.hint = Some(hint);
     }
@@ -87,7 +96,7 @@ impl Trial {
         shard: &ShardDescriptor,
         leader: Option<NodeId>,
         chance: Option<u64>,
-    ) -> Option<Option<NodeId>> {
+    ) -> Option<Aim> {
         let count = shard.replicas.len().max(1);
         let start = chance.map_or(0, |chance| usize::try_from(chance % count as u64).unwrap_or(0));
         let leader = if chance.is_none() { leader } else { None };
@@ -96,7 +105,7 @@ impl Trial {
         let rest = replicas.cycle().skip(start).take(shard.replicas.len()).map(Some);
         let next = order.chain(rest).chain([None]).find(|node| !self.asked.contains(node))?;
         self.asked.push(next);
-        Some(next)
+        Some(Aim(next))
     }
 
     /// Notes a fault as the last outcome.
