@@ -240,7 +240,8 @@ impl DataDir {
     }
 
     /// Gives birth to a node: secrets first, the identity last. Interrupted
-    /// before that, the directory is as good as empty.
+    /// before that, the directory is as good as empty. The first node of a
+    /// cluster also gets its [`StateFile::Bootstrap`].
     ///
     /// # Errors
     /// If a node was born here already, or the system refuses.
@@ -248,6 +249,7 @@ impl DataDir {
         &mut self,
         identity: NodeIdentity,
         secrets: &NodeSecrets,
+        bootstrap: Option<&[u8]>,
     ) -> Result<(), DataDirError> {
         self.expect_fresh()?;
         for folder in [self.log(), self.stores(), self.quarantine()] {
@@ -257,6 +259,10 @@ impl DataDir {
         self.replace("node.key", secrets.key_pem.as_bytes())?;
         self.replace("cluster.key", &secrets.cluster_key)?;
         self.replace("incarnation", &state_frame(&0_u64.to_le_bytes()))?;
+        match bootstrap {
+            Some(payload) => self.save(StateFile::Bootstrap, payload)?,
+            None => self.forget(StateFile::Bootstrap)?,
+        }
         let mut ids = [0; 32];
         ids[..16].copy_from_slice(&identity.cluster.0.to_le_bytes());
         ids[16..].copy_from_slice(&identity.node.0.to_le_bytes());
@@ -424,7 +430,7 @@ fn read_identity(root: &Path) -> Result<Option<NodeIdentity>, DataDirError> {
 /// A directory without identity must be empty, or an interrupted birth: its
 /// files may be there, but nothing in its folders.
 fn refuse_foreign(root: &Path) -> Result<(), DataDirError> {
-    const BORN: [&str; 4] = ["node.pem", "node.key", "cluster.key", "incarnation"];
+    const BORN: [&str; 5] = ["node.pem", "node.key", "cluster.key", "incarnation", "bootstrap"];
     const FOLDERS: [&str; 3] = ["log", "stores", "quarantine"];
     for entry in files::names(root)? {
         let folder = FOLDERS.contains(&entry.as_str());

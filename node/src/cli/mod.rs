@@ -1,3 +1,5 @@
 //! The command line: one file per noun.
 
+pub mod init;
 pub mod profile;
+pub mod start;

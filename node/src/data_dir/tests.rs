@@ -17,7 +17,7 @@ fn secrets() -> NodeSecrets {
 
 fn born(root: &Path) -> DataDir {
     let mut dir = DataDir::open(root).unwrap();
-    dir.create(IDENTITY, &secrets()).unwrap();
+    dir.create(IDENTITY, &secrets(), None).unwrap();
     dir
 }
 
@@ -26,7 +26,7 @@ fn a_node_is_born_once_and_found_again() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("a/b");
     let mut dir = born(&root);
-    assert!(matches!(dir.create(IDENTITY, &secrets()), Err(DataDirError::Occupied { .. })));
+    assert!(matches!(dir.create(IDENTITY, &secrets(), None), Err(DataDirError::Occupied { .. })));
     drop(dir);
     let dir = DataDir::open(&root).unwrap();
     assert_eq!(dir.existing().unwrap(), IDENTITY);
