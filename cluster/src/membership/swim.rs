@@ -364,7 +364,7 @@ impl Swim {
             out.push(Effect::Arm { after, timer });
         }
         let mut rejoined = false;
-        for notice in collected.notices {
+        for notice in &collected.notices {
             rejoined |= self.table.note(now, notice, out);
         }
         if rejoined {

@@ -33,7 +33,7 @@ impl PlacementPolicy {
 /// odd one below it and needs one more answer.
 pub fn catalog_voters(nodes: usize) -> usize {
     let most = nodes.clamp(1, CATALOG_VOTERS_MAX);
-    if most % 2 == 0 { most - 1 } else { most }
+    if most.is_multiple_of(2) { most - 1 } else { most }
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub fn weights(capacities: &[(NodeId, u64)]) -> Vec<Weight> {
 
 /// The ring of all nodes that may be chosen.
 pub struct Ring {
-    ring: HashRing<VirtualNode, PinnedHash>,
+    places: HashRing<VirtualNode, PinnedHash>,
     /// The ring's virtual nodes in its order, for the crate only answers with
     /// one of them, or with a copy of all.
     round: Vec<VirtualNode>,
@@ -60,8 +60,8 @@ impl std::fmt::Debug for Ring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ring")
             .field("nodes", &self.nodes)
-            .field("virtual_nodes", &self.ring.len())
-            .finish()
+            .field("virtual_nodes", &self.places.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -82,12 +82,12 @@ impl Ring {
         let round = ring.get_with_replicas(&Place(ShardId(0)), usize::MAX).unwrap_or_default();
         let standing = round.iter().enumerate();
         let at = standing.map(|(at, place)| ((place.node, place.number), at)).collect();
-        Self { ring, round, at, nodes: sorted.len() }
+        Self { places: ring, round, at, nodes: sorted.len() }
     }
 
     /// All nodes, each once, in the shard's own order.
     pub fn order(&self, shard: ShardId) -> Vec<NodeId> {
-        let first = self.ring.get(&Place(shard));
+        let first = self.places.get(&Place(shard));
         let first = first.and_then(|place| self.at.get(&(place.node, place.number)));
         let (before, after) = self.round.split_at(first.copied().unwrap_or(0));
         let mut seen = BTreeSet::new();

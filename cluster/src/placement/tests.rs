@@ -1,6 +1,6 @@
 //! Golden vectors, spread, balance and stability of placement.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
     policy::PlacementPolicy,
@@ -16,6 +16,10 @@ fn node(number: u64) -> NodeId {
 
 fn candidate(number: u64, zone: &str, capacity_bytes: u64) -> Candidate {
     Candidate { node: node(number), zone: zone.into(), capacity_bytes, load: Load::default() }
+}
+
+fn zone_of(number: u64) -> &'static str {
+    ["a", "b", "c"][usize::try_from(number % 3).unwrap()]
 }
 
 fn equal(count: u64) -> Vec<Candidate> {
@@ -41,9 +45,7 @@ fn the_ring_and_the_walk_match_their_golden_vectors() {
     let name = |nodes: Vec<NodeId>| {
         nodes.iter().map(|node| format!("n{}", number[node])).collect::<Vec<_>>().join(" ")
     };
-    let nodes: Vec<_> = (1..=9)
-        .map(|n| candidate(n, ["a", "b", "c"][usize::try_from(n % 3).unwrap()], n << 38))
-        .collect();
+    let nodes: Vec<_> = (1..=9).map(|n| candidate(n, zone_of(n), n << 38)).collect();
     let capacities: Vec<_> = nodes.iter().map(|n| (n.node, n.capacity_bytes)).collect();
     let ring = Ring::new(&weights(&capacities));
     let mut field = Field::new(nodes);
@@ -51,7 +53,7 @@ fn the_ring_and_the_walk_match_their_golden_vectors() {
     for shard in 1..=24 {
         let shard = ShardId(shard);
         let placed = field.place(shard, PlacementPolicy::replicas(3), &[]).unwrap();
-        text += &format!("{shard}: {} -> {}\n", name(ring.order(shard)), name(placed));
+        writeln!(text, "{shard}: {} -> {}", name(ring.order(shard)), name(placed)).unwrap();
     }
     assert_eq!(text, include_str!("testdata/walk.txt"), "got:\n{text}");
 }
@@ -134,7 +136,7 @@ fn too_few_nodes_or_zones_are_refused() {
 
 #[test]
 fn what_is_kept_is_not_chosen_again() {
-    let field = Field::new((1..=6).map(|n| candidate(n, ["a", "b", "c"][n as usize % 3], 1)));
+    let field = Field::new((1..=6).map(|n| candidate(n, zone_of(n), 1)));
     let keep = [node(3)];
     let chosen = field.choose(ShardId(1), PlacementPolicy::replicas(3), &keep).unwrap();
     assert_eq!(chosen.len(), 2);

@@ -105,7 +105,7 @@ pub(super) fn admit(
         None => {}
     }
     let record = match present {
-        Some(present) => started(present, &Shown::of(node))?,
+        Some(present) => started(&present, &Shown::of(node))?,
         None => numbered(ledger, node)?,
     };
     token.used_by = Some(node.node);
@@ -155,7 +155,7 @@ pub(super) fn register_boot(
 ) -> Result<CatalogOutcome, Stop> {
     let present = ledger.active_node(node)?;
     check_node(shown)?;
-    let record = started(present.clone(), shown)?;
+    let record = started(&present, shown)?;
     if record != present {
         ledger.put_node(&record);
     }
@@ -163,7 +163,7 @@ pub(super) fn register_boot(
 }
 
 /// A member after a start it may show.
-fn started(present: NodeRecord, shown: &Shown<'_>) -> Result<NodeRecord, CatalogRefusal> {
+fn started(present: &NodeRecord, shown: &Shown<'_>) -> Result<NodeRecord, CatalogRefusal> {
     match judge_boot(present.boot, shown.boot) {
         BootVerdict::OldImage => Err(CatalogRefusal::OldBoot { node: present.node }),
         BootVerdict::Accept => Ok(NodeRecord {
@@ -172,7 +172,7 @@ fn started(present: NodeRecord, shown: &Shown<'_>) -> Result<NodeRecord, Catalog
             http_address: shown.http_address.to_owned(),
             zone: shown.zone.to_owned(),
             capacity_bytes: shown.capacity_bytes,
-            ..present
+            ..present.clone()
         }),
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn config() -> Config {
         suspect_to_down_after: Duration::from_secs(3),
         // A node that comes back has a new identity, so only memory asks for
         // an end; the roster bounds that as well.
-        remove_down_after: Some(Duration::from_secs(60 * 60)),
+        remove_down_after: Some(Duration::from_hours(1)),
         max_packet_size: count(BODY_BYTES_MAX),
         notify_down_members: true,
         // Beside the probes; finds what gossip lost.
@@ -112,15 +112,15 @@ impl Table {
     pub(super) fn note(
         &mut self,
         now: Instant,
-        notice: OwnedNotification<Identity>,
+        notice: &OwnedNotification<Identity>,
         out: &mut Vec<Effect>,
     ) -> bool {
         match notice {
-            OwnedNotification::MemberUp(member) => self.up(now, &member, out),
+            OwnedNotification::MemberUp(member) => self.up(now, member, out),
             OwnedNotification::Rename(before, after) => {
                 let restarted = after.incarnation > before.incarnation;
                 if restarted && self.live.up.contains_key(&after.node) {
-                    self.up(now, &after, out);
+                    self.up(now, after, out);
                 }
             }
             OwnedNotification::MemberDown(member) => {
