@@ -2,6 +2,8 @@
 
 pub mod clock;
 pub mod entropy;
+pub mod files;
 pub mod limits;
 pub mod lock;
+pub mod log;
 pub mod workers;
