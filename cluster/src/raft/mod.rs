@@ -1,3 +1,34 @@
 //! Consensus: the only home of raft-rs.
+//!
+//! [`Group`] is one replica's core, driven by [`Input`]s and answering with
+//! [`Effect`]s; [`types`] holds our forms of what is stored and sent. No type
+//! of raft-rs leaves this folder. Why raft-rs, and what it demands of its user:
+//! `docs/decisions/2026-11-20-raft-rs.md`.
 
+mod changes;
+mod configuration;
+mod core;
+mod elections;
+mod group;
+mod hibernate;
+mod holds;
+mod messages;
+mod persists;
+mod reads;
+mod ready;
+mod snapshot;
+mod storage;
+mod ticks;
 pub mod types;
+mod validate;
+mod wire;
+
+pub use self::{
+    configuration::ConfigurationFault,
+    core::{
+        ChangeRefusal, Effect, Effects, GroupConfig, GroupError, GroupStart, GroupStatus, Input,
+        PeerStatus, Ticket,
+    },
+    group::Group,
+    validate::PeerFault,
+};

@@ -122,8 +122,19 @@ pub enum Message {
         /// The position.
         index: LogIndex,
     },
+    /// Follower to leader: awake again; be so too.
+    Awake {
+        /// The term.
+        term: Term,
+    },
     /// Leader to a follower that fell behind the log: fetch this snapshot.
     SnapshotOffer(SnapshotOffer),
+    /// Follower to leader: entries alone do not help, for this replica knows no
+    /// configuration yet.
+    SnapshotWanted {
+        /// Term of the append that came too early.
+        term: Term,
+    },
     /// Follower to leader: the snapshot was installed, or could not be.
     SnapshotResult {
         /// Which offer.
