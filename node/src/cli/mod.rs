@@ -1,5 +1,6 @@
 //! The command line: one file per noun.
 
+pub mod dev;
 pub mod init;
 pub mod profile;
 pub mod start;
