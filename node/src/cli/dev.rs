@@ -33,7 +33,7 @@ use tokio::time::{Instant, sleep};
 
 use self::{
     control::Wish,
-    layout::{Layout, NODES_MAX, choose_ports},
+    layout::{Layout, NODES_MAX, Ports},
     process::{Joining, Node},
 };
 use super::{init::create_cluster, profile::Profile, start::stop_signal};
@@ -63,7 +63,7 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 #[derive(Debug, Args)]
 pub struct DevArgs {
     /// How many nodes [default: those in DIR, or 3]
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=NODES_MAX.cast_signed()))]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=NODES_MAX))]
     pub nodes: Option<u64>,
     /// Where everything lies
     #[arg(long, value_name = "DIR", default_value = DATA_DEFAULT)]
@@ -115,13 +115,13 @@ impl Dev {
              or name another --data",
             root.display()
         );
-        let (mut taken, mut notes, mut nodes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut ports = Ports::new(count, &before);
+        let mut nodes = Vec::new();
         for number in 1..=count {
-            let old = before.nodes.iter().find(|node| node.number == number);
-            let (quic, http) = choose_ports(number, old, &mut taken, &mut notes)?;
+            let (quic, http) = ports.choose(number, &before)?;
             nodes.push(Node::new(&layout, number, quic, http));
         }
-        notes.iter().for_each(|note| println!("{note}"));
+        ports.notes.iter().for_each(|note| println!("{note}"));
         for (wish, number) in control::wishes(&layout) {
             control::done(&layout, wish, number);
         }
@@ -367,7 +367,8 @@ impl Dev {
         let of_all = if ready == all { String::new() } else { format!(" of {all}") };
         let root = self.layout.root().display();
         let seconds = took.as_secs_f64();
-        println!("{ready}{of_all} nodes ready in {seconds:.1} s   data {root}   Ctrl-C to stop");
+        let nodes = if all == 1 { "node" } else { "nodes" };
+        println!("{ready}{of_all} {nodes} ready in {seconds:.1} s   data {root}   Ctrl-C to stop");
         for node in &self.nodes {
             let state = &node.state;
             println!(

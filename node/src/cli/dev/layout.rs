@@ -159,39 +159,72 @@ pub enum ProcessState {
     Exited,
 }
 
-/// Chooses free loopback ports for node `number`: those it had, else those of
-/// its number, else the next free ones. Says which were taken.
-pub(super) fn choose_ports(
-    number: u64,
-    before: Option<&DevNodeState>,
-    taken: &mut Vec<u16>,
-    notes: &mut Vec<String>,
-) -> anyhow::Result<(SocketAddr, SocketAddr)> {
-    let offset = u16::try_from(number).unwrap_or_default();
-    let quic = before.map_or(QUIC_PORT_DEFAULT + offset, |node| node.quic.port());
-    let http = before.map_or(HTTP_PORT_DEFAULT + offset, |node| node.http.port());
-    let mut choose = |name: &str, wanted: u16, free: fn(SocketAddr) -> bool| {
-        let port = next_free(wanted, taken, free)
+/// The ports of one development cluster, as they are given out.
+#[derive(Debug, Default)]
+pub(super) struct Ports {
+    /// Wanted by some node; another gets one only if it wants the same.
+    reserved: Vec<u16>,
+    used: Vec<u16>,
+    /// Which ports were taken by others.
+    pub(super) notes: Vec<String>,
+}
+
+impl Ports {
+    /// Reserves what nodes `1..=count` had, or what their numbers suggest.
+    pub(super) fn new(count: u64, before: &DevFile) -> Self {
+        let wanted = (1..=count).flat_map(|number| {
+            let (quic, http) = wanted(number, before);
+            [quic, http]
+        });
+        Self { reserved: wanted.collect(), ..Self::default() }
+    }
+
+    /// Gives node `number` its QUIC and HTTP address.
+    pub(super) fn choose(
+        &mut self,
+        number: u64,
+        before: &DevFile,
+    ) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+        let (quic, http) = wanted(number, before);
+        let quic = self.give(number, "QUIC", quic, |address| UdpSocket::bind(address).is_ok())?;
+        let http = self.give(number, "HTTP", http, |address| TcpListener::bind(address).is_ok())?;
+        Ok((quic, http))
+    }
+
+    fn give(
+        &mut self,
+        number: u64,
+        name: &str,
+        wanted: u16,
+        free: fn(SocketAddr) -> bool,
+    ) -> anyhow::Result<SocketAddr> {
+        let port = (0..PORTS_TRIED)
+            .filter_map(|step| wanted.checked_add(step))
+            .filter(|port| *port == wanted || !self.reserved.contains(port))
+            .find(|port| !self.used.contains(port) && free(loopback(*port)))
             .with_context(|| format!("no free {name} port near {wanted} for n{number}"))?;
         if port != wanted {
-            notes.push(format!("n{number}: {name} port {wanted} is taken, using {port}"));
+            self.notes.push(format!("n{number}: {name} port {wanted} is taken, using {port}"));
         }
-        taken.push(port);
-        anyhow::Ok(loopback(port))
-    };
-    let quic = choose("QUIC", quic, |address| UdpSocket::bind(address).is_ok())?;
-    let http = choose("HTTP", http, |address| TcpListener::bind(address).is_ok())?;
-    Ok((quic, http))
+        self.used.push(port);
+        Ok(loopback(port))
+    }
+}
+
+/// The ports a node had, or those its number suggests.
+fn wanted(number: u64, before: &DevFile) -> (u16, u16) {
+    let offset = u16::try_from(number).unwrap_or_default();
+    before
+        .nodes
+        .iter()
+        .find(|node| node.number == number)
+        .map_or((QUIC_PORT_DEFAULT + offset, HTTP_PORT_DEFAULT + offset), |node| {
+            (node.quic.port(), node.http.port())
+        })
 }
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
-fn next_free(wanted: u16, taken: &[u16], free: fn(SocketAddr) -> bool) -> Option<u16> {
-    (0..PORTS_TRIED)
-        .filter_map(|step| wanted.checked_add(step))
-        .find(|port| !taken.contains(port) && free(loopback(*port)))
 }
 
 #[cfg(test)]
@@ -202,21 +235,26 @@ mod tests {
     fn a_taken_port_is_replaced_by_the_next_free_one_and_named() {
         let holder = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let held = holder.local_addr().unwrap().port();
-        let before = DevNodeState {
-            number: 1,
+        let node = |number, quic| DevNodeState {
+            number,
             state: ProcessState::Stopped,
             pid: None,
-            quic: loopback(held),
-            http: loopback(held),
+            quic: loopback(quic),
+            http: loopback(quic - 100),
             dir: PathBuf::new(),
             log: PathBuf::new(),
             problem: None,
         };
-        let (mut taken, mut notes) = (Vec::new(), Vec::new());
-        let (quic, http) = choose_ports(1, Some(&before), &mut taken, &mut notes).unwrap();
-        assert_ne!(quic.port(), held);
-        assert_ne!(http.port(), quic.port());
-        assert!(notes[0].contains(&format!("QUIC port {held} is taken")), "{notes:?}");
+        let nodes = vec![node(1, held), node(2, held + 1)];
+        let before = DevFile { pid: None, memory: false, nodes };
+        let mut ports = Ports::new(2, &before);
+        let (quic, _) = ports.choose(1, &before).unwrap();
+        assert!(quic.port() > held + 1, "{quic} is held, or wanted by the other node");
+        assert!(
+            ports.notes[0].contains(&format!("QUIC port {held} is taken")),
+            "{:?}",
+            ports.notes
+        );
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Node {
         let engine = if memory { "memory" } else { "disk" };
         let text = format!(
             "# Written by `cdb dev` at each start; changes are lost.\ndata_dir: data\nlisten: \
-             {quic}\nhttp: {http}\nzone: {zone}\nengine: {engine}\nlog:\n  format: text\n"
+             {quic}\nhttp: {http}\nzone: {zone}\nengine: {engine}\nlog:\n  format: text\nlimits:\n  open_files: 4096\n"
         );
         let path = layout.config(*number);
         let folder = path.parent().context("a folder")?;
