@@ -11,6 +11,7 @@ pub mod hooks;
 pub mod host;
 pub mod network;
 pub mod node;
+pub mod oracle;
 mod panics;
 pub mod rng;
 pub mod trace;

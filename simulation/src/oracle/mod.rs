@@ -1,0 +1,5 @@
+//! Judges of what clients were promised. They see only what clients saw.
+
+pub mod durable;
+pub mod history;
+pub mod linearizable;
