@@ -6,6 +6,7 @@
 //! a host application's own.
 
 pub mod clock;
+pub mod disk;
 pub mod entropy;
 pub mod hooks;
 pub mod host;
@@ -15,4 +16,5 @@ pub mod oracle;
 mod panics;
 pub mod rng;
 pub mod trace;
+pub mod workers;
 pub mod world;

@@ -6,28 +6,37 @@ use std::{
 };
 
 use cluster::{
-    ids::{BootNonce, Incarnation, NodeId},
+    ids::{BootNonce, ClusterId, Incarnation, NodeId},
+    log::Recovery,
     membership::Boot,
     ports::{
         clock::Clock,
+        engine::Engine,
         entropy::Entropy,
+        files::Files,
+        log::LogStore,
         network::{BoxFuture, Inbound, Network},
+        workers::Workers,
     },
     units::Instant,
 };
 
 use crate::{
     clock::{HostClock, Skew},
+    disk::{Death, Storage},
     entropy::SeededEntropy,
     host::Host,
     network::{Address, Delivery, Fabric, Port},
     rng::Rng,
     trace::Trace,
+    workers::InlineWorkers,
 };
 
-/// What a boot is given: its identity and its ports.
-#[derive(Clone, Debug)]
+/// What a boot is given: its identity, its ports, and what its disk held.
+#[derive(Debug)]
 pub struct Parts {
+    /// The cluster all machines of the world belong to.
+    pub cluster: ClusterId,
     /// The machine's number, from 1.
     pub number: u32,
     /// Its id.
@@ -42,6 +51,16 @@ pub struct Parts {
     pub entropy: Arc<dyn Entropy>,
     /// Its way to others.
     pub network: Arc<dyn Network>,
+    /// Its log.
+    pub log: Arc<dyn LogStore>,
+    /// What the log held.
+    pub recovery: Recovery,
+    /// Its stores.
+    pub engine: Arc<dyn Engine>,
+    /// Who runs its blocking work.
+    pub workers: Arc<dyn Workers>,
+    /// Its small state files.
+    pub state_files: Arc<dyn Files>,
     /// Where it may note what it does, at the world's time.
     pub diary: Diary,
 }
@@ -78,6 +97,16 @@ pub trait Resident: Send + Sync + fmt::Debug {
     fn start(&self, parts: Parts) -> BoxFuture<Result<Arc<dyn Inbound>, String>>;
 }
 
+/// What a boot finds around its machine.
+#[derive(Debug)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) cluster: ClusterId,
+    pub(crate) nodes: Vec<NodeId>,
+    pub(crate) fabric: &'a Fabric,
+    pub(crate) trace: &'a Trace,
+    pub(crate) resident: &'a Arc<dyn Resident>,
+}
+
 /// A machine. Its boots come and go.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -86,6 +115,7 @@ pub(crate) struct Machine {
     seed: u64,
     skew: Skew,
     incarnation: u64,
+    storage: Storage,
     running: Option<Running>,
 }
 
@@ -112,7 +142,15 @@ impl Machine {
         let mut rng = Rng::stream(seed, "node id", u64::from(number));
         let high = u128::from(rng.next()) << 64 | u128::from(rng.next());
         let node = NodeId(high & !0xff | u128::from(number));
-        Self { number, node, seed, skew, incarnation: 0, running: None }
+        Self {
+            number,
+            node,
+            seed,
+            skew,
+            incarnation: 0,
+            storage: Storage::default(),
+            running: None,
+        }
     }
 
     pub(crate) fn node(&self) -> NodeId {
@@ -127,36 +165,24 @@ impl Machine {
         self.running.is_some()
     }
 
+    /// What survives its crashes.
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
     /// Starts a new boot.
-    pub(crate) fn start(
-        &mut self,
-        now: Instant,
-        nodes: Vec<NodeId>,
-        fabric: &Fabric,
-        trace: &Trace,
-        resident: &Arc<dyn Resident>,
-    ) {
+    ///
+    /// # Errors
+    /// What a disk that was only crashed must never cause.
+    pub(crate) fn start(&mut self, now: Instant, around: &Surroundings<'_>) -> Result<(), String> {
         self.incarnation += 1;
-        let member = u64::from(self.number) << 32 | self.incarnation;
-        let mut rng = Rng::stream(self.seed, "boot", member);
-        let nonce = u128::from(rng.next()) << 64 | u128::from(rng.next());
-        let boot = Boot { incarnation: Incarnation(self.incarnation), nonce: BootNonce(nonce) };
         let host = Host::new(self.skew, now);
+        let seat = around.fabric.rise(self.address());
         let clock = host.clock().clone();
-        let seat = fabric.rise(self.address());
-        let port = Port::new(fabric.clone(), self.address(), seat, clock.clone());
-        let parts = Parts {
-            number: self.number,
-            node: self.node,
-            boot,
-            nodes,
-            clock: clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(rng)),
-            network: Arc::new(port.clone()),
-            diary: Diary { who: self.address(), clock, trace: trace.clone() },
-        };
+        let port = Port::new(around.fabric.clone(), self.address(), seat, clock.clone());
+        let parts = self.parts(&port, clock, around)?;
         let started = Arc::new(Mutex::new(Started::NotYet));
-        let (slot, resident) = (started.clone(), resident.clone());
+        let (slot, resident) = (started.clone(), around.resident.clone());
         host.inside(|| {
             tokio::spawn(async move {
                 let outcome = match resident.start(parts).await {
@@ -167,14 +193,50 @@ impl Machine {
             })
         });
         self.running = Some(Running { host, port, started });
+        Ok(())
+    }
+
+    /// Chance of this boot for one purpose.
+    fn rng(&self, purpose: &str) -> Rng {
+        Rng::stream(self.seed, purpose, u64::from(self.number) << 32 | self.incarnation)
+    }
+
+    fn parts(
+        &self,
+        port: &Port,
+        clock: Arc<HostClock>,
+        around: &Surroundings<'_>,
+    ) -> Result<Parts, String> {
+        let mut nonce = self.rng("boot nonce");
+        let nonce = u128::from(nonce.next()) << 64 | u128::from(nonce.next());
+        let stamp = (around.cluster, self.node);
+        let (log, recovery) = self.storage.open_log(stamp, self.rng("log"), around.trace)?;
+        let pace = self.storage.pace.clone();
+        Ok(Parts {
+            cluster: around.cluster,
+            number: self.number,
+            node: self.node,
+            boot: Boot { incarnation: Incarnation(self.incarnation), nonce: BootNonce(nonce) },
+            nodes: around.nodes.clone(),
+            clock: clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(self.rng("entropy"))),
+            network: Arc::new(port.clone()),
+            log: Arc::new(log),
+            recovery,
+            engine: Arc::new(self.storage.engine.clone()),
+            workers: Arc::new(InlineWorkers::new(pace, self.rng("workers"))),
+            state_files: Arc::new(self.storage.state.clone()),
+            diary: Diary { who: self.address(), clock, trace: around.trace.clone() },
+        })
     }
 
     /// Ends the boot where it stands.
-    pub(crate) fn crash(&mut self, fabric: &Fabric) {
+    pub(crate) fn die(&mut self, death: Death, fabric: &Fabric) {
         // Mute first: destructors of its tasks may still try to send.
         fabric.fall(self.address());
         if let Some(running) = self.running.take() {
             running.host.crash();
+            self.storage.die(death, &mut self.rng("death"));
         }
     }
 

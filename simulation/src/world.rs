@@ -9,14 +9,18 @@
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
-use cluster::{ids::NodeId, units::Instant};
+use cluster::{
+    ids::{ClusterId, NodeId},
+    units::Instant,
+};
 use tokio::task::JoinHandle;
 
 use crate::{
     clock::Skew,
+    disk::{Death, Storage},
     host::Host,
     network::{Address, Fabric, Port, Weather},
-    node::{Machine, Resident},
+    node::{Machine, Resident, Surroundings},
     panics,
     rng::Rng,
     trace::Trace,
@@ -60,6 +64,7 @@ impl Setup {
 #[derive(Debug)]
 pub struct World {
     now: Instant,
+    cluster: ClusterId,
     fabric: Fabric,
     trace: Trace,
     order: Rng,
@@ -82,6 +87,7 @@ impl World {
             .collect();
         Self {
             now: Instant::ORIGIN,
+            cluster: ClusterId(u128::from(Rng::stream(setup.seed, "cluster", 0).next())),
             fabric: Fabric::new(network, trace.clone(), setup.weather),
             trace,
             order: Rng::stream(setup.seed, "order", 0),
@@ -133,7 +139,16 @@ impl World {
         };
         self.trace.note(self.now, &format!("{} starts", machine.address()));
         self.trace.count("start");
-        machine.start(self.now, nodes, &self.fabric, &self.trace, &self.resident);
+        let around = Surroundings {
+            cluster: self.cluster,
+            nodes,
+            fabric: &self.fabric,
+            trace: &self.trace,
+            resident: &self.resident,
+        };
+        if let Err(cause) = machine.start(self.now, &around) {
+            self.fail(format!("{} does not start: {cause}", Address::Node(node)));
+        }
     }
 
     /// Starts every machine that is down.
@@ -143,20 +158,37 @@ impl World {
         }
     }
 
-    /// Kills a machine that runs: what was not synced may be gone.
-    pub fn crash(&mut self, node: NodeId) {
+    /// Ends a machine that runs, where it stands.
+    pub fn crash(&mut self, node: NodeId, death: Death) {
         let Some(machine) = self.machines.get_mut(&node).filter(|machine| machine.is_up()) else {
             return;
         };
-        self.trace.note(self.now, &format!("{} is killed", machine.address()));
-        self.trace.count("crash");
-        machine.crash(&self.fabric);
+        let (what, counter) = match death {
+            Death::Kill => ("is killed", "kill"),
+            Death::Power => ("loses power", "power loss"),
+        };
+        self.trace.note(self.now, &format!("{} {what}", machine.address()));
+        self.trace.count(counter);
+        machine.die(death, &self.fabric);
     }
 
-    /// Kills all machines at one instant.
-    pub fn crash_all(&mut self) {
+    /// Ends all machines at one instant.
+    pub fn crash_all(&mut self, death: Death) {
         for node in self.nodes() {
-            self.crash(node);
+            self.crash(node, death);
+        }
+    }
+
+    /// The disk of a machine.
+    pub fn storage(&self, node: NodeId) -> Option<&Storage> {
+        self.machines.get(&node).map(Machine::storage)
+    }
+
+    /// Makes a machine's disk `factor` times as slow as usual.
+    pub fn slow_disk(&mut self, node: NodeId, factor: u32) {
+        self.trace.note(self.now, &format!("{} disk at 1/{factor} speed", Address::Node(node)));
+        if let Some(machine) = self.machines.get(&node) {
+            machine.storage().pace.set(factor);
         }
     }
 
@@ -257,7 +289,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         for machine in self.machines.values_mut() {
-            machine.crash(&self.fabric);
+            machine.die(Death::Kill, &self.fabric);
         }
     }
 }

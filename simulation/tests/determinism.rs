@@ -11,6 +11,7 @@ use cluster::{
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use simulation::{
+    disk::Death,
     hooks::on_seeded_thread,
     network::Weather,
     node::{Parts, Resident},
@@ -154,7 +155,7 @@ fn run(seed: u64) -> (Vec<String>, u64) {
         let nodes = world.nodes();
         world.start_all();
         world.run_for(Duration::from_secs(3));
-        world.crash(nodes[1]);
+        world.crash(nodes[1], Death::Power);
         world.run_for(Duration::from_secs(2));
         world.partition(&nodes[..1], &nodes[2..], true);
         world.start(nodes[1]);

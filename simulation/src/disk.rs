@@ -1,0 +1,249 @@
+//! The disk of a machine: what survives a crash, and the `LogStore` of a boot.
+//!
+//! The log is the product's `SegmentedLog` over files in memory that forget
+//! what was not synced. Its writer joins what waits into one write and, a drawn
+//! time later, one sync: a crash in between loses or tears the batch. Replicas
+//! are told in drawn order, each in its own.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use cluster::{
+    ids::{ClusterId, LogIndex, NodeId, ReplicaId},
+    log::{LogOptions, LogStamp, Recovery, SegmentedLog},
+    memory::{MemoryEngine, MemoryFiles},
+    ports::log::{Done, LogError, LogRecord, LogStore},
+    raft::types::Entry,
+};
+
+use crate::{rng::Rng, trace::Trace};
+
+/// Small segments, so that a run of seconds meets their rotation.
+const SEGMENT_BYTES: usize = 256 << 10;
+/// Appends waiting before more are refused, as the product bounds them.
+const WAITING_MAX: usize = 1_024;
+/// Duration of a sync or read, usually.
+const LATENCY: (Duration, Duration) = (Duration::from_micros(100), Duration::from_micros(2_900));
+/// One in so many (per million) takes up to [`HICCUP`].
+const HICCUP_PPM: u32 = 2_000;
+const HICCUP: Duration = Duration::from_millis(60);
+
+/// How a machine ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// The process is killed; what it wrote is still in the page cache.
+    Kill,
+    /// The power fails; what was not synced is kept, lost or torn by draw.
+    Power,
+}
+
+/// How slow the disk is: its usual latency times this.
+#[derive(Clone, Debug)]
+pub struct Pace(Arc<AtomicU32>);
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU32::new(1)))
+    }
+}
+
+impl Pace {
+    /// Makes the disk `factor` times as slow as usual.
+    pub fn set(&self, factor: u32) {
+        self.0.store(factor.max(1), Ordering::Relaxed);
+    }
+
+    /// The time one operation takes.
+    pub(crate) fn draw(&self, rng: &mut Rng) -> Duration {
+        let usual = rng.between(LATENCY.0, LATENCY.1);
+        let hiccup = if rng.chance(HICCUP_PPM) {
+            rng.between(Duration::ZERO, HICCUP)
+        } else {
+            Duration::ZERO
+        };
+        (usual + hiccup) * self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What of a machine survives a crash.
+#[derive(Debug, Default)]
+pub struct Storage {
+    /// The log's directory.
+    pub log: MemoryFiles,
+    /// The directory of small state files.
+    pub state: MemoryFiles,
+    /// The stores.
+    pub engine: MemoryEngine,
+    /// How slow it is.
+    pub pace: Pace,
+}
+
+impl Storage {
+    /// Ends the machine: what is gone is drawn.
+    pub(crate) fn die(&self, death: Death, rng: &mut Rng) {
+        match death {
+            Death::Kill => {
+                self.log.kill();
+                self.state.kill();
+            }
+            Death::Power => {
+                self.log.crash(&mut || rng.next());
+                self.state.crash(&mut || rng.next());
+            }
+        }
+        self.engine.crash();
+    }
+
+    /// Opens the log for a new boot.
+    pub(crate) fn open_log(
+        &self,
+        stamp: (ClusterId, NodeId),
+        rng: Rng,
+        trace: &Trace,
+    ) -> Result<(SimulatedLog, Recovery), String> {
+        let stamp = LogStamp { cluster: stamp.0, node: stamp.1, disk: 1 };
+        let options = LogOptions { segment_bytes: SEGMENT_BYTES };
+        let files = Arc::new(self.log.clone());
+        let (log, recovery) = SegmentedLog::open(files, stamp, options)
+            .map_err(|error| format!("the log does not open: {error}"))?;
+        if recovery.torn.is_some() {
+            trace.count("torn tail");
+        }
+        let pace = self.pace.clone();
+        let writer = Writer { log, pace, waiting: VecDeque::new(), busy: false, rng };
+        Ok((SimulatedLog { writer: Arc::new(Mutex::new(writer)), trace: trace.clone() }, recovery))
+    }
+}
+
+/// The log of one boot.
+#[derive(Clone, Debug)]
+pub struct SimulatedLog {
+    /// A lock, though there is one thread: the port is `Sync` by contract.
+    writer: Arc<Mutex<Writer>>,
+    trace: Trace,
+}
+
+struct Writer {
+    log: SegmentedLog,
+    pace: Pace,
+    waiting: VecDeque<Append>,
+    /// Whether the task that writes is at work.
+    busy: bool,
+    rng: Rng,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("waiting", &self.waiting.len()).finish_non_exhaustive()
+    }
+}
+
+struct Append {
+    replica: ReplicaId,
+    record: LogRecord,
+    done: Done<Result<(), LogError>>,
+}
+
+/// An append whose outcome is known.
+type Finished = (Done<Result<(), LogError>>, Result<(), LogError>);
+
+impl SimulatedLog {
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes batches until nothing waits.
+    async fn write(self) {
+        loop {
+            let (batch, latency) = {
+                let mut writer = self.lock();
+                if writer.waiting.is_empty() {
+                    writer.busy = false;
+                    return;
+                }
+                writer.begin()
+            };
+            tokio::time::sleep(latency).await;
+            self.trace.count("group commit");
+            let finished = self.lock().finish(batch);
+            for (done, outcome) in finished {
+                done(outcome);
+            }
+        }
+    }
+}
+
+type Batch = Vec<(ReplicaId, Done<Result<(), LogError>>, Result<(), LogError>)>;
+
+impl Writer {
+    /// Writes what waits; it is not durable yet.
+    fn begin(&mut self) -> (Batch, Duration) {
+        let mut batch: Batch = Vec::new();
+        for append in std::mem::take(&mut self.waiting) {
+            let staged = self.log.stage(append.replica, &append.record);
+            batch.push((append.replica, append.done, staged));
+        }
+        // A failure fences the log, which the sync then reports.
+        let _ = self.log.write();
+        (batch, self.pace.draw(&mut self.rng))
+    }
+
+    /// Syncs it; the outcomes in the order in which they are to be told.
+    fn finish(&mut self, batch: Batch) -> Vec<Finished> {
+        let synced = self.log.sync();
+        let mut by_replica: BTreeMap<ReplicaId, Vec<Finished>> = BTreeMap::new();
+        for (replica, done, staged) in batch {
+            let outcome = staged.and_then(|()| synced.clone());
+            by_replica.entry(replica).or_default().push((done, outcome));
+        }
+        let mut groups: Vec<_> = by_replica.into_values().collect();
+        self.rng.shuffle(&mut groups);
+        groups.into_iter().flatten().collect()
+    }
+}
+
+impl LogStore for SimulatedLog {
+    fn append(&self, replica: ReplicaId, record: LogRecord, done: Done<Result<(), LogError>>) {
+        let mut writer = self.lock();
+        if writer.waiting.len() >= WAITING_MAX {
+            drop(writer);
+            done(Err(LogError::Busy));
+            return;
+        }
+        writer.waiting.push_back(Append { replica, record, done });
+        if !std::mem::replace(&mut writer.busy, true) {
+            drop(writer);
+            tokio::spawn(self.clone().write());
+        }
+    }
+
+    fn read(
+        &self,
+        replica: ReplicaId,
+        from: LogIndex,
+        to: LogIndex,
+        bytes_max: usize,
+        done: Done<Result<Vec<Entry>, LogError>>,
+    ) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            let latency = {
+                let mut writer = this.lock();
+                let Writer { pace, rng, .. } = &mut *writer;
+                pace.draw(rng)
+            };
+            tokio::time::sleep(latency).await;
+            let entries = this.lock().log.read(replica, from, to, bytes_max);
+            done(entries);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;
