@@ -5,6 +5,9 @@
 
 pub mod apply;
 pub mod command;
+pub mod controller;
 pub mod encoding;
 pub mod record;
+#[cfg(test)]
+mod trial;
 pub mod view;

@@ -148,8 +148,8 @@ impl Field {
         Ok(nodes)
     }
 
-    /// Counts a placed shard.
-    fn count(&mut self, nodes: &[NodeId]) {
+    /// Counts a shard placed on these nodes, the one that should lead first.
+    pub fn count(&mut self, nodes: &[NodeId]) {
         for (at, node) in nodes.iter().enumerate() {
             if let Some(member) = self.members.get_mut(node) {
                 member.load.replicas += 1;

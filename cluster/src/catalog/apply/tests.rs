@@ -1,1 +1,406 @@
-//! Tests of the catalog as a state machine.
+//! The catalog as a state machine, command by command.
+
+use super::*;
+use crate::{
+    catalog::{
+        record::{NodeRecord, NodeState, VolumeKind, VolumeState},
+        trial::{Memory, bootstrap, create, delete, n, node, policy},
+    },
+    ids::{
+        BootNonce, CATALOG_SHARD, ClusterId, Epoch, FIRST_TENANT, Incarnation, NodeId, ReplicaId,
+        ShardId, TenantId, VolumeId,
+    },
+    membership::Boot,
+    shard::descriptor::{Predicate, ReplicaDescriptor, ReplicaRole, ShardDescriptor},
+    units::WallTime,
+};
+
+const HASH: [u8; 32] = [9; 32];
+
+fn token(expires: u64) -> CatalogCommand {
+    CatalogCommand::AddToken { hash: HASH, expires: WallTime(expires) }
+}
+
+fn admit(number: u64, now: u64) -> CatalogCommand {
+    CatalogCommand::AdmitNode { hash: HASH, now: WallTime(now), node: node(number) }
+}
+
+fn boot(number: u64, incarnation: u64, nonce: u128) -> CatalogCommand {
+    let NodeRecord { node, addresses, http_address, zone, capacity_bytes, .. } = node(number);
+    let boot = Boot { incarnation: Incarnation(incarnation), nonce: BootNonce(nonce) };
+    CatalogCommand::RegisterBoot { node, boot, addresses, http_address, zone, capacity_bytes }
+}
+
+fn place(shard: ShardId, numbers: &[u64]) -> CatalogCommand {
+    CatalogCommand::PlaceShard { shard, nodes: numbers.iter().map(|number| n(*number)).collect() }
+}
+
+fn shard_of(outcome: CatalogOutcome) -> ShardDescriptor {
+    match outcome {
+        CatalogOutcome::Shard(descriptor) => descriptor,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn node_of(outcome: CatalogOutcome) -> NodeRecord {
+    match outcome {
+        CatalogOutcome::Node(node) => node,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_cluster_is_born_once() {
+    let mut memory = Memory::default();
+    assert!(memory.refused(&create("data", policy(VolumeKind::Hash, 1, 1))).contains("bootstrap"));
+    let first = node_of(memory.done(&bootstrap()));
+    assert_eq!(first.number, 1);
+    let before = memory.clone();
+    memory.done(&bootstrap());
+    assert_eq!(memory, before, "the same birth again changes nothing");
+    let CatalogCommand::Bootstrap { mut cluster, node, catalog } = bootstrap() else { panic!() };
+    cluster.cluster = ClusterId(6);
+    let other = CatalogCommand::Bootstrap { cluster, node, catalog };
+    assert_eq!(memory.refused(&other), "the cluster exists already");
+    assert_eq!(memory.view().shard(CATALOG_SHARD).unwrap().descriptor.replicas.len(), 1);
+}
+
+#[test]
+fn a_token_admits_one_node_and_bears_its_retries() {
+    let mut memory = Memory::cluster(1);
+    assert!(memory.refused(&admit(2, 0)).contains("no such join token"));
+    memory.done(&token(1_000));
+    let admitted = node_of(memory.done(&admit(2, 999)));
+    assert_eq!((admitted.number, admitted.state), (2, NodeState::Active));
+    assert_eq!(node_of(memory.done(&admit(2, 5_000))), admitted, "a retry, even a late one");
+    assert!(memory.refused(&admit(3, 999)).contains("used by another node"));
+}
+
+#[test]
+fn an_expired_token_admits_nobody() {
+    let mut memory = Memory::cluster(1);
+    memory.done(&token(1_000));
+    assert!(memory.refused(&admit(2, 1_000)).contains("expired"));
+    assert!(memory.view().node(n(2)).is_none());
+}
+
+#[test]
+fn tokens_are_bounded_and_old_ones_go() {
+    let mut memory = Memory::cluster(1);
+    let add = |number: usize, expires| {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&number.to_le_bytes());
+        CatalogCommand::AddToken { hash, expires: WallTime(expires) }
+    };
+    for number in 0..TOKENS_MAX {
+        memory.done(&add(number, 1_000));
+    }
+    assert!(memory.refused(&add(TOKENS_MAX, 2_000)).contains("try again later"));
+    memory.done(&add(0, 2_000));
+    memory.done(&add(TOKENS_MAX, 1_000 + 24 * 60 * 60 * 1_000 + 1));
+    assert_eq!(memory.list("token/").unwrap().len(), 1);
+}
+
+#[test]
+fn an_old_disk_image_is_refused() {
+    let mut memory = Memory::cluster(2);
+    memory.done(&boot(2, 5, 50));
+    memory.done(&boot(2, 5, 50));
+    assert!(memory.refused(&boot(2, 4, 40)).contains("old image"));
+    assert!(memory.refused(&boot(2, 5, 51)).contains("old image"));
+    memory.done(&boot(2, 6, 60));
+    assert_eq!(memory.view().node(n(2)).unwrap().boot.incarnation, Incarnation(6));
+    assert!(memory.refused(&boot(9, 1, 1)).contains("not a member"));
+}
+
+#[test]
+fn a_removed_node_never_returns() {
+    let mut memory = Memory::cluster(3);
+    memory.done(&CatalogCommand::RemoveNode(n(3)));
+    memory.done(&CatalogCommand::RemoveNode(n(3)));
+    assert!(memory.refused(&boot(3, 9, 1)).contains("was removed"));
+    memory.done(&token(1_000));
+    assert!(memory.refused(&admit(3, 0)).contains("was removed"));
+    assert_eq!(memory.view().node(n(3)).unwrap().state, NodeState::Removed);
+    let next = node_of(memory.done(&admit(4, 0)));
+    assert_eq!(next.number, 4, "numbers are not reused either");
+    assert!(memory.refused(&CatalogCommand::RemoveNode(n(9))).contains("not a member"));
+}
+
+#[test]
+fn a_node_whose_shards_would_lose_their_majority_stays() {
+    let mut memory = Memory::cluster(3);
+    assert!(memory.refused(&CatalogCommand::RemoveNode(n(1))).contains("majority"));
+    let volume = memory.create("data", policy(VolumeKind::Single, 3, 1));
+    memory.done(&place(volume.shards[0], &[1, 2, 3]));
+    memory.done(&CatalogCommand::RemoveNode(n(3)));
+    assert!(memory.refused(&CatalogCommand::RemoveNode(n(2))).contains("majority"));
+}
+
+#[test]
+fn addresses_and_zones_are_bounded() {
+    let mut memory = Memory::cluster(2);
+    let change = |edit: fn(&mut NodeRecord)| {
+        let mut shown = node(2);
+        edit(&mut shown);
+        CatalogCommand::RegisterBoot {
+            node: shown.node,
+            boot: shown.boot,
+            addresses: shown.addresses,
+            http_address: shown.http_address,
+            zone: shown.zone,
+            capacity_bytes: 1,
+        }
+    };
+    let edits: [fn(&mut NodeRecord); 4] = [
+        |node| node.zone = "z".repeat(261),
+        |node| node.addresses = vec!["a".repeat(261)],
+        |node| node.addresses.clear(),
+        |node| node.addresses = vec!["a".into(); 9],
+    ];
+    for edit in edits {
+        memory.refused(&change(edit));
+    }
+}
+
+#[test]
+fn names_of_volumes_are_plain() {
+    for good in ["a", "0", "data", "my.data_set-2", &"x".repeat(63)] {
+        assert_eq!(check_volume_name(good), Ok(()), "{good}");
+    }
+    for bad in ["", "A", "-a", ".a", "_a", "a/b", "a b", "ä", "a\0", &"x".repeat(64)] {
+        let refusal = check_volume_name(bad).unwrap_err().to_string();
+        assert!(refusal.contains("1 to 63 characters"), "{bad}");
+    }
+}
+
+#[test]
+fn policies_out_of_range_are_refused() {
+    let mut memory = Memory::cluster(3);
+    let cases = [
+        (policy(VolumeKind::Hash, 3, 0), "1 to 1024 shards"),
+        (policy(VolumeKind::Hash, 3, 1_025), "1 to 1024 shards"),
+        (policy(VolumeKind::Hash, 0, 1), "1 to 7 replicas"),
+        (policy(VolumeKind::Hash, 8, 1), "1 to 7 replicas"),
+        (policy(VolumeKind::Single, 3, 2), "has one shard"),
+        (policy(VolumeKind::Hash, 5, 1), "the cluster has 3"),
+    ];
+    for (wrong, why) in cases {
+        let refusal = memory.refused(&create("data", wrong));
+        assert!(refusal.contains(why), "{refusal}");
+    }
+    let (tenant, name) = (TenantId(2), "data".into());
+    let stranger =
+        CatalogCommand::CreateVolume { tenant, name, policy: policy(VolumeKind::Hash, 1, 1) };
+    assert!(memory.refused(&stranger).contains("no tenant"));
+}
+
+#[test]
+fn nodes_take_no_more_replicas_than_they_can_hold() {
+    let mut memory = Memory::cluster(1);
+    for number in 0..4 {
+        let volume = memory.create(&format!("v{number}"), policy(VolumeKind::Hash, 1, 1_023));
+        for shard in volume.shards {
+            memory.done(&place(shard, &[1]));
+        }
+    }
+    // 4,096 - 4 * 1,023 - the catalog
+    memory.create("fits", policy(VolumeKind::Hash, 1, 3));
+    assert!(memory.refused(&create("more", policy(VolumeKind::Hash, 1, 4))).contains("room for 0"));
+}
+
+#[test]
+fn a_volume_is_born_with_its_shards_and_its_name_is_taken() {
+    let mut memory = Memory::cluster(3);
+    let first = memory.create("data", policy(VolumeKind::Hash, 3, 8));
+    assert_eq!((first.volume, first.state), (VolumeId(2), VolumeState::Creating));
+    assert_eq!(first.shards, (2..10).map(ShardId).collect::<Vec<_>>());
+    let again = create("data", policy(VolumeKind::Hash, 3, 8));
+    assert_eq!(memory.refused(&again), "a volume named data exists already");
+    let second = memory.create("other", policy(VolumeKind::Single, 1, 1));
+    assert_eq!((second.volume, second.shards), (VolumeId(3), vec![ShardId(10)]));
+}
+
+#[test]
+fn ordered_shards_cover_every_key_once() {
+    for shards in [1, 2, 3, 8, 95, 100, 1_024] {
+        let mut memory = Memory::cluster(1);
+        let volume = memory.create("data", policy(VolumeKind::Ordered, 1, shards));
+        let view = memory.view();
+        let owned = |shard: &ShardId| view.shard(*shard).unwrap().descriptor.predicate.clone();
+        let parts: Vec<_> = volume.shards.iter().map(owned).collect();
+        let mut next = Vec::new();
+        for part in &parts {
+            let Predicate::Range { from, to } = part else { panic!("{part:?}") };
+            assert_eq!(*from, next);
+            assert!(to.is_empty() || from < to, "{part:?}");
+            next.clone_from(to);
+        }
+        assert!(next.is_empty(), "the last part has no end");
+    }
+}
+
+#[test]
+fn ordered_shards_part_plain_names() {
+    let mut memory = Memory::cluster(1);
+    let volume = memory.create("data", policy(VolumeKind::Ordered, 1, 4));
+    let view = memory.view();
+    let owner = |key: &[u8]| {
+        let owns = |shard: &ShardId| view.shard(*shard).unwrap().descriptor.predicate.owns(key);
+        volume.shards.iter().position(owns).unwrap()
+    };
+    let owners = [&b""[..], b"/etc", b"9", b"Zoe", b"alpha", b"omega", "\u{fffd}".as_bytes()];
+    assert_eq!(owners.map(owner), [0, 0, 1, 2, 2, 3, 3]);
+}
+
+#[test]
+fn a_shard_is_placed_once() {
+    let mut memory = Memory::cluster(4);
+    let shard = memory.create("data", policy(VolumeKind::Hash, 3, 1)).shards[0];
+    let cases = [
+        (place(shard, &[1, 2]), "3 different nodes"),
+        (place(shard, &[1, 2, 2]), "3 different nodes"),
+        (place(shard, &[1, 2, 9]), "not a member"),
+        (place(ShardId(99), &[1, 2, 3]), "no shard s99"),
+    ];
+    for (wrong, why) in cases {
+        assert!(memory.refused(&wrong).contains(why));
+    }
+    let placed = shard_of(memory.done(&place(shard, &[4, 2, 1])));
+    let held: Vec<_> = placed.replicas.iter().map(|held| (held.replica.0, held.node)).collect();
+    assert_eq!(held, [(2, n(4)), (3, n(2)), (4, n(1))]);
+    assert_eq!(placed.epoch, Epoch(1));
+    assert_eq!(shard_of(memory.done(&place(shard, &[1, 2, 4]))), placed);
+    assert_eq!(memory.refused(&place(shard, &[1, 2, 3])), "the shard is placed already");
+}
+
+#[test]
+fn a_volume_is_ready_when_all_its_shards_are_placed() {
+    let mut memory = Memory::cluster(1);
+    let volume = memory.create("data", policy(VolumeKind::Hash, 1, 2));
+    let ready = CatalogCommand::MarkReady(volume.volume);
+    memory.done(&place(volume.shards[0], &[1]));
+    assert!(memory.refused(&ready).contains("waits for placement"));
+    memory.done(&place(volume.shards[1], &[1]));
+    memory.done(&ready);
+    memory.done(&ready);
+    let state = memory.view().volume(FIRST_TENANT, "data").unwrap().state;
+    assert_eq!(state, VolumeState::Ready);
+    assert!(memory.refused(&CatalogCommand::MarkReady(VolumeId(77))).contains("no volume"));
+}
+
+fn observed(memory: &Memory, shard: ShardId, epoch: u64) -> ShardDescriptor {
+    let descriptor = memory.view().shard(shard).unwrap().descriptor.clone();
+    ShardDescriptor { epoch: Epoch(epoch), ..descriptor }
+}
+
+#[test]
+fn observations_only_move_forward() {
+    let mut memory = Memory::cluster(3);
+    let shard = memory.create("data", policy(VolumeKind::Hash, 2, 1)).shards[0];
+    memory.done(&place(shard, &[1, 2]));
+    let mut newer = observed(&memory, shard, 3);
+    newer.replicas.pop();
+    memory.done(&CatalogCommand::ObserveShard(newer.clone()));
+    for older in [1, 2, 3] {
+        let older = observed(&memory, shard, older);
+        let known = shard_of(memory.done(&CatalogCommand::ObserveShard(older)));
+        assert_eq!(known, newer, "what is known comes back");
+    }
+    let mut forged = observed(&memory, shard, 4);
+    forged.replicas[0].replica = ReplicaId(1_000);
+    assert!(memory.refused(&CatalogCommand::ObserveShard(forged)).contains("does not fit"));
+    let mut emptied = observed(&memory, shard, 4);
+    emptied.replicas.clear();
+    memory.refused(&CatalogCommand::ObserveShard(emptied));
+}
+
+#[test]
+fn an_allotted_replica_joins_once_and_can_be_taken_back() {
+    let mut memory = Memory::cluster(3);
+    let shard = CATALOG_SHARD;
+    let allot = |number| CatalogCommand::AllotReplica { shard, node: n(number) };
+    let first = memory.done(&allot(2));
+    let CatalogOutcome::Replica(replica) = first else { panic!("{first:?}") };
+    assert_eq!(memory.done(&allot(2)), first);
+    memory.done(&allot(3));
+    let joining = |memory: &Memory| memory.view().shard(shard).unwrap().joining.clone();
+    assert_eq!(joining(&memory).len(), 2);
+    let mut seen = observed(&memory, shard, 2);
+    seen.replicas.push(replica);
+    memory.done(&CatalogCommand::ObserveShard(seen));
+    assert_eq!(joining(&memory).len(), 1);
+    let withdraw = CatalogCommand::WithdrawReplica { shard, replica: joining(&memory)[0].replica };
+    memory.done(&withdraw);
+    memory.done(&withdraw);
+    assert!(joining(&memory).is_empty());
+    let CatalogOutcome::Replica(again) = memory.done(&allot(3)) else { panic!() };
+    assert!(again.replica > ReplicaId(3), "ids are not reused");
+    memory.done(&CatalogCommand::RemoveNode(n(3)));
+    assert!(joining(&memory).is_empty(), "a removed node joins nothing");
+    assert!(memory.refused(&allot(3)).contains("was removed"));
+}
+
+#[test]
+fn a_deleted_volume_goes_when_its_replicas_are_gone() {
+    let mut memory = Memory::cluster(3);
+    let volume = memory.create("data", policy(VolumeKind::Hash, 2, 2));
+    let destroyed = |shard, replica| CatalogCommand::ObserveDestroyed { shard, replica };
+    memory.done(&place(volume.shards[0], &[2, 3]));
+    assert!(memory.refused(&destroyed(volume.shards[0], ReplicaId(2))).contains("not being"));
+    assert!(memory.refused(&CatalogCommand::ForgetVolume(volume.volume)).contains("not deleted"));
+    memory.done(&delete("data"));
+    memory.done(&delete("data"));
+    assert!(memory.refused(&place(volume.shards[1], &[1, 2])).contains("being deleted"));
+    let again = create("data", policy(VolumeKind::Hash, 1, 1));
+    assert!(memory.refused(&again).contains("still being deleted"));
+    memory.done(&destroyed(volume.shards[0], ReplicaId(2)));
+    let forget = CatalogCommand::ForgetVolume(volume.volume);
+    assert!(memory.refused(&forget).contains("still has a replica"));
+    memory.done(&CatalogCommand::RemoveNode(n(3)));
+    memory.done(&forget);
+    memory.done(&forget);
+    memory.done(&destroyed(volume.shards[0], ReplicaId(3)));
+    assert!(memory.list("shard/").unwrap().len() == 1, "the catalog's own is left");
+    memory.done(&again);
+    assert_eq!(memory.refused(&delete("none")), "there is no volume named none");
+}
+
+#[test]
+fn a_record_that_is_none_stops_apply() {
+    let mut memory = Memory::cluster(1);
+    memory.records.insert("ids".into(), vec![1, 0, 3]);
+    let fault = apply(&mut memory, &create("data", policy(VolumeKind::Hash, 1, 1)));
+    assert!(matches!(fault, Err(EngineError::Damaged { .. })), "{fault:?}");
+}
+
+#[test]
+fn two_replicas_come_to_the_same_bytes() {
+    let script = |memory: &mut Memory| {
+        let volume = memory.create("data", policy(VolumeKind::Ordered, 3, 16));
+        for shard in volume.shards {
+            memory.done(&place(shard, &[3, 1, 2]));
+        }
+        memory.done(&CatalogCommand::MarkReady(volume.volume));
+        memory.apply(&create("data", policy(VolumeKind::Hash, 3, 1)));
+    };
+    let (mut one, mut other) = (Memory::cluster(3), Memory::cluster(3));
+    script(&mut one);
+    script(&mut other);
+    assert_eq!(one, other);
+}
+
+#[test]
+fn a_learner_counts_for_no_majority() {
+    let mut memory = Memory::cluster(2);
+    let mut seen = observed(&memory, CATALOG_SHARD, 2);
+    let CatalogOutcome::Replica(joining) =
+        memory.done(&CatalogCommand::AllotReplica { shard: CATALOG_SHARD, node: n(2) })
+    else {
+        panic!()
+    };
+    seen.replicas.push(ReplicaDescriptor { role: ReplicaRole::Learner, ..joining });
+    memory.done(&CatalogCommand::ObserveShard(seen));
+    let first: NodeId = n(1);
+    assert!(memory.refused(&CatalogCommand::RemoveNode(first)).contains("majority"));
+}
