@@ -18,7 +18,7 @@ use cluster::{
     ids::{ClusterId, LogIndex, NodeId, ReplicaId},
     log::{LogOptions, LogStamp, Recovery, SegmentedLog},
     memory::{MemoryEngine, MemoryFiles},
-    ports::log::{Done, LogError, LogRecord, LogStore},
+    ports::log::{Done, LogError, LogRecord, LogStore, RecoveredReplica},
     raft::types::Entry,
 };
 
@@ -241,6 +241,20 @@ impl LogStore for SimulatedLog {
             tokio::time::sleep(latency).await;
             let entries = this.lock().log.read(replica, from, to, bytes_max);
             done(entries);
+        });
+    }
+
+    fn recover(&self, replica: ReplicaId, done: Done<Result<RecoveredReplica, LogError>>) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            let latency = {
+                let mut writer = this.lock();
+                let Writer { pace, rng, .. } = &mut *writer;
+                pace.draw(rng)
+            };
+            tokio::time::sleep(latency).await;
+            let recovered = this.lock().log.recover(replica);
+            done(recovered);
         });
     }
 }

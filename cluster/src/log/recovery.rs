@@ -31,7 +31,7 @@ use super::{
     segmented::Segment,
 };
 use crate::{
-    ids::ReplicaId,
+    ids::{LogIndex, ReplicaId},
     ports::{
         files::{File, Files},
         log::{LogError, RecoveredReplica},
@@ -369,37 +369,52 @@ impl SegmentedLog {
         let mut news = false;
         let ids: Vec<ReplicaId> = self.index.replicas().map(|(id, _)| id).collect();
         for id in ids {
-            let Some(replica) = self.index.replica(id) else { continue };
-            let Some(home) = replica.home else { continue };
-            let mut found = RecoveredReplica {
-                replica: id,
-                shard: home.shard,
-                volume: home.volume,
-                store: home.store,
-                hard_state: replica.hard_state,
-                base_index: replica.base_index,
-                base_term: replica.base_term,
-                entries: Vec::new(),
-                damaged: replica.damaged,
-            };
-            let mut broken = None;
-            for run in replica.runs() {
-                match self.read_run(id, run) {
-                    Ok(entries) => found.entries.extend(entries),
-                    Err(_) => {
-                        broken = Some(run.first);
-                        break;
-                    }
-                }
-            }
+            let Some((found, broken)) = self.load_replica(id) else { continue };
             if let Some(first) = broken {
                 self.index.spoil(id, first);
-                found.damaged = true;
                 news = true;
             }
             recovery.replicas.push(found);
         }
         news
+    }
+
+    /// One replica as the log holds it, and the first entry that could not be
+    /// read; with one it counts as damaged.
+    fn load_replica(&self, id: ReplicaId) -> Option<(RecoveredReplica, Option<u64>)> {
+        let replica = self.index.replica(id)?;
+        let home = replica.home?;
+        let mut found = RecoveredReplica {
+            replica: id,
+            shard: home.shard,
+            volume: home.volume,
+            store: home.store,
+            hard_state: replica.hard_state,
+            base_index: replica.base_index,
+            base_term: replica.base_term,
+            entries: Vec::new(),
+            damaged: replica.damaged,
+        };
+        for run in replica.runs() {
+            match self.read_run(id, run) {
+                Ok(entries) => found.entries.extend(entries),
+                Err(_) => {
+                    found.damaged = true;
+                    return Some((found, Some(run.first)));
+                }
+            }
+        }
+        Some((found, None))
+    }
+
+    /// One replica as the log holds it now, for an actor that begins again.
+    /// The log itself stays open.
+    ///
+    /// # Errors
+    /// Missing if the log does not know it.
+    pub fn recover(&self, replica: ReplicaId) -> Result<RecoveredReplica, LogError> {
+        let missing = LogError::Missing { replica, from: LogIndex(0), to: LogIndex(0) };
+        self.load_replica(replica).map(|(found, _)| found).ok_or(missing)
     }
 
     /// Puts what recovery decided into a checkpoint.

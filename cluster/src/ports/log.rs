@@ -144,4 +144,7 @@ pub trait LogStore: Send + Sync + fmt::Debug {
         bytes_max: usize,
         done: Done<Result<Vec<Entry>, LogError>>,
     );
+    /// Reads back all that the log holds of one replica, behind the appends
+    /// given before: its actor failed and begins again.
+    fn recover(&self, replica: ReplicaId, done: Done<Result<RecoveredReplica, LogError>>);
 }

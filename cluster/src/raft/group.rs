@@ -182,6 +182,11 @@ impl Group {
         self.observe_role(out);
     }
 
+    /// The term of a position, if the log still knows it.
+    pub fn term_of(&self, index: LogIndex) -> Option<Term> {
+        self.raw.raft.raft_log.term(index.0).ok().map(Term)
+    }
+
     /// A look at the group.
     pub fn status(&self) -> GroupStatus {
         let raft = &self.raw.raft;

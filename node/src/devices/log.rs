@@ -27,7 +27,7 @@ use std::{
 use cluster::{
     ids::{LogIndex, ReplicaId},
     log::{LogUsage, SegmentedLog},
-    ports::log::{Done, LogError, LogRecord, LogStore},
+    ports::log::{Done, LogError, LogRecord, LogStore, RecoveredReplica},
     raft::types::{Entry, Payload},
 };
 
@@ -79,6 +79,7 @@ pub struct LogPins {
 enum Item {
     Append { replica: ReplicaId, record: LogRecord, bytes: usize, done: Done<Result<(), LogError>> },
     Read { range: ReadRange, done: Done<Result<Vec<Entry>, LogError>> },
+    Recover { replica: ReplicaId, done: Done<Result<RecoveredReplica, LogError>> },
     Pins { done: Done<LogPins> },
 }
 
@@ -224,6 +225,10 @@ impl LogStore for LogWriter {
     ) {
         self.push(Item::Read { range: ReadRange { replica, from, to, bytes_max }, done });
     }
+
+    fn recover(&self, replica: ReplicaId, done: Done<Result<RecoveredReplica, LogError>>) {
+        self.push(Item::Recover { replica, done });
+    }
 }
 
 impl Item {
@@ -231,7 +236,7 @@ impl Item {
     fn weight(&self) -> (usize, usize) {
         match self {
             Self::Append { bytes, .. } => (1, *bytes),
-            Self::Read { .. } | Self::Pins { .. } => (0, 0),
+            Self::Read { .. } | Self::Recover { .. } | Self::Pins { .. } => (0, 0),
         }
     }
 
@@ -239,6 +244,7 @@ impl Item {
         match self {
             Self::Append { done, .. } => done(Err(error.clone())),
             Self::Read { done, .. } => done(Err(error.clone())),
+            Self::Recover { done, .. } => done(Err(error.clone())),
             Self::Pins { done } => drop(done),
         }
     }
@@ -325,6 +331,7 @@ impl Writer {
                     answers.push((done, outcome));
                 }
                 Item::Read { range, done } => done(self.read(&range)),
+                Item::Recover { replica, done } => done(self.log.recover(replica)),
                 Item::Pins { done } => done(LogPins {
                     usage: self.log.usage(),
                     oldest_segment_replicas: self.log.oldest_segment_replicas(),
