@@ -1,4 +1,23 @@
 //! WHO does it: the supervised actors that drive the cores of `cluster`.
+//!
+//! [`root`] starts a node's supervision tree over a [`world::World`] of ports;
+//! [`switchboard`] receives from the network; [`client`] is the typed façade
+//! the doors and the command line use. See this crate's README for the tree.
 
+pub mod admission;
+pub mod catalog;
 pub mod client;
+pub mod controller;
+pub mod disk;
 pub mod membership;
+pub mod metrics;
+pub mod outbox;
+pub mod probe;
+pub mod replica;
+pub mod root;
+pub mod router;
+pub mod supervision;
+pub mod switchboard;
+pub mod volume;
+pub mod volumes;
+pub mod world;

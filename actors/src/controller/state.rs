@@ -1,0 +1,135 @@
+//! One plan at a time, carried out in order.
+
+use std::collections::BTreeSet;
+
+use cluster::{
+    catalog::{
+        command::{CatalogCommand, CatalogOutcome},
+        controller::{ControllerStep, ObservedCatalog, plan},
+    },
+    ids::{CATALOG_SHARD, Epoch},
+    raft::types::ConfigurationChange,
+    request::{ShardBody, ShardRequest, ShardResult},
+    shard::command::Outcome,
+};
+use ractor::ActorRef;
+use tokio::sync::oneshot;
+
+use super::{ControllerArguments, ControllerMessage, STEPS_MAX};
+use crate::replica::messages::{ReplicaHandle, ReplicaMessage};
+
+/// Time for one step.
+const STEP_TIMEOUT_MS: u32 = 5_000;
+/// Entries a learner may lack and still count as caught up.
+const CAUGHT_UP_ENTRIES: u64 = 64;
+
+/// State of the controller.
+#[derive(Debug)]
+pub struct ControllerState {
+    arguments: ControllerArguments,
+    under_way: bool,
+}
+
+impl ControllerState {
+    pub(super) fn new(arguments: ControllerArguments) -> Self {
+        Self { arguments, under_way: false }
+    }
+
+    /// Plans and begins the steps, if this node's catalog replica leads.
+    pub(super) fn round(&mut self, myself: &ActorRef<ControllerMessage>) {
+        if self.under_way {
+            return;
+        }
+        let hosted = self.arguments.router.hosted();
+        let Some(handle) = hosted.by_shard.get(&CATALOG_SHARD) else { return };
+        let Some(catalog) = observe(handle) else { return };
+        let view = self.arguments.router.catalog();
+        let live = self.arguments.live.borrow().nodes();
+        let plan = plan(&view, &catalog, &live);
+        for (shard, cause) in &plan.waiting {
+            tracing::debug!(%shard, %cause, "a shard waits for nodes");
+        }
+        if plan.steps.is_empty() {
+            return;
+        }
+        self.under_way = true;
+        let steps = Steps { arguments: self.arguments.clone(), handle: handle.clone() };
+        let myself = myself.clone();
+        tokio::spawn(async move {
+            steps.run(plan.steps).await;
+            let _ = myself.cast(ControllerMessage::Done);
+        });
+    }
+
+    pub(super) fn done(&mut self) {
+        self.under_way = false;
+    }
+}
+
+/// The catalog as its leading replica sees it; none if it does not lead here.
+fn observe(handle: &ReplicaHandle) -> Option<ObservedCatalog> {
+    let published = handle.published.borrow();
+    let status = published.status.as_ref().filter(|status| status.leading)?;
+    let group = published.group.as_ref()?;
+    let caught_up: BTreeSet<_> = group
+        .peers
+        .iter()
+        .filter(|peer| !peer.snapshot && peer.matched.0 + CAUGHT_UP_ENTRIES >= group.last.0)
+        .map(|peer| peer.replica)
+        .collect();
+    let joint = !group.configuration.outgoing.is_empty();
+    let applying = group.epoch != status.descriptor.epoch;
+    Some(ObservedCatalog {
+        descriptor: status.descriptor.clone(),
+        changing: joint || applying,
+        caught_up,
+    })
+}
+
+/// The steps of one plan.
+struct Steps {
+    arguments: ControllerArguments,
+    handle: ReplicaHandle,
+}
+
+impl Steps {
+    /// Takes steps until one fails: the next round plans anew.
+    async fn run(&self, steps: Vec<ControllerStep>) {
+        for step in steps.into_iter().take(STEPS_MAX) {
+            let done = match step {
+                ControllerStep::Propose(command) => self.propose(command).await,
+                ControllerStep::ChangeCatalog(change) => self.change(change).await,
+            };
+            if let Err(cause) = done {
+                tracing::debug!(%cause, "a controller step was not taken");
+                return;
+            }
+        }
+    }
+
+    async fn propose(&self, command: CatalogCommand) -> Result<(), String> {
+        let request = ShardRequest {
+            shard: CATALOG_SHARD,
+            epoch: Epoch(0),
+            clock: self.arguments.world.hybrid.last(),
+            timeout_ms: STEP_TIMEOUT_MS,
+            // Only here: another leader has a controller of its own.
+            forwarded: true,
+            body: ShardBody::Catalog { request: None, command },
+        };
+        match self.handle.call(request).await.result {
+            Ok(ShardResult::Outcome(Outcome::Catalog(CatalogOutcome::Refused(refusal)))) => {
+                Err(refusal.to_string())
+            }
+            Ok(_) => Ok(()),
+            Err(fault) => Err(fault.to_string()),
+        }
+    }
+
+    async fn change(&self, change: ConfigurationChange) -> Result<(), String> {
+        let (reply, done) = oneshot::channel();
+        let configure = ReplicaMessage::Configure { change, reply };
+        self.handle.actor.cast(configure).map_err(|error| error.to_string())?;
+        done.await.map_err(|error| error.to_string())?.map_err(|fault| fault.to_string())
+    }
+}

@@ -1,0 +1,361 @@
+//! The apply half of a replica: state machine, overlay and store.
+//!
+//! It runs on the disk's engine threads, in order per replica, and never in
+//! the actor's mailbox. The Raft half submits jobs and gets messages back.
+//! Readers take what is [`Published`] (an immutable overlay snapshot) first
+//! and open the store's view second: what leaves the overlay meanwhile is then
+//! already in the store they see.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use cluster::{
+    ids::{LogIndex, ReplicaId, StoreId, Term},
+    mvcc::version::{Hlc, Version},
+    ports::engine::{EngineError, Store, Write},
+    raft::{
+        GroupStatus,
+        types::{Configuration, Entry},
+    },
+    request::{ReadLevel, ReplicaStatus},
+    shard::{
+        descriptor::ShardDescriptor,
+        machine::{Flush, OpenError, ShardMachine},
+        reader::Reader,
+    },
+};
+use ractor::ActorRef;
+use tokio::sync::watch;
+
+use super::messages::{AppliedBatch, ReplicaMessage};
+use crate::world::World;
+
+/// What a replica shows to readers, routers and status.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    /// Its state; none before it is open.
+    pub status: Option<ReplicaStatus>,
+    /// Its Raft core; none unless it takes part.
+    pub group: Option<Arc<GroupStatus>>,
+    /// What readers need; none before the store is open.
+    pub half: Option<Arc<ReadHalf>>,
+}
+
+impl Published {
+    /// Whether a read at `level` may be answered from here without the leader.
+    pub fn serves(&self, level: ReadLevel, now: Hlc) -> bool {
+        let Some(half) = self.half.as_ref() else { return false };
+        match level {
+            ReadLevel::Strong => false,
+            ReadLevel::Eventual => true,
+            ReadLevel::Bounded { staleness_ms } => {
+                let oldest = now.wall().0.saturating_sub(u64::from(staleness_ms));
+                half.reader.closed().wall().0 >= oldest
+            }
+        }
+    }
+}
+
+/// An immutable point of a replica's state, to read at.
+#[derive(Debug)]
+pub struct ReadHalf {
+    /// The overlay and counters at that point.
+    pub reader: Reader,
+    /// The store below it.
+    pub store: Arc<dyn Store>,
+}
+
+/// What opening a replica found.
+#[derive(Debug)]
+pub struct Opened {
+    /// Voters and learners at the applied position.
+    pub configuration: Configuration,
+    /// The shard as its own log says; none for a joiner without a snapshot.
+    pub descriptor: Option<ShardDescriptor>,
+    /// Applied position.
+    pub applied: LogIndex,
+    /// Its term.
+    pub applied_term: Term,
+}
+
+/// Bytes waiting in the overlays of a node, and in this replica's share.
+#[derive(Debug, Default)]
+pub struct OverlayGauge {
+    /// Of all replicas of the node.
+    pub node: Arc<AtomicUsize>,
+    /// Of this one.
+    pub own: Arc<AtomicUsize>,
+}
+
+impl OverlayGauge {
+    /// A share of the node's gauge.
+    pub fn new(node: Arc<AtomicUsize>) -> Self {
+        Self { node, own: Arc::default() }
+    }
+
+    fn set(&self, bytes: usize) {
+        let before = self.own.swap(bytes, Ordering::Relaxed);
+        self.node.fetch_add(bytes, Ordering::Relaxed);
+        self.node.fetch_sub(before, Ordering::Relaxed);
+    }
+}
+
+impl Drop for OverlayGauge {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+struct Open {
+    machine: ShardMachine,
+    store: Arc<dyn Store>,
+    flushing: bool,
+}
+
+/// The apply half. Only jobs of its replica's lane touch `open`, one at a
+/// time, so the mutex is never contended; it is there because a job must be
+/// `Send` and the lane is not part of the type system.
+pub struct ApplyHalf {
+    world: World,
+    replica: ReplicaId,
+    actor: ActorRef<ReplicaMessage>,
+    published: watch::Sender<Published>,
+    gauge: OverlayGauge,
+    open: Mutex<Option<Open>>,
+}
+
+impl fmt::Debug for ApplyHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApplyHalf").field("replica", &self.replica).finish_non_exhaustive()
+    }
+}
+
+impl ApplyHalf {
+    pub(super) fn new(
+        world: World,
+        replica: ReplicaId,
+        actor: ActorRef<ReplicaMessage>,
+        published: watch::Sender<Published>,
+        gauge: OverlayGauge,
+    ) -> Arc<Self> {
+        Arc::new(Self { world, replica, actor, published, gauge, open: Mutex::new(None) })
+    }
+
+    /// Bytes all replicas of the node have in memory above their stores.
+    pub(super) fn node_overlay_bytes(&self) -> usize {
+        self.gauge.node.load(Ordering::Relaxed)
+    }
+
+    /// What readers need, as published last.
+    pub(super) fn read_half(&self) -> Option<Arc<ReadHalf>> {
+        self.published.borrow().half.clone()
+    }
+
+    /// The status as published last.
+    pub(super) fn status(&self) -> Option<ReplicaStatus> {
+        self.published.borrow().status.clone()
+    }
+
+    /// Closed time; zero before the store is open.
+    pub(super) fn closed(&self) -> Hlc {
+        self.published.borrow().half.as_ref().map_or(Hlc(0), |half| half.reader.closed())
+    }
+
+    /// Last version; zero before the store is open.
+    pub(super) fn version(&self) -> Version {
+        self.published.borrow().half.as_ref().map_or(Version(0), |half| half.reader.version())
+    }
+
+    /// Whether a read at `level` may be answered from here without the leader.
+    pub(super) fn serves(&self, level: ReadLevel, now: Hlc) -> bool {
+        self.published.borrow().serves(level, now)
+    }
+
+    /// Shows the replica's state.
+    pub(super) fn publish_status(&self, status: ReplicaStatus, group: Option<GroupStatus>) {
+        let group = group.map(Arc::new);
+        self.published.send_modify(|published| {
+            published.status = Some(status);
+            published.group = group;
+        });
+    }
+
+    /// Runs `work` in the replica's lane; a panic there stops this replica only.
+    fn in_lane(self: &Arc<Self>, work: impl FnOnce(&Arc<Self>) + Send + 'static) {
+        let half = Arc::clone(self);
+        let job = move || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&half))) {
+                half.tell(ReplicaMessage::ApplyFailed(panic_text(panic.as_ref())));
+            }
+        };
+        self.world.workers.in_order(self.replica, Box::new(job));
+    }
+
+    fn tell(&self, message: ReplicaMessage) {
+        // A stopped replica no longer needs to know.
+        let _ = self.actor.cast(message);
+    }
+
+    /// Gives birth: a new store with the first root record, both durable; or,
+    /// for a joiner, nothing yet.
+    pub(super) fn give_birth(self: &Arc<Self>, store: StoreId, writes: Vec<Write>) {
+        self.in_lane(move |half| {
+            let born = half
+                .world
+                .engine
+                .create(store)
+                .and_then(|created| created.commit(&writes))
+                .map_err(|error| error.to_string());
+            half.tell(ReplicaMessage::BornInStore(born));
+        });
+    }
+
+    /// What a joiner has before its first snapshot: nothing.
+    pub(super) fn open_without_store(self: &Arc<Self>) {
+        let opened = Opened {
+            configuration: Configuration::default(),
+            descriptor: None,
+            applied: LogIndex(0),
+            applied_term: Term(0),
+        };
+        self.tell(ReplicaMessage::Opened(Ok(opened)));
+    }
+
+    /// Opens the store and the machine in it.
+    pub(super) fn open(self: &Arc<Self>, store: StoreId) {
+        self.in_lane(move |half| {
+            let result = half.open_now(store).map_err(|error| error.to_string());
+            half.tell(ReplicaMessage::Opened(result));
+        });
+    }
+
+    fn open_now(&self, store: StoreId) -> Result<Opened, OpenHalfError> {
+        let store = self.world.engine.open(store)?;
+        let machine = {
+            let view = store.view()?;
+            ShardMachine::open(self.replica, view.as_ref())?
+        };
+        let opened = opened(&machine);
+        self.publish(&machine, &store);
+        *self.lock() = Some(Open { machine, store, flushing: false });
+        Ok(opened)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Open>> {
+        // A poisoned half has already reported its panic and is not used again.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, machine: &ShardMachine, store: &Arc<dyn Store>) {
+        self.gauge.set(machine.overlay_bytes());
+        let half = ReadHalf { reader: machine.reader(), store: Arc::clone(store) };
+        self.published.send_modify(|published| published.half = Some(Arc::new(half)));
+    }
+
+    /// Applies committed entries in order.
+    pub(super) fn apply(self: &Arc<Self>, entries: Vec<Entry>) {
+        self.in_lane(move |half| match half.apply_now(&entries) {
+            Ok(batch) => half.tell(ReplicaMessage::Applied(batch)),
+            Err(cause) => half.tell(ReplicaMessage::ApplyFailed(cause)),
+        });
+    }
+
+    fn apply_now(&self, entries: &[Entry]) -> Result<AppliedBatch, String> {
+        let mut guard = self.lock();
+        let open = guard.as_mut().ok_or("applied before it was open")?;
+        let mut outcomes = Vec::new();
+        let mut configured = false;
+        {
+            let view = open.store.view().map_err(|error| error.to_string())?;
+            for entry in entries {
+                let applied =
+                    open.machine.apply(view.as_ref(), entry).map_err(|error| error.to_string())?;
+                configured |= applied.descriptor.is_some();
+                if let Some(outcome) = applied.outcome {
+                    outcomes.push((entry.index, entry.term, outcome));
+                }
+            }
+        }
+        self.publish(&open.machine, &open.store);
+        let (index, term) = open.machine.applied();
+        let descriptor = configured.then(|| open.machine.descriptor().clone());
+        Ok(AppliedBatch { index, term, outcomes, descriptor })
+    }
+
+    /// Writes the overlay to the store: copied in the lane, committed beside
+    /// it (apply goes on meanwhile), forgotten in the lane.
+    pub(super) fn flush(self: &Arc<Self>) {
+        self.in_lane(|half| {
+            let mut guard = half.lock();
+            let Some(open) = guard.as_mut() else { return };
+            if open.flushing {
+                return;
+            }
+            open.flushing = true;
+            let flush = open.machine.flush();
+            let store = Arc::clone(&open.store);
+            drop(guard);
+            let half = Arc::clone(half);
+            let world = half.world.clone();
+            world.workers.beside(Box::new(move || {
+                let committed = store.commit(&flush.writes()).map_err(|error| error.to_string());
+                half.in_lane(move |half| half.flushed(&flush, committed));
+            }));
+        });
+    }
+
+    fn flushed(&self, flush: &Flush, committed: Result<(), String>) {
+        let mut guard = self.lock();
+        let Some(open) = guard.as_mut() else { return };
+        open.flushing = false;
+        if committed.is_ok() {
+            open.machine.flushed(flush);
+            self.publish(&open.machine, &open.store);
+        }
+        self.tell(ReplicaMessage::Flushed(committed.map(|()| flush.applied())));
+    }
+
+    /// Forgets machine and store, so that the store can be replaced.
+    pub(super) fn close(self: &Arc<Self>, then: impl FnOnce() + Send + 'static) {
+        self.in_lane(|half| {
+            *half.lock() = None;
+            half.gauge.set(0);
+            half.published.send_modify(|published| published.half = None);
+            then();
+        });
+    }
+}
+
+fn opened(machine: &ShardMachine) -> Opened {
+    let (applied, applied_term) = machine.applied();
+    Opened {
+        configuration: machine.configuration().clone(),
+        descriptor: Some(machine.descriptor().clone()),
+        applied,
+        applied_term,
+    }
+}
+
+/// Why a replica's store could not be opened.
+#[derive(Debug, thiserror::Error)]
+enum OpenHalfError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Machine(#[from] OpenError),
+}
+
+/// The text of a panic.
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("panic in apply: {}", text.as_deref().unwrap_or("(no text)"))
+}

@@ -1,0 +1,472 @@
+//! Requests at a replica: what waits for a proposal, a read position, a turn.
+//!
+//! A write waits for its entry to be applied at the position and term it was
+//! proposed with. A strong read waits for a position confirmed by a majority,
+//! then for apply to reach it; then it runs on a reading thread. When
+//! leadership ends, everything under way is answered `Interrupted`: a retry
+//! with the same session number finds out.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use cluster::{
+    ids::{CATALOG_SHARD, LogIndex, Term},
+    limits::{BATCH_OPS_MAX, CLOCK_AHEAD_MS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX},
+    mvcc::version::{Hlc, Version, VersionKind},
+    raft::{Input, Ticket, types::ConfigurationChange},
+    request::{Fault, ReadLevel, ShardAnswer, ShardBody, ShardRequest, ShardResult, WriteLevel},
+    shard::{
+        command::{Action, Command, Op, Outcome},
+        reader::ReadError,
+    },
+    units::Instant,
+};
+use tokio::sync::oneshot;
+
+use super::{
+    apply::ReadHalf,
+    messages::{AppliedBatch, ReplicaCall, refused},
+    state::{Phase, ReplicaState},
+};
+use crate::{admission::Permit, disk::OVERLAY_BYTES_MAX};
+
+/// How full the disk may be before writes are refused, in percent. Deletes go on.
+pub const DISK_FULL_PERCENT: u8 = 95;
+/// Largest step of shard time one command adds: a leader that slept does not
+/// end sessions early.
+const SHARD_TIME_STEP_MS_MAX: u128 = 10_000;
+/// What a refused asker should wait before it tries again.
+const RETRY_MS: u32 = 20;
+
+/// Where a change of configuration is answered.
+pub(super) type ConfigureReply = oneshot::Sender<Result<(), Fault>>;
+
+/// A request with its way back.
+#[derive(Debug)]
+struct Asked {
+    reply: oneshot::Sender<ShardAnswer>,
+    deadline: Instant,
+    _permit: Permit,
+}
+
+/// What a request waits for.
+#[derive(Debug)]
+enum Waiting {
+    /// Its entry to be applied.
+    Write(Asked),
+    /// Its entry to be applied, then read.
+    Close(Asked, ReadQuery),
+    /// A position, then apply up to it.
+    Read(Asked, ReadQuery),
+    /// A change of configuration to be applied.
+    Configure(ConfigureReply),
+}
+
+/// What to read.
+#[derive(Clone, Debug)]
+enum ReadQuery {
+    Get { key: Vec<u8>, at: Option<Version>, head_only: bool },
+    List { prefix: Vec<u8>, after: Option<Vec<u8>>, limit: u32, at: Option<Version>, values: bool },
+}
+
+/// All requests under way at one replica.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    last_ticket: u64,
+    waiting: BTreeMap<Ticket, Waiting>,
+    /// Proposals in the log, by position.
+    proposed: BTreeMap<LogIndex, (Term, Ticket)>,
+    /// Reads that wait for apply to reach a position.
+    reads: BTreeMap<LogIndex, Vec<Ticket>>,
+    /// When this leader last added to shard time.
+    stepped: Option<Instant>,
+}
+
+impl Calls {
+    fn ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        Ticket(self.last_ticket)
+    }
+
+    /// Forgets requests whose askers no longer wait. Their entries may still
+    /// be applied; a retry by session number finds the kept reply.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.waiting.retain(|_, waiting| match waiting {
+            Waiting::Write(asked) | Waiting::Close(asked, _) | Waiting::Read(asked, _) => {
+                asked.deadline > now && !asked.reply.is_closed()
+            }
+            Waiting::Configure(reply) => !reply.is_closed(),
+        });
+        let waiting = &self.waiting;
+        self.proposed.retain(|_, (_, ticket)| waiting.contains_key(ticket));
+        self.reads.retain(|_, tickets| {
+            tickets.retain(|ticket| waiting.contains_key(ticket));
+            !tickets.is_empty()
+        });
+    }
+
+    /// Starts to count shard time: this replica leads now.
+    pub(super) fn begin_leading(&mut self, now: Instant) {
+        self.stepped = Some(now);
+    }
+}
+
+impl ReplicaState {
+    /// Takes a request.
+    pub(super) fn call(&mut self, call: ReplicaCall) {
+        let ReplicaCall { request, permit, reply } = call;
+        if let Err(fault) = self.admit(&request) {
+            return self.refuse(reply, fault);
+        }
+        let timeout = std::time::Duration::from_millis(u64::from(request.timeout_ms));
+        let asked = Asked { reply, deadline: self.world.clock.now() + timeout, _permit: permit };
+        match request.body {
+            ShardBody::OpenSession => self.propose(asked, Action::OpenSession, WriteLevel::Strong),
+            ShardBody::CloseSession(session) => {
+                self.propose(asked, Action::CloseSession(session), WriteLevel::Strong);
+            }
+            ShardBody::Write { request, level, ops } => {
+                self.propose(asked, Action::Write { request, ops }, level);
+            }
+            ShardBody::Catalog { request, command } => {
+                self.propose(asked, Action::Catalog { request, command }, WriteLevel::Strong);
+            }
+            ShardBody::Get { key, level, at, head_only } => {
+                self.read(asked, ReadQuery::Get { key, at, head_only }, level);
+            }
+            ShardBody::List { prefix, after, limit, level, at, values } => {
+                self.read(asked, ReadQuery::List { prefix, after, limit, at, values }, level);
+            }
+            ShardBody::Inspect => {
+                let status = self.half.status();
+                self.answer(
+                    asked.reply,
+                    status
+                        .map(ShardResult::Replica)
+                        .ok_or(Fault::Busy { retry_after_ms: RETRY_MS }),
+                );
+            }
+        }
+    }
+
+    /// What can be judged before anything is done.
+    fn admit(&self, request: &ShardRequest) -> Result<(), Fault> {
+        match &self.phase {
+            Phase::Opening(_) => return Err(Fault::NotLeader { leader: None }),
+            Phase::Stopped(cause) => return Err(Fault::Stopped(cause.clone())),
+            Phase::Destroying => return Err(Fault::NoReplica(self.facts.shard)),
+            Phase::Running(_) => {}
+        }
+        if self.facts.shard != CATALOG_SHARD && request.epoch < self.descriptor.epoch {
+            return Err(Fault::StaleEpoch(self.descriptor.clone()));
+        }
+        match &request.body {
+            ShardBody::Write { request, level, ops } => {
+                self.admit_write(request.is_some(), *level, ops)
+            }
+            ShardBody::OpenSession
+            | ShardBody::CloseSession(_)
+            | ShardBody::Catalog { .. }
+            | ShardBody::Get { .. }
+            | ShardBody::List { .. }
+            | ShardBody::Inspect => Ok(()),
+        }
+    }
+
+    /// Limits of a write: what apply must never have to judge.
+    fn admit_write(&self, has_session: bool, level: WriteLevel, ops: &[Op]) -> Result<(), Fault> {
+        if ops.is_empty() || ops.len() > BATCH_OPS_MAX {
+            return Err(Fault::Invalid(format!(
+                "a batch takes 1 to {BATCH_OPS_MAX} operations, not {}",
+                ops.len()
+            )));
+        }
+        if level == WriteLevel::Strong && !has_session {
+            return Err(Fault::Invalid("a strong write needs a session".to_owned()));
+        }
+        let mut bytes = 0;
+        for op in ops {
+            let key_bytes = op.key().len();
+            if key_bytes == 0 || key_bytes > KEY_BYTES_MAX {
+                return Err(Fault::Invalid(format!(
+                    "a key takes 1 to {KEY_BYTES_MAX} bytes, not {key_bytes}"
+                )));
+            }
+            if let Op::Put { value, .. } = op {
+                bytes += value.len();
+            }
+        }
+        if bytes > VALUE_BYTES_MAX {
+            return Err(Fault::Invalid(format!(
+                "the values of one write take at most {VALUE_BYTES_MAX} bytes (4 MiB), not {bytes}"
+            )));
+        }
+        let puts = ops.iter().any(|op| matches!(op, Op::Put { .. }));
+        let percent_used = self.space.borrow().percent_used();
+        if puts && percent_used >= DISK_FULL_PERCENT {
+            return Err(Fault::DiskFull { node: self.world.identity.node, percent_used });
+        }
+        if self.half.node_overlay_bytes() > OVERLAY_BYTES_MAX {
+            return Err(Fault::Busy { retry_after_ms: RETRY_MS * 5 });
+        }
+        Ok(())
+    }
+
+    /// Puts a command before the shard's log.
+    fn propose(&mut self, asked: Asked, action: Action, level: WriteLevel) {
+        self.propose_as(Waiting::Write(asked), action, level);
+    }
+
+    fn propose_as(&mut self, waiting: Waiting, action: Action, level: WriteLevel) {
+        let command = Command {
+            time: self.world.tick_hybrid(),
+            shard_time_step_ms: self.shard_time_step(),
+            action,
+        };
+        let ticket = self.calls.ticket();
+        self.calls.waiting.insert(ticket, waiting);
+        self.input(Input::Propose { ticket, command: command.encode(), level });
+        self.wake();
+    }
+
+    /// Monotonic milliseconds since this leader last added to shard time.
+    fn shard_time_step(&mut self) -> u32 {
+        let now = self.world.clock.now();
+        let Some(last) = self.calls.stepped else { return 0 };
+        let step_ms = now.since(last).as_millis().min(SHARD_TIME_STEP_MS_MAX);
+        if step_ms > 0 {
+            self.calls.stepped = Some(now);
+        }
+        u32::try_from(step_ms).unwrap_or(0)
+    }
+
+    /// Takes a read: at once where its level allows, else by the leader.
+    fn read(&mut self, asked: Asked, query: ReadQuery, level: ReadLevel) {
+        if let Some(at) = query.at()
+            && self.facts.versions == VersionKind::Hybrid
+        {
+            return self.read_at(asked, query, Hlc(at.0));
+        }
+        if self.half.serves(level, self.world.hybrid.tick(self.world.clock.wall())) {
+            return self.start_read(asked, query);
+        }
+        let ticket = self.calls.ticket();
+        self.calls.waiting.insert(ticket, Waiting::Read(asked, query));
+        self.input(Input::Read { ticket });
+        self.wake();
+    }
+
+    /// Reads as of a point of time: anyone may once it is closed; the leader
+    /// closes it by an entry if need be.
+    fn read_at(&mut self, asked: Asked, query: ReadQuery, at: Hlc) {
+        if self.half.closed() >= at {
+            return self.start_read(asked, query);
+        }
+        let ahead_ms = at.wall().0.saturating_sub(self.world.clock.wall().0);
+        if ahead_ms > CLOCK_AHEAD_MS_MAX {
+            let text = format!("version {at:?} lies {ahead_ms} ms in the future");
+            return self.refuse(asked.reply, Fault::NoSuchVersion(text));
+        }
+        let _ = self.world.hybrid.observe(at, self.world.clock.wall());
+        self.propose_as(Waiting::Close(asked, query), Action::Close, WriteLevel::Strong);
+    }
+
+    /// Runs a read on a reading thread, at what is published now.
+    fn start_read(&self, asked: Asked, query: ReadQuery) {
+        let Some(half) = self.half.read_half() else {
+            return self.refuse(asked.reply, Fault::NotLeader { leader: None });
+        };
+        let (clock, leader) = (self.world.hybrid.last(), self.leader_node());
+        self.world.workers.beside(Box::new(move || {
+            let result = query.run(&half);
+            let _ = asked.reply.send(ShardAnswer { clock, leader, result });
+        }));
+    }
+
+    /// A proposal stands in our log.
+    pub(super) fn proposed(&mut self, ticket: Ticket, term: Term, index: LogIndex) {
+        self.calls.proposed.insert(index, (term, ticket));
+    }
+
+    /// A proposal or read was not taken: not (or no longer) the leader.
+    pub(super) fn dropped(&mut self, ticket: Ticket, leader: Option<cluster::ids::ReplicaId>) {
+        let Some(waiting) = self.calls.waiting.remove(&ticket) else { return };
+        let here = leader == Some(self.facts.replica);
+        let fault = if here {
+            Fault::Busy { retry_after_ms: RETRY_MS }
+        } else {
+            Fault::NotLeader { leader: leader.and_then(|leader| self.node_of(leader)) }
+        };
+        self.fail(waiting, fault);
+    }
+
+    /// A change of configuration was refused.
+    pub(super) fn change_refused(&mut self, ticket: Ticket, cause: String) {
+        if let Some(waiting) = self.calls.waiting.remove(&ticket) {
+            self.fail(waiting, Fault::Invalid(cause));
+        }
+    }
+
+    /// A weaker write level is reached.
+    pub(super) fn held(&mut self, ticket: Ticket) {
+        if let Some(Waiting::Write(asked)) = self.calls.waiting.remove(&ticket) {
+            self.answer(asked.reply, Ok(ShardResult::Accepted));
+        }
+    }
+
+    /// A read may run once a position is applied.
+    pub(super) fn read_ready(&mut self, ticket: Ticket, index: LogIndex) {
+        if index <= self.applied.0 {
+            self.finish_read(ticket);
+        } else {
+            self.calls.reads.entry(index).or_default().push(ticket);
+        }
+    }
+
+    fn finish_read(&mut self, ticket: Ticket) {
+        if let Some(Waiting::Read(asked, query)) = self.calls.waiting.remove(&ticket) {
+            self.start_read(asked, query);
+        }
+    }
+
+    /// Entries took effect: answer who waited for them.
+    pub(super) fn applied(&mut self, batch: AppliedBatch) {
+        self.applied = (batch.index, batch.term);
+        metrics::counter!(crate::metrics::APPLIED).increment(batch.outcomes.len() as u64);
+        for (index, term, outcome) in batch.outcomes {
+            if let Some((expected, ticket)) = self.calls.proposed.remove(&index) {
+                self.settle(ticket, expected == term, outcome);
+            }
+        }
+        self.settle_rest(batch.index);
+        if let Some(descriptor) = batch.descriptor {
+            self.described(descriptor);
+        }
+        let later = self.calls.reads.split_off(&LogIndex(batch.index.0 + 1));
+        for ticket in std::mem::replace(&mut self.calls.reads, later).into_values().flatten() {
+            self.finish_read(ticket);
+        }
+        self.input(Input::Applied { index: batch.index });
+        self.publish();
+    }
+
+    fn settle(&mut self, ticket: Ticket, ours: bool, outcome: Outcome) {
+        match self.calls.waiting.remove(&ticket) {
+            Some(waiting) if !ours => self.fail(waiting, Fault::Interrupted),
+            Some(Waiting::Write(asked)) => {
+                self.answer(asked.reply, Ok(ShardResult::Outcome(outcome)))
+            }
+            Some(Waiting::Close(asked, query)) => self.start_read(asked, query),
+            Some(Waiting::Read(asked, _)) => self.refuse(asked.reply, Fault::Interrupted),
+            Some(Waiting::Configure(reply)) => drop(reply.send(Ok(()))),
+            None => {}
+        }
+    }
+
+    /// Positions that held something else than the proposal that waits there,
+    /// or a change of configuration, which has no outcome.
+    fn settle_rest(&mut self, upto: LogIndex) {
+        let later = self.calls.proposed.split_off(&LogIndex(upto.0 + 1));
+        for (_, ticket) in std::mem::replace(&mut self.calls.proposed, later).into_values() {
+            match self.calls.waiting.remove(&ticket) {
+                Some(Waiting::Configure(reply)) => drop(reply.send(Ok(()))),
+                Some(waiting) => self.fail(waiting, Fault::Interrupted),
+                None => {}
+            }
+        }
+    }
+
+    /// Asks for a change of voters or learners.
+    pub(super) fn configure(&mut self, change: ConfigurationChange, reply: ConfigureReply) {
+        let ticket = self.calls.ticket();
+        if !matches!(self.phase, Phase::Running(_)) {
+            drop(reply.send(Err(Fault::NotLeader { leader: None })));
+            return;
+        }
+        self.calls.waiting.insert(ticket, Waiting::Configure(reply));
+        self.input(Input::Configure { ticket, change });
+        self.wake();
+    }
+
+    /// Leadership ended: nobody here knows what becomes of what was proposed.
+    pub(super) fn interrupt_all(&mut self) {
+        self.calls.proposed.clear();
+        self.calls.reads.clear();
+        for waiting in std::mem::take(&mut self.calls.waiting).into_values() {
+            self.fail(waiting, Fault::Interrupted);
+        }
+    }
+
+    fn fail(&self, waiting: Waiting, fault: Fault) {
+        match waiting {
+            Waiting::Write(asked) => self.refuse(asked.reply, fault),
+            // A read changes nothing: it may simply be asked again.
+            Waiting::Close(asked, _) | Waiting::Read(asked, _) => self.refuse(
+                asked.reply,
+                match fault {
+                    Fault::Interrupted => Fault::NotLeader { leader: self.leader_node() },
+                    other => other,
+                },
+            ),
+            Waiting::Configure(reply) => drop(reply.send(Err(fault))),
+        }
+    }
+
+    fn refuse(&self, reply: oneshot::Sender<ShardAnswer>, fault: Fault) {
+        let _ = reply.send(refused(self.world.hybrid.last(), fault));
+    }
+
+    fn answer(&self, reply: oneshot::Sender<ShardAnswer>, result: Result<ShardResult, Fault>) {
+        let answer =
+            ShardAnswer { clock: self.world.hybrid.last(), leader: self.leader_node(), result };
+        let _ = reply.send(answer);
+    }
+
+    /// The node that leads, as far as this replica knows.
+    pub(super) fn leader_node(&self) -> Option<cluster::ids::NodeId> {
+        match &self.phase {
+            Phase::Running(group) => group.status().leader.and_then(|leader| self.node_of(leader)),
+            Phase::Opening(_) | Phase::Stopped(_) | Phase::Destroying => None,
+        }
+    }
+}
+
+impl ReadQuery {
+    fn at(&self) -> Option<Version> {
+        match self {
+            Self::Get { at, .. } | Self::List { at, .. } => *at,
+        }
+    }
+
+    fn run(&self, half: &Arc<ReadHalf>) -> Result<ShardResult, Fault> {
+        let view = half
+            .reader
+            .view(half.store.as_ref())
+            .map_err(|error| Fault::Stopped(error.to_string()))?;
+        match self {
+            Self::Get { key, at, head_only } => {
+                half.reader.get(view.as_ref(), key, *at, *head_only).map(ShardResult::Value)
+            }
+            Self::List { prefix, after, limit, at, values } => {
+                let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
+                half.reader.list(view.as_ref(), prefix, after.as_deref(), limit, *at, *values).map(
+                    |page| ShardResult::Page { items: page.items, more: page.more, at: page.at },
+                )
+            }
+        }
+        .map_err(|error| read_fault(&error, half))
+    }
+}
+
+/// What a failed read means to the asker.
+fn read_fault(error: &ReadError, half: &ReadHalf) -> Fault {
+    match error {
+        ReadError::WrongShard(_) => Fault::StaleEpoch(half.reader.descriptor().clone()),
+        ReadError::Compacted { .. } | ReadError::Future { .. } => {
+            Fault::NoSuchVersion(error.to_string())
+        }
+        ReadError::ViewTooOld { .. } | ReadError::Gone(_) => {
+            Fault::Busy { retry_after_ms: RETRY_MS }
+        }
+        ReadError::Engine(_) | ReadError::Root(_) => Fault::Stopped(error.to_string()),
+    }
+}

@@ -1,0 +1,277 @@
+//! Does what the Raft core asked, in the order it asked.
+
+use std::collections::BTreeMap;
+
+use cluster::{
+    ids::{LogIndex, NodeId, ReplicaId, Term},
+    ports::log::{LogError, LogRecord},
+    raft::{
+        Effect, Input,
+        types::{Addressed, ConfigurationStep, Entry, Message, Payload},
+    },
+    shard::descriptor::ShardDescriptor,
+};
+
+use super::{
+    journal::Written,
+    messages::{ReplicaMessage, ReplicaTimer},
+    state::{Phase, ReplicaState},
+};
+use crate::probe::Report;
+
+/// Wait before a record is given again that the log had no room for.
+const LOG_RETRY: std::time::Duration = std::time::Duration::from_millis(50);
+
+impl ReplicaState {
+    /// Runs all effects collected so far.
+    pub(super) fn run_effects(&mut self) {
+        let mut outgoing: BTreeMap<NodeId, Vec<Addressed>> = BTreeMap::new();
+        for effect in std::mem::take(&mut self.effects) {
+            if let Effect::Send { to, message } = effect {
+                self.address(to, message, &mut outgoing);
+            } else {
+                self.run_effect(effect);
+            }
+        }
+        for (node, messages) in outgoing {
+            self.outbox.send(node, messages);
+        }
+    }
+
+    fn address(
+        &self,
+        to: ReplicaId,
+        message: Message,
+        outgoing: &mut BTreeMap<NodeId, Vec<Addressed>>,
+    ) {
+        // A replica whose node is not known (yet) is like one that is down.
+        let Some(node) = self.node_of(to) else { return };
+        let (shard, from) = (self.facts.shard, self.facts.replica);
+        outgoing.entry(node).or_default().push(Addressed { shard, from, to, message });
+    }
+
+    fn run_effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { .. } => {}
+            Effect::Persist { number, hard_state, entries } => {
+                self.learn_nodes(&entries);
+                self.journal.push_step(number, hard_state, entries);
+            }
+            Effect::Apply { entries } => self.half.apply(entries),
+            Effect::Proposed { ticket, term, index } => self.proposed(ticket, term, index),
+            Effect::Dropped { ticket, leader } | Effect::ReadFailed { ticket, leader } => {
+                self.dropped(ticket, leader);
+            }
+            Effect::Refused { ticket, why } => self.change_refused(ticket, why.to_string()),
+            Effect::Held { ticket } => self.held(ticket),
+            Effect::ReadReady { ticket, index } => self.read_ready(ticket, index),
+            Effect::Fetch { id, from, to, bytes_max } => self.fetch(id, (from, to), bytes_max),
+            Effect::PinSnapshot { id, to } => self.pin_snapshot(id, to),
+            Effect::UnpinSnapshot { id } => self.snapshots.unpin(id),
+            Effect::FetchSnapshot { from, offer } => self.fetch_snapshot(from, offer),
+            Effect::DiscardSnapshot { from: _, id } => self.discard_snapshot(id),
+            Effect::InstallSnapshot { number, id, hard_state, index, term, .. } => {
+                self.install_snapshot(number, id, (index, term), hard_state);
+            }
+            Effect::RoleChanged { leading, term, .. } => self.role_changed(leading, term),
+            Effect::Configured { .. } => {}
+            Effect::Hibernated => self.slept(true),
+            Effect::Woke => self.slept(false),
+            Effect::PeerFault { from, fault } => {
+                tracing::warn!(shard = %self.facts.shard, %from, %fault, "a peer broke the protocol");
+            }
+            Effect::Broken { what } => self.stop_for_good(what),
+        }
+    }
+
+    fn role_changed(&mut self, leading: bool, term: Term) {
+        let (shard, replica) = (self.facts.shard, self.facts.replica);
+        if leading {
+            metrics::counter!(crate::metrics::ELECTIONS).increment(1);
+            self.calls.begin_leading(self.world.clock.now());
+            self.world.probe.report(Report::Elected { shard, replica, term });
+        } else {
+            self.interrupt_all();
+        }
+        self.publish();
+    }
+
+    fn slept(&mut self, asleep: bool) {
+        let replica = self.facts.replica;
+        self.world.probe.report(Report::Hibernating { replica, asleep });
+        self.publish();
+        self.wake();
+    }
+
+    /// Gives the log the next record, if none is in flight.
+    pub(super) fn append(&mut self) {
+        let Some(record) = self.journal.next() else { return };
+        let myself = self.myself.clone();
+        let done = move |result| {
+            let _ = myself.cast(ReplicaMessage::LogWritten(result));
+        };
+        self.world.log.append(self.facts.replica, record, Box::new(done));
+    }
+
+    /// The record in flight is durable, or was not taken.
+    pub(super) fn log_written(&mut self, result: Result<(), LogError>) {
+        match result {
+            Ok(()) => {
+                let written = self.journal.done();
+                self.append();
+                self.written(written);
+            }
+            Err(LogError::Busy | LogError::Full(_)) => {
+                // The core sees its record wait and, if this replica leads,
+                // gives leadership away in time.
+                self.journal.again();
+                self.myself.send_after(LOG_RETRY, || ReplicaMessage::Timer(ReplicaTimer::RetryLog));
+            }
+            // The disk is fenced for good: the process ends and recovers.
+            Err(LogError::Fenced(cause)) => {
+                self.world.probe.report(Report::DiskFenced { cause });
+            }
+            Err(
+                error @ (LogError::Refused { .. }
+                | LogError::Missing { .. }
+                | LogError::Damaged { .. }),
+            ) => {
+                self.stop_for_good(error.to_string());
+            }
+        }
+    }
+
+    fn written(&mut self, written: Option<Written>) {
+        match written {
+            Some(Written::Steps(number)) => self.input(Input::Persisted { number }),
+            Some(Written::Born) => self.born_in_log(),
+            Some(Written::Installed(number)) => self.snapshot_installed(number),
+            Some(Written::Destroyed) => self.destroyed(),
+            Some(Written::Own) | None => {}
+        }
+    }
+
+    /// Gives a record again that the log had no room for.
+    pub(super) fn retry_log(&mut self) {
+        self.append();
+    }
+
+    /// Asks the log for older entries, for a follower that lags.
+    fn fetch(&self, id: u64, (from, to): (LogIndex, LogIndex), bytes_max: usize) {
+        let myself = self.myself.clone();
+        let done = move |result| {
+            let _ = myself.cast(ReplicaMessage::EntriesFetched { id, result });
+        };
+        self.world.log.read(self.facts.replica, from, to, bytes_max, Box::new(done));
+    }
+
+    /// Older entries are here.
+    pub(super) fn entries_fetched(&mut self, id: u64, result: Result<Vec<Entry>, LogError>) {
+        match result {
+            Ok(entries) => self.input(Input::Fetched { id, entries }),
+            Err(error) => {
+                tracing::warn!(shard = %self.facts.shard, %error, "entries could not be fetched");
+                self.input(Input::FetchFailed { id });
+            }
+        }
+    }
+
+    /// Learns where replicas lie from changes of configuration on their way
+    /// into the log: a learner must be reached before its entry is applied.
+    fn learn_nodes(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            let Payload::Configuration(change) = &entry.payload else { continue };
+            for step in &change.steps {
+                match step {
+                    ConfigurationStep::Voter(replica, node)
+                    | ConfigurationStep::Learner(replica, node) => {
+                        self.nodes.insert(*replica, *node);
+                    }
+                    ConfigurationStep::Remove(_) => {}
+                }
+            }
+        }
+    }
+
+    /// A new descriptor took effect.
+    pub(super) fn described(&mut self, descriptor: ShardDescriptor) {
+        let (shard, epoch) = (self.facts.shard, descriptor.epoch);
+        self.describe(descriptor);
+        self.world.probe.report(Report::Configured { shard, epoch });
+    }
+
+    /// The pacer says it is time to write the overlay to the store.
+    pub(super) fn flush(&mut self) {
+        if matches!(self.phase, Phase::Running(_)) {
+            self.half.flush();
+        }
+    }
+
+    /// The store proves a position: the log may forget what nobody needs.
+    pub(super) fn flushed(&mut self, result: Result<(LogIndex, Term), String>) {
+        match result {
+            Ok((index, term)) => self.trim(index, term),
+            Err(cause) => {
+                tracing::error!(shard = %self.facts.shard, %cause, "a flush failed; the log keeps its entries")
+            }
+        }
+    }
+
+    fn trim(&mut self, proven: LogIndex, proven_term: Term) {
+        let Phase::Running(group) = &self.phase else { return };
+        let status = group.status();
+        let needed = LogIndex(status.needed_from.0.saturating_sub(1));
+        let index = proven.min(needed);
+        if index <= self.trimmed {
+            return;
+        }
+        let term = if index == proven { Some(proven_term) } else { group.term_of(index) };
+        let Some(term) = term else { return };
+        self.trimmed = index;
+        self.journal.push(Written::Own, LogRecord::Trimmed { index, term });
+        self.input(Input::Trimmed { index });
+        self.append();
+    }
+
+    /// Gives leadership to another replica.
+    pub(super) fn transfer_leader(&mut self, to: Option<ReplicaId>) {
+        self.input(Input::TransferLeader { to });
+    }
+
+    /// Ends this replica and its data: the catalog no longer wants it.
+    pub(super) fn destroy(&mut self) {
+        self.interrupt_all();
+        self.phase = Phase::Destroying;
+        self.publish();
+        self.journal = super::journal::Journal::default();
+        let myself = self.myself.clone();
+        self.half.close(move || {
+            let _ = myself.cast(ReplicaMessage::Closed);
+        });
+    }
+
+    /// Machine and store are let go of: write the end to the log.
+    pub(super) fn closed(&mut self) {
+        if matches!(self.phase, Phase::Destroying) {
+            self.journal.push(Written::Destroyed, LogRecord::Destroyed);
+            self.append();
+        }
+    }
+
+    /// The end is durable: the data may go, and so may this actor.
+    fn destroyed(&mut self) {
+        let (engine, store, myself) = (self.world.engine.clone(), self.store, self.myself.clone());
+        self.world.workers.in_order(
+            self.facts.replica,
+            Box::new(move || {
+                if store.0 != 0
+                    && let Err(error) = engine.destroy(store)
+                {
+                    // No record names it any more: the next start quarantines it.
+                    tracing::warn!(%store, %error, "a store could not be deleted");
+                }
+                myself.stop(None);
+            }),
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! The order in which one replica's records reach the log.
+//!
+//! One record is in flight at a time; what Raft wants written meanwhile waits
+//! and is joined into the next record. So a busy disk makes larger records,
+//! not longer queues, and a record the log had no room for is given again
+//! before any later one. (Records of all replicas of a disk still share one
+//! sync: the log joins them.)
+
+use std::collections::VecDeque;
+
+use cluster::{
+    ports::log::LogRecord,
+    raft::types::{Entry, HardState},
+};
+
+/// What a record's completion means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Raft steps up to this number are durable.
+    Steps(u64),
+    /// The birth is durable.
+    Born,
+    /// A record of our own that nobody waits for is durable.
+    Own,
+    /// A snapshot became the replica's store; with it steps up to this number.
+    Installed(u64),
+    /// The end of the replica is durable.
+    Destroyed,
+}
+
+/// Records on their way to the log.
+#[derive(Debug, Default)]
+pub struct Journal {
+    waiting: VecDeque<(Written, LogRecord)>,
+    in_flight: Option<(Written, LogRecord)>,
+}
+
+impl Journal {
+    /// Adds a Raft step, joined to the last waiting one where that can be.
+    pub fn push_step(&mut self, number: u64, hard_state: Option<HardState>, entries: Vec<Entry>) {
+        if let Some((
+            Written::Steps(last),
+            LogRecord::Ready { hard_state: state, entries: joined },
+        )) = self.waiting.back_mut()
+        {
+            *last = number;
+            *state = hard_state.or(*state);
+            if let Some(first) = entries.first() {
+                joined.retain(|entry| entry.index < first.index);
+            }
+            joined.extend(entries);
+            return;
+        }
+        self.waiting.push_back((Written::Steps(number), LogRecord::Ready { hard_state, entries }));
+    }
+
+    /// Adds a record of another kind.
+    pub fn push(&mut self, written: Written, record: LogRecord) {
+        self.waiting.push_back((written, record));
+    }
+
+    /// The next record to append, if none is in flight.
+    pub fn next(&mut self) -> Option<LogRecord> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let (written, record) = self.waiting.pop_front()?;
+        self.in_flight = Some((written, record.clone()));
+        Some(record)
+    }
+
+    /// The record in flight is durable.
+    pub fn done(&mut self) -> Option<Written> {
+        self.in_flight.take().map(|(written, _)| written)
+    }
+
+    /// The log had no room: the record waits again, before all others.
+    pub fn again(&mut self) {
+        if let Some(record) = self.in_flight.take() {
+            self.waiting.push_front(record);
+        }
+    }
+
+    /// Whether anything is on its way.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::{
+        ids::{LogIndex, ReplicaId, Term},
+        raft::types::Payload,
+    };
+
+    use super::*;
+
+    fn entry(index: u64, term: u64) -> Entry {
+        Entry { index: LogIndex(index), term: Term(term), payload: Payload::Empty }
+    }
+
+    fn state(commit: u64) -> Option<HardState> {
+        Some(HardState { term: Term(1), vote: ReplicaId(1), commit: LogIndex(commit) })
+    }
+
+    #[test]
+    fn steps_that_wait_are_joined_and_later_entries_replace_earlier_ones() {
+        let mut journal = Journal::default();
+        journal.push_step(1, state(0), vec![entry(1, 1)]);
+        assert!(journal.next().is_some());
+        journal.push_step(2, state(1), vec![entry(2, 1), entry(3, 1)]);
+        journal.push_step(3, None, vec![entry(3, 2)]);
+        assert!(journal.next().is_none(), "one record is in flight at a time");
+        assert_eq!(journal.done(), Some(Written::Steps(1)));
+        let joined =
+            LogRecord::Ready { hard_state: state(1), entries: vec![entry(2, 1), entry(3, 2)] };
+        assert_eq!(journal.next(), Some(joined));
+        assert_eq!(journal.done(), Some(Written::Steps(3)));
+        assert!(journal.is_idle());
+    }
+
+    #[test]
+    fn a_record_without_room_is_given_again_first() {
+        let mut journal = Journal::default();
+        journal.push_step(1, state(1), vec![]);
+        let first = journal.next();
+        journal.push(Written::Destroyed, LogRecord::Destroyed);
+        journal.again();
+        assert_eq!(journal.next(), first);
+    }
+}

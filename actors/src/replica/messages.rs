@@ -1,0 +1,235 @@
+//! What a replica is told, and the bounded ways in.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use cluster::{
+    ids::{Epoch, LogIndex, NodeId, ReplicaId, ShardId, StoreId, Term, VolumeId},
+    mvcc::version::Hlc,
+    ports::log::{LogError, RecoveredReplica},
+    raft::types::{ConfigurationChange, Entry, Message},
+    request::{
+        Fault, ReplicaStatus, ShardAnswer, ShardRequest, SnapshotPiece, SnapshotPieceRequest,
+    },
+    shard::{command::Outcome, descriptor::ShardDescriptor},
+};
+use ractor::ActorRef;
+use tokio::sync::{oneshot, watch};
+
+use super::{apply::Published, snapshots::FetchError};
+use crate::admission::{Admission, Permit};
+
+/// Requests one replica holds at a time: sixteen sessions of 64.
+pub const REQUESTS_MAX: usize = 1_024;
+/// Bytes of requests one replica holds: a few of the largest values.
+pub const REQUEST_BYTES_MAX: usize = 32 << 20;
+/// Raft messages waiting at one replica.
+pub const INBOX_MAX: usize = 4_096;
+/// Bytes of Raft messages waiting at one replica.
+pub const INBOX_BYTES_MAX: usize = 32 << 20;
+
+/// What a replica is told.
+#[derive(Debug)]
+pub enum ReplicaMessage {
+    /// The store is open (or, for a joiner, there is none yet).
+    Opened(Result<super::apply::Opened, String>),
+    /// A request of a client or a forwarding node.
+    Call(ReplicaCall),
+    /// A message of another replica of the shard.
+    Deliver {
+        /// Its sender.
+        from: ReplicaId,
+        /// The node it lies on, as its certificate proves.
+        node: NodeId,
+        /// What it says.
+        message: Message,
+        /// Room in the inbox.
+        permit: Permit,
+    },
+    /// A log record is durable, or could not be made so.
+    LogWritten(Result<(), LogError>),
+    /// The store of a newborn is durable, or could not be made so.
+    BornInStore(Result<(), String>),
+    /// What the log holds of this replica.
+    Recovered(Result<RecoveredReplica, LogError>),
+    /// Older entries asked from the log.
+    EntriesFetched {
+        /// Which question.
+        id: u64,
+        /// The outcome.
+        result: Result<Vec<Entry>, LogError>,
+    },
+    /// Committed entries took effect.
+    Applied(AppliedBatch),
+    /// Apply met something it must not survive.
+    ApplyFailed(String),
+    /// The overlay up to here is in the store, synced.
+    Flushed(Result<(LogIndex, Term), String>),
+    /// The connection to a node was lost.
+    LinkLost(NodeId),
+    /// Change voters or learners.
+    Configure {
+        /// The change.
+        change: ConfigurationChange,
+        /// Told when it is applied or refused.
+        reply: oneshot::Sender<Result<(), Fault>>,
+    },
+    /// Give leadership to another replica; to the furthest when none is named.
+    TransferLeader(Option<ReplicaId>),
+    /// Write the overlay to the store: the disk's pacer says it is time.
+    Flush,
+    /// A receiver asks for a piece of a pinned snapshot.
+    SnapshotPiece {
+        /// Which.
+        request: SnapshotPieceRequest,
+        /// The piece, or why there is none.
+        reply: oneshot::Sender<Result<SnapshotPiece, Fault>>,
+    },
+    /// Our own fetch of an offered snapshot ended.
+    SnapshotFetched {
+        /// Which offer.
+        id: u64,
+        /// The filled, synced store and the epoch it stands at.
+        result: Result<(StoreId, Epoch), FetchError>,
+    },
+    /// The replica is to be destroyed with its data.
+    Destroy,
+    /// Machine and store are let go of.
+    Closed,
+    /// All that waited in the mailbox is in: run the core.
+    Run,
+    /// A timer fired.
+    Timer(ReplicaTimer),
+}
+
+/// Timers of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaTimer {
+    /// One step of Raft time.
+    Tick,
+    /// Try again to write a log record the disk had no room for.
+    RetryLog,
+}
+
+/// A request with its way back.
+#[derive(Debug)]
+pub struct ReplicaCall {
+    /// What is asked.
+    pub request: ShardRequest,
+    /// Room among the requests.
+    pub permit: Permit,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<ShardAnswer>,
+}
+
+/// Entries that took effect.
+#[derive(Debug)]
+pub struct AppliedBatch {
+    /// Last position applied.
+    pub index: LogIndex,
+    /// Term of that entry.
+    pub term: Term,
+    /// What each entry with a command came to.
+    pub outcomes: Vec<(LogIndex, Term, Outcome)>,
+    /// The descriptor, if a configuration took effect.
+    pub descriptor: Option<ShardDescriptor>,
+}
+
+/// How a replica begins.
+#[derive(Clone, Debug)]
+pub enum Beginning {
+    /// Born as a founder of a new shard, by the catalog's intent.
+    Founder(ShardDescriptor),
+    /// Born empty, to be filled by a snapshot of its leader.
+    Joiner(ShardDescriptor),
+    /// Found in the log at start.
+    Recovered(RecoveredReplica),
+    /// Its actor failed; its log is asked anew.
+    Restarted,
+}
+
+/// The ways to one replica.
+#[derive(Clone, Debug)]
+pub struct ReplicaHandle {
+    /// Which replica.
+    pub replica: ReplicaId,
+    /// Its shard.
+    pub shard: ShardId,
+    /// Its volume.
+    pub volume: VolumeId,
+    /// Its actor.
+    pub actor: ActorRef<ReplicaMessage>,
+    /// What it shows.
+    pub published: watch::Receiver<Published>,
+    pub(super) requests: Arc<Admission>,
+    pub(super) inbox: Arc<Admission>,
+    pub(super) overlay: Arc<AtomicUsize>,
+}
+
+impl ReplicaHandle {
+    /// Passes a request on and waits for its answer; refuses at once when the
+    /// replica has too much to do.
+    pub async fn call(&self, request: ShardRequest) -> ShardAnswer {
+        let clock = request.clock;
+        let Some(permit) = self.requests.try_enter(request_bytes(&request)) else {
+            metrics::counter!(crate::metrics::REQUESTS_REFUSED).increment(1);
+            return refused(clock, Fault::Busy { retry_after_ms: 20 });
+        };
+        let (reply, answer) = oneshot::channel();
+        let call = ReplicaCall { request, permit, reply };
+        if self.actor.cast(ReplicaMessage::Call(call)).is_err() {
+            return refused(clock, Fault::NoReplica(self.shard));
+        }
+        // A replica that dies with the request in hand may have proposed it.
+        answer.await.unwrap_or_else(|_| refused(clock, Fault::Interrupted))
+    }
+
+    /// Delivers a message of another replica, or drops it when the inbox is
+    /// full: Raft repeats.
+    pub fn deliver(&self, from: ReplicaId, node: NodeId, message: Message, bytes: usize) {
+        match self.inbox.try_enter(bytes) {
+            Some(permit) => {
+                let _ = self.actor.cast(ReplicaMessage::Deliver { from, node, message, permit });
+            }
+            None => metrics::counter!(crate::metrics::REPLICA_INBOX_DROPPED).increment(1),
+        }
+    }
+
+    /// What the replica shows of itself.
+    pub fn status(&self) -> Option<ReplicaStatus> {
+        self.published.borrow().status.clone()
+    }
+
+    /// Bytes this replica has in memory above its store.
+    pub fn overlay_bytes(&self) -> usize {
+        self.overlay.load(Ordering::Relaxed)
+    }
+}
+
+/// An answer that says why there is none.
+pub(crate) fn refused(clock: Hlc, fault: Fault) -> ShardAnswer {
+    ShardAnswer { clock, leader: None, result: Err(fault) }
+}
+
+/// Roughly the bytes a request holds in memory.
+fn request_bytes(request: &ShardRequest) -> usize {
+    use cluster::{request::ShardBody, shard::command::Op};
+    const HEAD: usize = 256;
+    match &request.body {
+        ShardBody::Write { ops, .. } => ops
+            .iter()
+            .map(|op| match op {
+                Op::Put { key, value } => HEAD + key.len() + value.len(),
+                Op::Delete { key } => HEAD + key.len(),
+            })
+            .sum(),
+        ShardBody::OpenSession
+        | ShardBody::CloseSession(_)
+        | ShardBody::Catalog { .. }
+        | ShardBody::Get { .. }
+        | ShardBody::List { .. }
+        | ShardBody::Inspect => HEAD,
+    }
+}

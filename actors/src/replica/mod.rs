@@ -1,0 +1,166 @@
+//! A shard replica: the Raft half of one shard's copy on this node.
+//!
+//! Owns: the Raft core of one replica, the requests waiting for it, and the
+//! order in which records of it reach the log. Talks to it: the router
+//! (requests), the switchboard (messages of its peers), the log and its own
+//! apply half (completions), the disk's pacer (flush). Supervised by: its
+//! volume. May lose when it dies: requests under way, which are answered
+//! `Interrupted`; never anything acknowledged, for that lies in the log.
+//! Invariants: nothing of a Raft step leaves before what must be durable is;
+//! replies follow apply; reads never run in this mailbox. Limits: the
+//! constants of `messages.rs`, taken as permits before the mailbox.
+
+pub mod apply;
+mod calls;
+mod effects;
+mod journal;
+pub mod messages;
+mod snapshots;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, atomic::AtomicUsize};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
+
+use self::{
+    apply::{OverlayGauge, Published},
+    messages::{
+        Beginning, INBOX_BYTES_MAX, INBOX_MAX, REQUEST_BYTES_MAX, REQUESTS_MAX, ReplicaHandle,
+        ReplicaMessage, ReplicaTimer,
+    },
+    state::ReplicaState,
+};
+use crate::{
+    admission::Admission,
+    disk::StoreIds,
+    outbox::Outbox,
+    world::{Space, World},
+};
+use cluster::{
+    ids::{ReplicaId, ShardId, StoreId, VolumeId},
+    mvcc::version::VersionKind,
+    shard::root::ShardRole,
+};
+
+/// Length of one step of Raft time. Ten to twenty of them without a leader
+/// start an election: a dead leader costs one to two seconds.
+pub const TICK: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// The actor.
+#[derive(Debug)]
+pub struct ReplicaActor;
+
+/// What a replica is born with.
+#[derive(Debug)]
+pub struct ReplicaArguments {
+    /// The node's world.
+    pub world: World,
+    /// The shard.
+    pub shard: ShardId,
+    /// Its volume.
+    pub volume: VolumeId,
+    /// Which replica.
+    pub replica: ReplicaId,
+    /// How its versions count.
+    pub versions: VersionKind,
+    /// What its shard stores.
+    pub role: ShardRole,
+    /// How it begins.
+    pub beginning: Beginning,
+    /// Where its messages leave.
+    pub outbox: Outbox,
+    /// Hands out new stores.
+    pub stores: Arc<StoreIds>,
+    /// The node's overlay bytes.
+    pub overlay: OverlayGauge,
+    /// Room on the disk.
+    pub space: watch::Receiver<Space>,
+    /// Stores that hold part of a snapshot for it.
+    pub partial: Vec<StoreId>,
+    /// Where its state is shown.
+    pub published: watch::Sender<Published>,
+}
+
+impl ReplicaActor {
+    /// A handle to `actor`, with fresh admission.
+    pub fn handle(
+        arguments: (ReplicaId, ShardId, VolumeId),
+        actor: ActorRef<ReplicaMessage>,
+        published: watch::Receiver<Published>,
+        overlay: Arc<AtomicUsize>,
+    ) -> ReplicaHandle {
+        let (replica, shard, volume) = arguments;
+        ReplicaHandle {
+            replica,
+            shard,
+            volume,
+            actor,
+            published,
+            requests: Admission::new(REQUESTS_MAX, REQUEST_BYTES_MAX),
+            inbox: Admission::new(INBOX_MAX, INBOX_BYTES_MAX),
+            overlay,
+        }
+    }
+}
+
+impl Actor for ReplicaActor {
+    type Msg = ReplicaMessage;
+    type State = ReplicaState;
+    type Arguments = ReplicaArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ReplicaMessage>,
+        arguments: ReplicaArguments,
+    ) -> Result<ReplicaState, ActorProcessingErr> {
+        Ok(ReplicaState::begin(myself, arguments))
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<ReplicaMessage>,
+        message: ReplicaMessage,
+        state: &mut ReplicaState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ReplicaMessage::Opened(result) => state.opened(result),
+            ReplicaMessage::Recovered(result) => state.recovered(result),
+            ReplicaMessage::Call(call) => state.call(call),
+            ReplicaMessage::Deliver { from, node, message, permit } => {
+                state.deliver(from, node, message, permit);
+            }
+            ReplicaMessage::BornInStore(result) => state.born_in_store(result),
+            ReplicaMessage::LogWritten(result) => state.log_written(result),
+            ReplicaMessage::EntriesFetched { id, result } => state.entries_fetched(id, result),
+            ReplicaMessage::Applied(batch) => state.applied(batch),
+            ReplicaMessage::ApplyFailed(cause) => state.stop_for_good(cause),
+            ReplicaMessage::Flushed(result) => state.flushed(result),
+            ReplicaMessage::LinkLost(node) => state.link_lost(node),
+            ReplicaMessage::Configure { change, reply } => state.configure(change, reply),
+            ReplicaMessage::TransferLeader(to) => state.transfer_leader(to),
+            ReplicaMessage::Flush => state.flush(),
+            ReplicaMessage::SnapshotPiece { request, reply } => {
+                state.snapshot_piece(request, reply)
+            }
+            ReplicaMessage::SnapshotFetched { id, result } => state.snapshot_fetched(id, result),
+            ReplicaMessage::Destroy => state.destroy(),
+            ReplicaMessage::Closed => state.closed(),
+            ReplicaMessage::Run => state.run(),
+            ReplicaMessage::Timer(ReplicaTimer::Tick) => state.tick(),
+            ReplicaMessage::Timer(ReplicaTimer::RetryLog) => state.retry_log(),
+        }
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<ReplicaMessage>,
+        state: &mut ReplicaState,
+    ) -> Result<(), ActorProcessingErr> {
+        state.interrupt_all();
+        Ok(())
+    }
+}

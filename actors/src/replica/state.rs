@@ -1,0 +1,440 @@
+//! The Raft half's state: core, journal, and what waits for either.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use cluster::{
+    ids::{CATALOG_SHARD, Epoch, LogIndex, NodeId, ReplicaId, ShardId, StoreId, Term, VolumeId},
+    mvcc::version::VersionKind,
+    ports::log::{LogError, LogRecord, RecoveredReplica},
+    raft::{
+        Effects, Group, GroupConfig, GroupStart, Input,
+        types::{HardState, Message},
+    },
+    request::ReplicaStatus,
+    shard::{descriptor::ShardDescriptor, machine::ShardMachine, root::ShardRole},
+};
+use ractor::ActorRef;
+
+use super::{
+    ReplicaArguments, TICK,
+    apply::{ApplyHalf, Opened},
+    calls::Calls,
+    journal::{Journal, Written},
+    messages::{Beginning, ReplicaMessage, ReplicaTimer},
+    snapshots::Snapshots,
+};
+use tokio::sync::watch;
+
+use crate::{
+    admission::Permit,
+    disk::StoreIds,
+    outbox::Outbox,
+    probe::Report,
+    world::{Space, World},
+};
+
+/// Bytes of recent entries one replica keeps in memory for slow followers.
+const LOG_MEMORY_BYTES_MAX: usize = 8 << 20;
+/// Ticks without traffic before a shard tries to sleep: five seconds.
+const HIBERNATE_AFTER_TICKS: u32 = 50;
+
+/// Where a replica stands in its life.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Its store is being opened (or born, or its log asked).
+    Opening(Option<RecoveredReplica>),
+    /// It takes part.
+    Running(Box<Group>),
+    /// It stopped for good; the cause is what everyone is told.
+    Stopped(String),
+    /// It is being destroyed.
+    Destroying,
+}
+
+/// Facts that never change.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) shard: ShardId,
+    pub(super) volume: VolumeId,
+    pub(super) replica: ReplicaId,
+    pub(super) versions: VersionKind,
+    pub(super) role: ShardRole,
+}
+
+/// State of a replica.
+#[derive(Debug)]
+pub struct ReplicaState {
+    pub(super) myself: ActorRef<ReplicaMessage>,
+    pub(super) world: World,
+    pub(super) facts: Facts,
+    pub(super) outbox: Outbox,
+    pub(super) stores: Arc<StoreIds>,
+    pub(super) half: Arc<ApplyHalf>,
+    pub(super) phase: Phase,
+    pub(super) store: StoreId,
+    /// The shard as last known; by it replicas are found on nodes.
+    pub(super) descriptor: ShardDescriptor,
+    pub(super) journal: Journal,
+    pub(super) calls: Calls,
+    pub(super) snapshots: Snapshots,
+    pub(super) applied: (LogIndex, Term),
+    /// Position up to which the log was told it may forget.
+    pub(super) trimmed: LogIndex,
+    /// Where replicas of this shard lie: by descriptor, by changes on their way
+    /// and by the certificates of those who were heard.
+    pub(super) nodes: BTreeMap<ReplicaId, NodeId>,
+    pub(super) space: watch::Receiver<Space>,
+    pub(super) effects: Effects,
+    pub(super) running: bool,
+    pub(super) ticking: bool,
+}
+
+impl ReplicaState {
+    /// Begins as told: by birth, from the log, or after a failure.
+    pub(super) fn begin(myself: ActorRef<ReplicaMessage>, arguments: ReplicaArguments) -> Self {
+        let ReplicaArguments {
+            world,
+            shard,
+            volume,
+            replica,
+            versions,
+            role,
+            beginning,
+            outbox,
+            stores,
+            overlay,
+            space,
+            partial,
+            published,
+        } = arguments;
+        let half = ApplyHalf::new(world.clone(), replica, myself.clone(), published, overlay);
+        let facts = Facts { shard, volume, replica, versions, role };
+        let mut state = Self {
+            myself,
+            descriptor: unknown(&facts),
+            facts,
+            outbox,
+            stores,
+            half,
+            phase: Phase::Opening(None),
+            store: StoreId(0),
+            journal: Journal::default(),
+            calls: Calls::default(),
+            snapshots: Snapshots::with_partial(partial),
+            applied: (LogIndex(0), Term(0)),
+            trimmed: LogIndex(0),
+            nodes: BTreeMap::new(),
+            space,
+            effects: Effects::default(),
+            running: false,
+            ticking: false,
+            world,
+        };
+        match beginning {
+            Beginning::Founder(descriptor) => state.found(descriptor),
+            Beginning::Joiner(descriptor) => state.join(descriptor),
+            Beginning::Recovered(recovered) => state.recovered(Ok(recovered)),
+            Beginning::Restarted => state.ask_log(),
+        }
+        state
+    }
+
+    /// Gives birth to a founder: an empty store, then the log record that
+    /// makes it ours.
+    fn found(&mut self, descriptor: ShardDescriptor) {
+        let Facts { replica, versions, role, .. } = self.facts;
+        let writes = ShardMachine::birth(replica, &descriptor, versions, role);
+        self.store = self.stores.next();
+        self.describe(descriptor);
+        self.half.give_birth(self.store, writes);
+    }
+
+    /// Gives birth to a joiner: a log without a store, waiting for a snapshot.
+    fn join(&mut self, descriptor: ShardDescriptor) {
+        self.describe(descriptor);
+        self.born_in_store(Ok(()));
+    }
+
+    /// The store of a newborn is durable: write the birth record.
+    pub(super) fn born_in_store(&mut self, result: Result<(), String>) {
+        if let Err(cause) = result {
+            return self.stop_for_good(cause);
+        }
+        let Facts { shard, volume, .. } = self.facts;
+        let (store, index, term) = (self.store, LogIndex(0), Term(0));
+        self.journal.push(Written::Born, LogRecord::Created { shard, volume, store, index, term });
+        self.append();
+    }
+
+    /// The birth is durable: begin as if recovered from it.
+    pub(super) fn born_in_log(&mut self) {
+        let Facts { shard, volume, replica, .. } = self.facts;
+        self.recovered(Ok(RecoveredReplica {
+            replica,
+            shard,
+            volume,
+            store: self.store,
+            hard_state: HardState::default(),
+            base_index: LogIndex(0),
+            base_term: Term(0),
+            entries: Vec::new(),
+            damaged: false,
+        }));
+    }
+
+    /// Asks the log what it holds of this replica, after a failure.
+    fn ask_log(&mut self) {
+        let myself = self.myself.clone();
+        self.world.log.recover(
+            self.facts.replica,
+            Box::new(move |result| {
+                let _ = myself.cast(ReplicaMessage::Recovered(result));
+            }),
+        );
+    }
+
+    /// The log's picture of the replica is here: open its store.
+    pub(super) fn recovered(&mut self, result: Result<RecoveredReplica, LogError>) {
+        match result {
+            Ok(recovered) if recovered.damaged => self.stop_for_good(
+                "its log is damaged: it may have forgotten a vote or an acknowledged entry, so it \
+                 takes no part any more; remove this node and let it join anew"
+                    .to_owned(),
+            ),
+            Ok(recovered) => {
+                self.store = recovered.store;
+                self.trimmed = recovered.base_index;
+                let store = recovered.store;
+                self.phase = Phase::Opening(Some(recovered));
+                if store == StoreId(0) {
+                    self.half.open_without_store();
+                } else {
+                    self.half.open(store);
+                }
+            }
+            Err(error) => self.stop_for_good(error.to_string()),
+        }
+    }
+
+    /// The store is open: start the Raft core.
+    pub(super) fn opened(&mut self, result: Result<Opened, String>) {
+        if matches!(self.phase, Phase::Running(_)) {
+            return self.reopened(result);
+        }
+        let Phase::Opening(recovered) = &mut self.phase else { return };
+        let (Ok(opened), Some(recovered)) = (&result, recovered.take()) else {
+            let cause = result.err().unwrap_or_else(|| "opened before its log was read".to_owned());
+            return self.stop_for_good(cause);
+        };
+        self.applied = (opened.applied, opened.applied_term);
+        if let Some(descriptor) = &opened.descriptor {
+            self.describe(descriptor.clone());
+        }
+        let start = group_start(recovered, opened);
+        let config = GroupConfig {
+            shard: self.facts.shard,
+            replica: self.facts.replica,
+            seed: self.world.entropy.next_u64(),
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            memory_bytes_max: LOG_MEMORY_BYTES_MAX,
+            hibernate_after_ticks: Some(HIBERNATE_AFTER_TICKS),
+        };
+        match Group::new(config, start) {
+            Ok(group) => {
+                self.phase = Phase::Running(Box::new(group));
+                self.publish();
+                self.tick_later();
+                self.run_later();
+            }
+            Err(error) => self.stop_for_good(error.to_string()),
+        }
+    }
+
+    /// The store of an installed snapshot is open.
+    fn reopened(&mut self, result: Result<Opened, String>) {
+        match result {
+            Ok(Opened { descriptor, .. }) => {
+                if let Some(descriptor) = descriptor {
+                    self.describe(descriptor);
+                }
+                self.publish();
+            }
+            Err(cause) => self.stop_for_good(cause),
+        }
+    }
+
+    /// Feeds the core one input; its effects run when the mailbox is drained.
+    pub(super) fn input(&mut self, input: Input) {
+        let now = self.world.clock.now();
+        if let Phase::Running(group) = &mut self.phase {
+            group.step(now, input, &mut self.effects);
+            self.run_later();
+        }
+    }
+
+    /// Schedules one run after everything that waits in the mailbox.
+    pub(super) fn run_later(&mut self) {
+        if !self.running {
+            self.running = true;
+            let _ = self.myself.cast(ReplicaMessage::Run);
+        }
+    }
+
+    /// Runs the core on all that came in, and does what it asks.
+    pub(super) fn run(&mut self) {
+        self.running = false;
+        let now = self.world.clock.now();
+        if let Phase::Running(group) = &mut self.phase {
+            group.step(now, Input::Ready, &mut self.effects);
+        }
+        self.run_effects();
+        self.append();
+    }
+
+    /// A message of another replica of the shard.
+    pub(super) fn deliver(
+        &mut self,
+        from: ReplicaId,
+        node: NodeId,
+        message: Message,
+        _permit: Permit,
+    ) {
+        self.nodes.insert(from, node);
+        self.input(Input::Message { from, message });
+        self.wake();
+    }
+
+    /// One step of Raft time.
+    pub(super) fn tick(&mut self) {
+        self.ticking = false;
+        self.input(Input::Tick);
+        let now = self.world.clock.now();
+        self.calls.expire(now);
+        if self.facts.shard == CATALOG_SHARD {
+            // The controller waits for learners that catch up in silence.
+            self.publish();
+        }
+        if !self.asleep() {
+            self.tick_later();
+        }
+    }
+
+    fn asleep(&self) -> bool {
+        match &self.phase {
+            Phase::Running(group) => group.status().hibernating,
+            Phase::Opening(_) | Phase::Stopped(_) | Phase::Destroying => true,
+        }
+    }
+
+    /// Ticks again if the shard is awake.
+    pub(super) fn wake(&mut self) {
+        if !self.ticking && !self.asleep() {
+            self.tick_later();
+        }
+    }
+
+    /// Arms the next tick on the node's grid, so that all replicas tick in one
+    /// turn and their heartbeats share frames.
+    fn tick_later(&mut self) {
+        self.ticking = true;
+        let grid = TICK.as_nanos();
+        let past = u128::from(self.world.clock.now().as_nanos()) % grid;
+        let wait = u64::try_from(grid - past).unwrap_or(0);
+        self.myself.send_after(std::time::Duration::from_nanos(wait), || {
+            ReplicaMessage::Timer(ReplicaTimer::Tick)
+        });
+    }
+
+    /// The link to a node was lost: if the shard sleeps, it must look whether
+    /// its leader lives.
+    pub(super) fn link_lost(&mut self, node: NodeId) {
+        if self.nodes.values().any(|known| *known == node) {
+            self.input(Input::Wake);
+            self.wake();
+        }
+    }
+
+    /// Stops this replica for good and says so to everyone who asks. The
+    /// process and all other replicas go on.
+    pub(super) fn stop_for_good(&mut self, cause: String) {
+        let (shard, replica) = (self.facts.shard, self.facts.replica);
+        metrics::counter!(crate::metrics::STOPPED).increment(1);
+        self.world.probe.report(Report::ReplicaStopped { shard, replica, cause: cause.clone() });
+        self.phase = Phase::Stopped(cause);
+        self.effects = Effects::default();
+        self.interrupt_all();
+        self.publish();
+    }
+
+    /// Shows the state to routers and status.
+    pub(super) fn publish(&self) {
+        let (replica, applied) = (self.facts.replica, self.applied.0);
+        let mut status = ReplicaStatus {
+            replica,
+            descriptor: self.descriptor.clone(),
+            leading: false,
+            leader: None,
+            term: 0,
+            committed: applied,
+            applied,
+            last: applied,
+            hibernating: false,
+            version: self.half.version(),
+            stopped: None,
+        };
+        let mut group_status = None;
+        match &self.phase {
+            Phase::Running(group) => {
+                let core = group.status();
+                status.leading = core.leading;
+                status.leader = core.leader.and_then(|leader| self.node_of(leader));
+                status.term = core.term.0;
+                status.committed = core.committed;
+                status.last = core.last;
+                status.hibernating = core.hibernating;
+                group_status = Some(core);
+            }
+            Phase::Stopped(cause) => status.stopped = Some(cause.clone()),
+            Phase::Opening(_) | Phase::Destroying => {}
+        }
+        self.half.publish_status(status, group_status);
+    }
+
+    /// The node a replica lies on.
+    pub(super) fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
+        self.nodes.get(&replica).copied()
+    }
+
+    /// Takes a descriptor over, and where it says replicas lie.
+    pub(super) fn describe(&mut self, descriptor: ShardDescriptor) {
+        for replica in &descriptor.replicas {
+            self.nodes.insert(replica.replica, replica.node);
+        }
+        self.descriptor = descriptor;
+    }
+}
+
+/// What the Raft core starts from.
+fn group_start(recovered: RecoveredReplica, opened: &Opened) -> GroupStart {
+    GroupStart {
+        hard_state: recovered.hard_state,
+        base_index: recovered.base_index,
+        base_term: recovered.base_term,
+        entries: recovered.entries,
+        configuration: opened.configuration.clone(),
+        epoch: opened.descriptor.as_ref().map_or(Epoch(0), |descriptor| descriptor.epoch),
+        applied: opened.applied,
+    }
+}
+
+/// A descriptor before anything is known.
+fn unknown(facts: &Facts) -> ShardDescriptor {
+    ShardDescriptor {
+        shard: facts.shard,
+        volume: facts.volume,
+        epoch: Epoch(0),
+        predicate: cluster::shard::descriptor::Predicate::all(),
+        replicas: Vec::new(),
+    }
+}

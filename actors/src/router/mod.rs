@@ -1,0 +1,221 @@
+//! Routing at a node: every node serves every request.
+//!
+//! Not an actor: requests of the doors run through it as futures, each with
+//! its deadline. A request goes to the replica on this node if that can serve
+//! it, else once to the node that can; the asker repeats with what it learnt.
+//! It reads snapshots that their owners publish and keeps no state.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use cluster::{
+    catalog::view::CatalogView,
+    ids::{NodeId, ReplicaId, ShardId},
+    mvcc::version::Version,
+    ports::network::RequestClass,
+    request::{
+        Answer, Fault, ReadLevel, Request, ShardAnswer, ShardBody, ShardRequest,
+        SnapshotPieceRequest,
+    },
+};
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    replica::messages::{ReplicaHandle, ReplicaMessage, refused},
+    world::World,
+};
+
+/// Longest a catalog question may wait for news.
+const CATALOG_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Catalog changes in one answer; more follow at once.
+const CATALOG_CHANGES_MAX: usize = 1_000;
+/// Time kept back from a forwarded request, so that the forwarder still
+/// answers when the other node does not.
+const FORWARD_MARGIN: Duration = Duration::from_millis(50);
+
+/// The replicas on this node, as their owner publishes them.
+#[derive(Clone, Debug, Default)]
+pub struct Hosted {
+    /// By shard; the routing key.
+    pub by_shard: BTreeMap<ShardId, ReplicaHandle>,
+    /// Replicas that stopped for good, with the cause.
+    pub stopped: BTreeMap<ReplicaId, (ShardId, String)>,
+}
+
+/// Routes requests.
+#[derive(Clone, Debug)]
+pub struct Router {
+    world: World,
+    hosted: watch::Receiver<Arc<Hosted>>,
+    catalog: watch::Receiver<Arc<CatalogView>>,
+}
+
+impl Router {
+    /// A router over what is published.
+    pub fn new(
+        world: World,
+        hosted: watch::Receiver<Arc<Hosted>>,
+        catalog: watch::Receiver<Arc<CatalogView>>,
+    ) -> Self {
+        Self { world, hosted, catalog }
+    }
+
+    /// The replicas on this node now.
+    pub fn hosted(&self) -> Arc<Hosted> {
+        Arc::clone(&self.hosted.borrow())
+    }
+
+    /// The catalog as last seen.
+    pub fn catalog(&self) -> Arc<CatalogView> {
+        Arc::clone(&self.catalog.borrow())
+    }
+
+    /// Serves a request to a shard, here or at the node that can.
+    pub async fn shard(&self, request: ShardRequest) -> ShardAnswer {
+        let wall = self.world.clock.wall();
+        if let Err(ahead) = self.world.hybrid.observe(request.clock, wall) {
+            return refused(self.world.hybrid.last(), Fault::ClockAhead(ahead.to_string()));
+        }
+        metrics::counter!(crate::metrics::REQUESTS).increment(1);
+        let handle = self.hosted.borrow().by_shard.get(&request.shard).cloned();
+        let Some(handle) = handle else {
+            return self.forward_blind(request).await;
+        };
+        if request.forwarded {
+            return handle.call(request).await;
+        }
+        let again = ShardRequest { forwarded: true, ..request.clone() };
+        let answer = handle.call(request).await;
+        match &answer.result {
+            Err(Fault::NotLeader { leader: Some(leader) })
+                if *leader != self.world.identity.node =>
+            {
+                self.forward(*leader, again).await
+            }
+            Ok(_) | Err(_) => answer,
+        }
+    }
+
+    /// Forwards to some node of the shard when this one has no replica of it.
+    async fn forward_blind(&self, request: ShardRequest) -> ShardAnswer {
+        if request.forwarded {
+            return refused(request.clock, Fault::NoReplica(request.shard));
+        }
+        let Some(node) = self.pick(request.shard) else {
+            return refused(request.clock, Fault::NoReplica(request.shard));
+        };
+        self.forward(node, ShardRequest { forwarded: true, ..request }).await
+    }
+
+    /// A node that should have a replica of the shard, drawn at random so
+    /// that a dead one does not stand in the way for ever.
+    fn pick(&self, shard: ShardId) -> Option<NodeId> {
+        let catalog = self.catalog.borrow();
+        let replicas = &catalog.shard(shard)?.descriptor.replicas;
+        let others: Vec<_> = replicas
+            .iter()
+            .map(|replica| replica.node)
+            .filter(|n| *n != self.world.identity.node)
+            .collect();
+        let draw = usize::try_from(self.world.entropy.next_u64() >> 33).unwrap_or(0);
+        others.get(draw % others.len().max(1)).copied()
+    }
+
+    async fn forward(&self, node: NodeId, request: ShardRequest) -> ShardAnswer {
+        let clock = request.clock;
+        let timeout = Duration::from_millis(u64::from(request.timeout_ms))
+            .saturating_sub(FORWARD_MARGIN)
+            .max(Duration::from_millis(1));
+        let writes = !matches!(
+            request.body,
+            ShardBody::Get { .. } | ShardBody::List { .. } | ShardBody::Inspect
+        );
+        let body = Request::Shard(request).encode().into();
+        let reply = self.world.network.request(node, RequestClass::Data, body, timeout).await;
+        match reply.map(|bytes| Answer::decode(&bytes)) {
+            Ok(Ok(Answer::Shard(answer))) => answer,
+            Ok(Ok(Answer::Fault(fault))) => refused(clock, fault),
+            Ok(Ok(_) | Err(_)) => {
+                refused(clock, Fault::Invalid(format!("node {node} answered something else")))
+            }
+            Err(error) if error.not_sent() || !writes => {
+                refused(clock, Fault::NotLeader { leader: None })
+            }
+            Err(_) => refused(clock, Fault::Interrupted),
+        }
+    }
+
+    /// What the catalog replica on this node has beyond `after`; waits for news.
+    pub async fn catalog_changes(&self, after: Version, wait: Duration) -> Answer {
+        let shard = cluster::ids::CATALOG_SHARD;
+        let Some(handle) = self.hosted.borrow().by_shard.get(&shard).cloned() else {
+            return Answer::Fault(Fault::NoReplica(shard));
+        };
+        let mut published = handle.published;
+        let newer = published.wait_for(|published| {
+            published.half.as_ref().is_some_and(|half| half.reader.version() > after)
+        });
+        let _ = tokio::time::timeout(wait.min(CATALOG_WAIT_MAX), newer).await;
+        let Some(half) = published.borrow().half.clone() else {
+            return Answer::Fault(Fault::NoReplica(shard));
+        };
+        let (reply, answer) = oneshot::channel();
+        self.world.workers.beside(Box::new(move || {
+            let changes = half.store.view().map_err(|error| error.to_string()).and_then(|view| {
+                half.reader
+                    .changed_items(view.as_ref(), after, CATALOG_CHANGES_MAX)
+                    .map_err(|error| error.to_string())
+            });
+            let _ = reply.send(changes);
+        }));
+        match answer.await {
+            Ok(Ok((version, items))) => {
+                let changes = items
+                    .into_iter()
+                    .map(|(key, item)| {
+                        (String::from_utf8_lossy(&key).into_owned(), item.map(|item| item.value))
+                    })
+                    .collect();
+                Answer::CatalogChanges { version, changes }
+            }
+            Ok(Err(cause)) => Answer::Fault(Fault::Stopped(cause)),
+            Err(_) => Answer::Fault(Fault::Interrupted),
+        }
+    }
+
+    /// A piece of a snapshot pinned by a replica of this node.
+    pub async fn snapshot_piece(&self, request: SnapshotPieceRequest) -> Answer {
+        let handle = self.hosted.borrow().by_shard.get(&request.shard).cloned();
+        let Some(handle) = handle else {
+            return Answer::Fault(Fault::NoReplica(request.shard));
+        };
+        let (reply, answer) = oneshot::channel();
+        if handle.actor.cast(ReplicaMessage::SnapshotPiece { request, reply }).is_err() {
+            return Answer::Fault(Fault::NoReplica(handle.shard));
+        }
+        match answer.await {
+            Ok(Ok(piece)) => Answer::SnapshotPiece(piece),
+            Ok(Err(fault)) => Answer::Fault(fault),
+            Err(_) => Answer::Fault(Fault::Interrupted),
+        }
+    }
+
+    /// The node that leads a shard, as far as this node knows.
+    pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
+        self.hosted.borrow().by_shard.get(&shard)?.status()?.leader
+    }
+}
+
+/// Whether any replica may answer this request.
+pub fn needs_leader(body: &ShardBody) -> bool {
+    match body {
+        ShardBody::Get { level, .. } | ShardBody::List { level, .. } => match level {
+            ReadLevel::Strong => true,
+            ReadLevel::Bounded { .. } | ReadLevel::Eventual => false,
+        },
+        ShardBody::Inspect => false,
+        ShardBody::OpenSession
+        | ShardBody::CloseSession(_)
+        | ShardBody::Write { .. }
+        | ShardBody::Catalog { .. } => true,
+    }
+}

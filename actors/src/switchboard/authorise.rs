@@ -1,0 +1,84 @@
+//! Who may ask what: one exhaustive table.
+
+use cluster::{
+    ids::CATALOG_SHARD,
+    ports::network::{Peer, RequestClass},
+    request::{Fault, Request, ShardBody},
+};
+
+use super::not_allowed;
+use cluster::catalog::command::CatalogCommand;
+
+/// Decides whether a peer may make a request in a class.
+///
+/// # Errors
+/// [`Fault::NotAllowed`] with what and who.
+pub fn authorise(from: &Peer, class: RequestClass, request: &Request) -> Result<(), Fault> {
+    if class != class_of(request) {
+        return Err(not_allowed("send this request in that class", from));
+    }
+    let allowed = match (from, request) {
+        (Peer::Node(_), Request::Join(_)) => Err("join twice"),
+        (Peer::Node(_), _) | (Peer::Anonymous, Request::Join(_)) => Ok(()),
+        (Peer::Anonymous, _) => Err("do anything but join"),
+        (Peer::Client { .. }, Request::Shard(request)) => {
+            client_may(request.shard == CATALOG_SHARD, &request.body, from)
+        }
+        (
+            Peer::Client { .. },
+            Request::CatalogChanges { .. } | Request::NodeStatus | Request::NewToken,
+        ) => Ok(()),
+        (Peer::Client { .. }, Request::SnapshotPiece(_)) => Err("fetch snapshots"),
+        (Peer::Client { .. }, Request::Join(_)) => Err("join as a node"),
+    };
+    allowed.map_err(|what| not_allowed(what, from))
+}
+
+/// What a client may ask of a shard.
+fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'static str> {
+    match body {
+        ShardBody::Catalog { command, .. } => match command {
+            CatalogCommand::CreateVolume { tenant, .. }
+            | CatalogCommand::DeleteVolume { tenant, .. } => match from {
+                Peer::Client { tenant: own, .. } if own == tenant => Ok(()),
+                Peer::Client { .. } | Peer::Node(_) | Peer::Anonymous => {
+                    Err("touch volumes of another tenant")
+                }
+            },
+            CatalogCommand::Bootstrap { .. }
+            | CatalogCommand::AddToken { .. }
+            | CatalogCommand::AdmitNode { .. }
+            | CatalogCommand::RegisterBoot { .. }
+            | CatalogCommand::RemoveNode(_)
+            | CatalogCommand::PlaceShard { .. }
+            | CatalogCommand::ObserveShard(_)
+            | CatalogCommand::ForgetVolume(_)
+            | CatalogCommand::MarkReady(_)
+            | CatalogCommand::AllotReplica { .. }
+            | CatalogCommand::WithdrawReplica { .. }
+            | CatalogCommand::ObserveDestroyed { .. } => Err("change the catalog in this way"),
+        },
+        ShardBody::Write { .. } if catalog => Err("write catalog records directly"),
+        ShardBody::Get { .. } | ShardBody::List { .. } if catalog => {
+            Err("read catalog records directly")
+        }
+        ShardBody::OpenSession
+        | ShardBody::CloseSession(_)
+        | ShardBody::Write { .. }
+        | ShardBody::Get { .. }
+        | ShardBody::List { .. }
+        | ShardBody::Inspect => Ok(()),
+    }
+}
+
+/// The class a request travels in.
+pub fn class_of(request: &Request) -> RequestClass {
+    match request {
+        Request::Shard(_) => RequestClass::Data,
+        Request::CatalogChanges { .. } | Request::NodeStatus | Request::NewToken => {
+            RequestClass::Admin
+        }
+        Request::SnapshotPiece(_) => RequestClass::Bulk,
+        Request::Join(_) => RequestClass::Join,
+    }
+}

@@ -1,0 +1,180 @@
+//! The map of replicas, and the volumes that run them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use cluster::{
+    catalog::{command::CatalogCommand, record::VolumeKind, view::CatalogView},
+    ids::{CATALOG_VOLUME, ReplicaId, ShardId, VolumeId},
+    limits::REPLICAS_PER_NODE_MAX,
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use super::{
+    VolumesArguments, VolumesMessage,
+    reconcile::{Step, plan},
+};
+use crate::{
+    replica::messages::{Beginning, ReplicaHandle},
+    router::Hosted,
+    volume::{VolumeActor, VolumeArguments, VolumeMessage, VolumeShared},
+};
+
+/// State of the volumes actor.
+#[derive(Debug)]
+pub struct VolumesState {
+    myself: ActorRef<VolumesMessage>,
+    arguments: VolumesArguments,
+    volumes: BTreeMap<VolumeId, ActorRef<VolumeMessage>>,
+    /// Replicas begun here and not yet ended, by shard.
+    running: BTreeMap<ShardId, (VolumeId, ReplicaId)>,
+}
+
+impl VolumesState {
+    pub(super) fn new(myself: ActorRef<VolumesMessage>, arguments: VolumesArguments) -> Self {
+        Self { myself, arguments, volumes: BTreeMap::new(), running: BTreeMap::new() }
+    }
+
+    /// Starts what the log holds, and the catalog if this start founds it.
+    pub(super) async fn begin(&mut self) -> Result<(), ActorProcessingErr> {
+        for replica in std::mem::take(&mut self.arguments.recovered) {
+            let (shard, volume, id) = (replica.shard, replica.volume, replica.replica);
+            let beginning = Beginning::Recovered(replica);
+            self.begin_replica(volume, shard, id, beginning).await?;
+        }
+        if let Some(descriptor) = self.arguments.founding.take()
+            && !self.running.contains_key(&descriptor.shard)
+            && let Some(first) = descriptor.replicas.first().map(|replica| replica.replica)
+        {
+            let (shard, volume) = (descriptor.shard, descriptor.volume);
+            self.begin_replica(volume, shard, first, Beginning::Founder(descriptor)).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the steps from what runs to what the catalog wants.
+    pub(super) async fn reconcile(
+        &mut self,
+        view: Arc<CatalogView>,
+    ) -> Result<(), ActorProcessingErr> {
+        self.arguments.catalog = view;
+        let running = self.running.iter().map(|(shard, (_, replica))| (*shard, *replica)).collect();
+        let node = self.arguments.world.identity.node;
+        for step in plan(&self.arguments.catalog, node, &running) {
+            match step {
+                Step::Found(descriptor, replica) => {
+                    let (shard, volume) = (descriptor.shard, descriptor.volume);
+                    let beginning = Beginning::Founder(descriptor);
+                    self.begin_replica(volume, shard, replica, beginning).await?;
+                }
+                Step::Join(descriptor, replica) => {
+                    let (shard, volume) = (descriptor.shard, descriptor.volume);
+                    let beginning = Beginning::Joiner(descriptor);
+                    self.begin_replica(volume, shard, replica, beginning).await?;
+                }
+                Step::Destroy(shard, replica) => self.destroy(shard, replica)?,
+                Step::Confirm(shard, replica) => self.confirm(shard, replica),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the catalog that a replica is gone; asked again with the next
+    /// view until the record is.
+    fn confirm(&self, shard: ShardId, replica: ReplicaId) {
+        let command = CatalogCommand::ObserveDestroyed { shard, replica };
+        self.arguments.reporter.tell(command);
+    }
+
+    async fn begin_replica(
+        &mut self,
+        volume: VolumeId,
+        shard: ShardId,
+        replica: ReplicaId,
+        beginning: Beginning,
+    ) -> Result<(), ActorProcessingErr> {
+        if self.running.len() >= REPLICAS_PER_NODE_MAX {
+            tracing::error!(%shard, limit = REPLICAS_PER_NODE_MAX, "no more replicas fit on this node");
+            return Ok(());
+        }
+        let actor = self.volume(volume).await?;
+        self.running.insert(shard, (volume, replica));
+        actor.cast(VolumeMessage::Begin { shard, replica, beginning: Box::new(beginning) })?;
+        Ok(())
+    }
+
+    /// The actor of a volume, started when first needed.
+    async fn volume(
+        &mut self,
+        volume: VolumeId,
+    ) -> Result<ActorRef<VolumeMessage>, ActorProcessingErr> {
+        if let Some(actor) = self.volumes.get(&volume) {
+            return Ok(actor.clone());
+        }
+        let shared = VolumeShared {
+            world: self.arguments.world.clone(),
+            outbox: self.arguments.outbox.clone(),
+            stores: Arc::clone(&self.arguments.stores),
+            overlay: Arc::clone(&self.arguments.overlay),
+            space: self.arguments.space.clone(),
+            partial: Arc::clone(&self.arguments.partial),
+            volumes: self.myself.clone(),
+        };
+        let arguments = VolumeArguments { volume, kind: self.kind(volume), shared };
+        let (actor, _) =
+            Actor::spawn_linked(None, VolumeActor, arguments, self.myself.get_cell()).await?;
+        self.volumes.insert(volume, actor.clone());
+        Ok(actor)
+    }
+
+    /// How a volume's keys are spread. Only a founder's birth needs it, and a
+    /// founder begins by a view that has the volume; a recovered replica reads
+    /// its own root record.
+    fn kind(&self, volume: VolumeId) -> VolumeKind {
+        if volume == CATALOG_VOLUME {
+            return VolumeKind::Single;
+        }
+        self.arguments
+            .catalog
+            .volume_by_id(volume)
+            .map_or(VolumeKind::Hash, |record| record.policy.kind)
+    }
+
+    fn destroy(&mut self, shard: ShardId, replica: ReplicaId) -> Result<(), ActorProcessingErr> {
+        if let Some((volume, _)) = self.running.get(&shard)
+            && let Some(actor) = self.volumes.get(volume)
+        {
+            actor.cast(VolumeMessage::Destroy(replica))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn replica_up(&mut self, handle: ReplicaHandle) {
+        self.publish(|hosted| {
+            hosted.stopped.remove(&handle.replica);
+            hosted.by_shard.insert(handle.shard, handle);
+        });
+    }
+
+    pub(super) fn replica_down(&mut self, shard: ShardId, replica: ReplicaId) {
+        let stays = self.arguments.hosted.borrow().stopped.contains_key(&replica);
+        if !stays {
+            self.running.retain(|at, (_, id)| *at != shard || *id != replica);
+        }
+        self.publish(|hosted| {
+            hosted.by_shard.retain(|_, handle| handle.replica != replica);
+        });
+        let view = Arc::clone(&self.arguments.catalog);
+        // What ended may be wanted again under another id.
+        let _ = self.myself.cast(VolumesMessage::CatalogChanged(view));
+    }
+
+    pub(super) fn replica_stopped(&mut self, shard: ShardId, replica: ReplicaId, cause: String) {
+        self.publish(|hosted| {
+            hosted.stopped.insert(replica, (shard, cause));
+        });
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut Hosted)) {
+        self.arguments.hosted.send_modify(|hosted| change(Arc::make_mut(hosted)));
+    }
+}
