@@ -420,6 +420,3 @@ impl Step<'_> {
         self.root.now()
     }
 }
-
-#[cfg(test)]
-mod tests;

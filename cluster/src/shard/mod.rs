@@ -12,3 +12,4 @@ pub mod machine;
 pub mod reader;
 pub mod root;
 pub mod sessions;
+pub mod snapshot;
