@@ -11,8 +11,6 @@
 mod cache;
 mod reporter;
 mod state;
-#[cfg(test)]
-mod tests;
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +20,7 @@ use tokio::sync::watch;
 
 pub use cache::load;
 pub use reporter::Reporter;
-use state::FollowerState;
+pub use state::FollowerState;
 
 use crate::{membership::MembershipMessage, router::Router, volumes::VolumesMessage, world::World};
 

@@ -14,7 +14,7 @@ use cluster::membership::swim::LiveView;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
-use self::state::ControllerState;
+pub use self::state::ControllerState;
 use crate::{router::Router, world::World};
 
 /// How often the controller looks. A round without work costs one look at two

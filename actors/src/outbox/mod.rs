@@ -16,7 +16,7 @@ mod tests;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 pub use messages::{Outbox, OutboxMessage};
-use state::OutboxState;
+pub use state::OutboxState;
 
 use crate::world::World;
 

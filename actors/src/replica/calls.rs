@@ -30,7 +30,7 @@ use super::{
 use crate::{admission::Permit, disk::OVERLAY_BYTES_MAX};
 
 /// How full the disk may be before writes are refused, in percent. Deletes go on.
-pub const DISK_FULL_PERCENT: u8 = 95;
+pub(super) const DISK_FULL_PERCENT: u8 = 95;
 /// Largest step of shard time one command adds: a leader that slept does not
 /// end sessions early.
 const SHARD_TIME_STEP_MS_MAX: u128 = 10_000;

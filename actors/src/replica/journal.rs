@@ -15,7 +15,7 @@ use cluster::{
 
 /// What a record's completion means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
+pub(super) enum Written {
     /// Raft steps up to this number are durable.
     Steps(u64),
     /// The birth is durable.
@@ -30,14 +30,19 @@ pub enum Written {
 
 /// Records on their way to the log.
 #[derive(Debug, Default)]
-pub struct Journal {
+pub(super) struct Journal {
     waiting: VecDeque<(Written, LogRecord)>,
     in_flight: Option<(Written, LogRecord)>,
 }
 
 impl Journal {
     /// Adds a Raft step, joined to the last waiting one where that can be.
-    pub fn push_step(&mut self, number: u64, hard_state: Option<HardState>, entries: Vec<Entry>) {
+    pub(super) fn push_step(
+        &mut self,
+        number: u64,
+        hard_state: Option<HardState>,
+        entries: Vec<Entry>,
+    ) {
         if let Some((
             Written::Steps(last),
             LogRecord::Ready { hard_state: state, entries: joined },
@@ -55,12 +60,12 @@ impl Journal {
     }
 
     /// Adds a record of another kind.
-    pub fn push(&mut self, written: Written, record: LogRecord) {
+    pub(super) fn push(&mut self, written: Written, record: LogRecord) {
         self.waiting.push_back((written, record));
     }
 
     /// The next record to append, if none is in flight.
-    pub fn next(&mut self) -> Option<LogRecord> {
+    pub(super) fn next(&mut self) -> Option<LogRecord> {
         if self.in_flight.is_some() {
             return None;
         }
@@ -70,20 +75,15 @@ impl Journal {
     }
 
     /// The record in flight is durable.
-    pub fn done(&mut self) -> Option<Written> {
+    pub(super) fn done(&mut self) -> Option<Written> {
         self.in_flight.take().map(|(written, _)| written)
     }
 
     /// The log had no room: the record waits again, before all others.
-    pub fn again(&mut self) {
+    pub(super) fn again(&mut self) {
         if let Some(record) = self.in_flight.take() {
             self.waiting.push_front(record);
         }
-    }
-
-    /// Whether anything is on its way.
-    pub fn is_idle(&self) -> bool {
-        self.in_flight.is_none() && self.waiting.is_empty()
     }
 }
 
@@ -117,7 +117,7 @@ mod tests {
             LogRecord::Ready { hard_state: state(1), entries: vec![entry(2, 1), entry(3, 2)] };
         assert_eq!(journal.next(), Some(joined));
         assert_eq!(journal.done(), Some(Written::Steps(3)));
-        assert!(journal.is_idle());
+        assert_eq!(journal.next(), None);
     }
 
     #[test]

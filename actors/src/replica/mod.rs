@@ -17,8 +17,6 @@ mod journal;
 pub mod messages;
 mod snapshots;
 mod state;
-#[cfg(test)]
-mod tests;
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
@@ -31,8 +29,8 @@ use self::{
         Beginning, INBOX_BYTES_MAX, INBOX_MAX, REQUEST_BYTES_MAX, REQUESTS_MAX, ReplicaHandle,
         ReplicaMessage, ReplicaTimer,
     },
-    state::ReplicaState,
 };
+pub use self::{snapshots::FetchError, state::ReplicaState};
 use crate::{
     admission::Admission,
     disk::StoreIds,

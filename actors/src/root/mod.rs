@@ -29,7 +29,7 @@ use cluster::{
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{oneshot, watch};
 
-use self::state::RootState;
+pub use self::{children::Child, state::RootState};
 use crate::{
     membership::MembershipDoor,
     router::{Hosted, Router},
@@ -168,7 +168,7 @@ pub enum RootMessage {
     /// Hand out the way to membership.
     MembershipDoor(oneshot::Sender<MembershipDoor>),
     /// Start an actor again after its wait.
-    Restart(children::Child),
+    Restart(Child),
     /// The catalog has refused this start of the node.
     Refused(String),
     /// Stop everything.

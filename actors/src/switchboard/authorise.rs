@@ -72,7 +72,7 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
 }
 
 /// The class a request travels in.
-pub fn class_of(request: &Request) -> RequestClass {
+fn class_of(request: &Request) -> RequestClass {
     match request {
         Request::Shard(_) => RequestClass::Data,
         Request::CatalogChanges { .. } | Request::NodeStatus | Request::NewToken => {

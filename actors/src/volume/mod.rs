@@ -23,7 +23,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use tokio::sync::watch;
 
-use self::state::VolumeState;
+pub use self::state::VolumeState;
 use crate::{
     disk::StoreIds,
     outbox::Outbox,

@@ -11,8 +11,6 @@
 
 mod reconcile;
 mod state;
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +26,7 @@ use cluster::{
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::watch;
 
-use self::state::VolumesState;
+pub use self::state::VolumesState;
 use crate::{
     catalog::Reporter,
     disk::StoreIds,

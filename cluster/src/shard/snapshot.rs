@@ -21,9 +21,7 @@ use super::{
 use crate::{
     ids::{LogIndex, ReplicaId, Term},
     mvcc::{
-        layout::{
-            change_key, history_end, history_key, progress_key, read_history_key, root_key,
-        },
+        layout::{change_key, history_end, history_key, progress_key, read_history_key, root_key},
         record::{ChangeRecord, Record, RecordError},
     },
     ports::engine::{EngineError, Tree, View, Write},

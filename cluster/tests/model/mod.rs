@@ -63,11 +63,7 @@ pub fn descriptor(predicate: Predicate) -> ShardDescriptor {
 }
 
 pub fn entry(index: u64, command: &Command) -> Entry {
-    Entry {
-        index: LogIndex(index),
-        term: Term(1),
-        payload: Payload::Command(command.encode()),
-    }
+    Entry { index: LogIndex(index), term: Term(1), payload: Payload::Command(command.encode()) }
 }
 
 pub fn put(key: &[u8], value: &[u8]) -> Op {
@@ -265,8 +261,7 @@ pub fn compare(
     let start = after.clone();
     let mut listed = Vec::new();
     loop {
-        let page =
-            reader.list(&*view, &prefix, after.as_deref(), limit, Some(at), true).unwrap();
+        let page = reader.list(&*view, &prefix, after.as_deref(), limit, Some(at), true).unwrap();
         assert!(page.items.len() <= limit);
         assert!(!page.items.is_empty() || !page.more, "an empty page cannot be resumed");
         after = page.items.last().map(|item| item.key.clone());
@@ -304,8 +299,7 @@ fn compare_changes(reader: &Reader, store: &dyn Store, model: &Model, chance: &m
     assert_eq!(upto, reader.now());
     let found: Vec<_> =
         found.into_iter().map(|c| (c.version, c.sub, c.key, c.kind.exists())).collect();
-    let wanted: Vec<_> =
-        model.changes.iter().filter(|change| change.0 > after).cloned().collect();
+    let wanted: Vec<_> = model.changes.iter().filter(|change| change.0 > after).cloned().collect();
     assert_eq!(found, wanted);
 }
 
