@@ -137,7 +137,7 @@ impl Node {
         let child = self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok());
         if let Some(pid) = child.and_then(Pid::from_raw) {
             // It may just have ended; the next look will notice.
-            drop(kill_process(pid, signal));
+            let _ = kill_process(pid, signal);
         }
     }
 
