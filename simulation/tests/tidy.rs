@@ -183,6 +183,22 @@ fn dead_files(sources: &[Source], roots: &[String]) -> Vec<String> {
         .collect()
 }
 
+/// Links of the documents that lead to no file of the repository.
+fn broken_links(sources: &[Source], exists: impl Fn(&Path) -> bool) -> Vec<String> {
+    let mut findings = Vec::new();
+    for source in sources.iter().filter(|source| source.path.ends_with(".md")) {
+        let folder = Path::new(&source.path).parent().unwrap_or_else(|| Path::new(""));
+        for target in source.text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = target.split('#').next().unwrap_or_default();
+            let elsewhere = file.is_empty() || file.contains(':') || file.contains(' ');
+            if !elsewhere && !exists(&folder.join(file)) {
+                findings.push(format!("{}: no file at {target}", source.path));
+            }
+        }
+    }
+    findings
+}
+
 /// What a crate may use of ours, and what it may never use from outside.
 struct Edges {
     name: &'static str,
@@ -258,7 +274,7 @@ fn forbidden_paths(sources: &[Source]) -> Vec<String> {
     findings
 }
 
-/// Locks outside devices and tests need a reason: a comment that says "lock".
+/// Locks outside devices and tests need a reason: a comment with the word.
 fn locks_without_reason(sources: &[Source]) -> Vec<String> {
     let crates = ["cluster/src/", "transport/src/", "actors/src/", "node/src/"];
     let mut findings = Vec::new();
@@ -270,7 +286,8 @@ fn locks_without_reason(sources: &[Source]) -> Vec<String> {
         let text = source.without_inline_tests();
         let locks = ["Mutex<", "RwLock<", "DashMap<"].iter().any(|lock| text.contains(lock));
         let reason = text.lines().any(|line| {
-            line.split_once("//").is_some_and(|(_, words)| words.to_lowercase().contains("lock"))
+            let words = line.split_once("//").map(|(_, words)| words.to_lowercase());
+            words.is_some_and(|words| words.contains("lock") || words.contains("mutex"))
         });
         if locks && !reason {
             findings.push(format!("{}: a lock without a comment that says why", source.path));
@@ -493,6 +510,11 @@ mod the_house {
     }
 
     #[test]
+    fn every_link_leads_somewhere() {
+        assert_clean(&broken_links(&sources(), |file| root().join(file).exists()));
+    }
+
+    #[test]
     fn the_front_page_is_one_page() {
         let lines = read("README.md").lines().count();
         assert!(lines <= 150, "README.md has {lines} lines; 150 are enough");
@@ -602,6 +624,14 @@ mod each_rule_barks {
         let lock = "name = \"aws-lc-sys\"\nversion = \"0.1.0\"\n\nname = \"quinn-proto\"\nversion = \"0.11.9\"\n";
         assert_eq!(unwanted_packages(lock).len(), 2);
         assert_clean(&unwanted_packages("name = \"quinn-proto\"\nversion = \"0.12.0\"\n"));
+    }
+
+    #[test]
+    fn at_a_link_that_leads_nowhere() {
+        let text = "see [a](there.md#part), [b](gone.md) and [c](https://host/x)";
+        let found =
+            broken_links(&bad("docs/x.md", text), |file| file == Path::new("docs/there.md"));
+        assert_eq!(found, ["docs/x.md: no file at gone.md"]);
     }
 
     #[test]

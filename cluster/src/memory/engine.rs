@@ -93,6 +93,7 @@ pub struct MemoryEngine(Shared);
 
 /// Views and commits of one disk may come from several threads; each holds
 /// this for one map operation and never while calling out.
+// Lock: stores and views of one disk share it, as they would share a device.
 type Shared = Arc<Mutex<Disk>>;
 
 fn lock(shared: &Shared) -> MutexGuard<'_, Disk> {
