@@ -81,17 +81,16 @@ impl Memory {
         let before = self.clone();
         let outcome = self.apply(command);
         assert_eq!(*self, before, "a refusal of {command:?} changed something");
-        match outcome {
-            CatalogOutcome::Refused(refusal) => refusal.to_string(),
-            other => panic!("{command:?} was not refused: {other:?}"),
-        }
+        let CatalogOutcome::Refused(refusal) = outcome else {
+            panic!("{command:?} was not refused: {outcome:?}")
+        };
+        refusal.to_string()
     }
 
     pub(super) fn create(&mut self, name: &str, policy: VolumePolicy) -> VolumeRecord {
-        match self.done(&create(name, policy)) {
-            CatalogOutcome::Volume(volume) => volume,
-            other => panic!("{other:?}"),
-        }
+        let outcome = self.done(&create(name, policy));
+        let CatalogOutcome::Volume(volume) = outcome else { panic!("{outcome:?}") };
+        volume
     }
 
     pub(super) fn view(&self) -> CatalogView {

@@ -8,6 +8,9 @@
 //! Invariants: a view's version never falls by an update; records of kinds it
 //! does not know (ids, tokens, those of a newer release) are passed over.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use rkyv::{Archive, Deserialize, Serialize};

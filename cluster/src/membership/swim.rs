@@ -45,10 +45,11 @@ use table::{Collected, Table, config};
 
 pub use announce::{ANNOUNCE_GAP, ANNOUNCE_PERIOD};
 
-/// How far a shown incarnation may lie above the registered one: a node that
-/// starts while the catalog has no quorum registers later, but not a thousand
-/// starts later. Without it one forged update could outbid a node for ever.
-const UNREGISTERED_STARTS_MAX: u64 = 1_000;
+/// How far a shown incarnation may lie above the registered one. A node that
+/// starts while the catalog has no quorum registers later, and one that just
+/// joined knows no registered ones; a start a minute takes two years to get
+/// here. Without a bound a broken peer's update could outbid a node for ever.
+const UNREGISTERED_STARTS_MAX: u64 = 1 << 20;
 
 /// The nodes gossip may be about: the catalog's members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -265,7 +266,7 @@ impl Swim {
     }
 
     fn datagram(&mut self, now: Instant, from: NodeId, bytes: &[u8], out: &mut Vec<Effect>) {
-        match sift(bytes, from, |identity| self.roster.knows(identity)) {
+        match sift(bytes, from, |identity| self.knows(identity)) {
             Ok(body) => {
                 let mut collected = Collected::default();
                 let done = self.foca.handle_data(&body, &mut collected);
@@ -273,6 +274,15 @@ impl Swim {
             }
             Err(fault) => out.push(Effect::Report(Report::PeerFault { from, fault })),
         }
+    }
+
+    /// Whether gossip may be about this member. The node knows itself, even
+    /// before the catalog it was admitted to has told it so.
+    fn knows(&self, identity: &Identity) -> bool {
+        if identity.node == self.node {
+            return identity.incarnation <= self.incarnation && identity.is_plausible();
+        }
+        self.roster.knows(identity)
     }
 
     fn timer(&mut self, now: Instant, timer: SwimTimer, out: &mut Vec<Effect>) {
@@ -295,13 +305,15 @@ impl Swim {
         for node in self.announcer.next(&absent) {
             self.announce(now, node, out);
         }
-        let after = self.announcer.pause();
+        let alone = self.table.live().up.len() == 1;
+        let after = self.announcer.pause(alone);
         let timer = self.table.arm(table::Pending::Announce);
         out.push(Effect::Arm { after, timer });
     }
 
     fn announce(&mut self, now: Instant, to: NodeId, out: &mut Vec<Effect>) {
         let Some(registered) = self.roster.active.get(&to) else { return };
+        // This node is always among the seen.
         let seen = self.table.live().up.contains_key(&to);
         if seen || !self.announcer.may_announce(now, to) {
             return;
@@ -314,13 +326,22 @@ impl Swim {
     }
 
     fn change_roster(&mut self, now: Instant, roster: Roster, out: &mut Vec<Effect>) {
-        self.roster = roster;
+        let before = std::mem::replace(&mut self.roster, roster);
         if self.roster.removed.contains(&self.node) {
             self.gone = true;
             out.push(Effect::Report(Report::Removed));
             return;
         }
         self.announcer.keep(&self.roster.active);
+        self.drop_strangers(now, out);
+        let new = self.roster.active.keys().filter(|node| !before.active.contains_key(node));
+        for node in new.copied().collect::<Vec<_>>() {
+            self.announce(now, node, out);
+        }
+    }
+
+    /// Declares down whom the catalog does not know any more.
+    fn drop_strangers(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let gone: Vec<Member<Identity>> = self
             .foca
             .iter_members()

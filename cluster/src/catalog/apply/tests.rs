@@ -36,17 +36,13 @@ fn place(shard: ShardId, numbers: &[u64]) -> CatalogCommand {
 }
 
 fn shard_of(outcome: CatalogOutcome) -> ShardDescriptor {
-    match outcome {
-        CatalogOutcome::Shard(descriptor) => descriptor,
-        other => panic!("{other:?}"),
-    }
+    let CatalogOutcome::Shard(descriptor) = outcome else { panic!("{outcome:?}") };
+    descriptor
 }
 
 fn node_of(outcome: CatalogOutcome) -> NodeRecord {
-    match outcome {
-        CatalogOutcome::Node(node) => node,
-        other => panic!("{other:?}"),
-    }
+    let CatalogOutcome::Node(node) = outcome else { panic!("{outcome:?}") };
+    node
 }
 
 #[test]

@@ -44,9 +44,11 @@ impl Announcer {
     }
 
     /// Time to the next round: the period, a quarter more or less, so that
-    /// nodes started together do not stay in step.
-    pub(super) fn pause(&mut self) -> Duration {
-        ANNOUNCE_PERIOD * self.rng.random_range(75..=125) / 100
+    /// nodes started together do not stay in step. A node that sees nobody
+    /// hurries: it has just started, or is cut off.
+    pub(super) fn pause(&mut self, alone: bool) -> Duration {
+        let period = if alone { ANNOUNCE_GAP } else { ANNOUNCE_PERIOD };
+        period * self.rng.random_range(75..=125) / 100
     }
 
     /// Whether a peer may be announced to, and if so remembers it was.

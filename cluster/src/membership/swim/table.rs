@@ -28,8 +28,10 @@ pub(super) fn config() -> Config {
         // takes; leaves more than half of the period for indirect probes.
         probe_rtt: Duration::from_millis(400),
         num_indirect_probes: count(3),
-        // Enough to reach everyone among a hundred nodes.
-        max_transmissions: NonZeroU8::MIN.saturating_add(7),
+        // Three per 200 ms: a suspicion is spoken of for two of its three
+        // seconds, so that a node cut off for a moment hears of it and objects.
+        // (foca does not repeat it to the suspect.)
+        max_transmissions: NonZeroU8::MIN.saturating_add(29),
         suspect_to_down_after: Duration::from_secs(3),
         // A node that comes back has a new identity, so only memory asks for
         // an end; the roster bounds that as well.

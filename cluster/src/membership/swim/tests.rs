@@ -195,6 +195,7 @@ fn a_stopped_node_is_missed_by_all_in_bounded_time() {
         world.stop(n(2));
         let bound = DETECTION_BOUND + Duration::from_secs(u64::try_from(nodes).unwrap());
         let took = world.run_until(bound, World::whole);
+        println!("{nodes} nodes missed one after {took:?}");
         assert!(took.is_some(), "seed {seed}: {:#?}", world.trace);
     }
 }
@@ -280,6 +281,30 @@ fn a_removed_node_never_returns_by_gossip() {
     assert_eq!(world.sent[&n(5)], sent, "a removed node keeps silent");
 }
 
+#[test]
+fn a_node_joins_before_its_own_catalog_names_it() {
+    let mut world = whole_world(13, 3);
+    // n4 has the members its admission named; the others do not know n4 yet.
+    let whole = world.roster.clone();
+    world.start(n(4), 1);
+    world.run_for(Duration::from_secs(5));
+    assert!(!world.sees(n(1)).contains(&n(4)));
+    world.roster.active.insert(n(4), Incarnation(1));
+    assert!(!whole.active.contains_key(&n(4)));
+    for node in [n(1), n(2), n(3)] {
+        world.step(node, Input::Roster(world.roster.clone()));
+    }
+    let took = world.run_until(Duration::from_secs(1), World::whole);
+    assert!(took.is_some(), "{:#?}", world.trace);
+    // A false suspicion is refuted by a node its own roster does not name.
+    world.apart = BTreeSet::from([n(4)]);
+    world.run_for(Duration::from_millis(2_500));
+    world.apart.clear();
+    world.run_for(Duration::from_secs(10));
+    assert!(world.whole(), "{:#?}", world.trace);
+    assert!(!world.trace.iter().any(|line| line.contains("misses")), "{:#?}", world.trace);
+}
+
 /// A datagram of `from` to n1 with updates about `members`.
 fn gossip(from: Identity, members: &[Identity]) -> Vec<u8> {
     use foca::Codec;
@@ -361,6 +386,7 @@ fn a_restart_storm_costs_each_node_a_bounded_number_of_datagrams() {
         world.sent.clear();
         world.run_for(Duration::from_secs(5));
         let most = world.sent.values().max().copied().unwrap_or(0);
+        println!("{most} datagrams in the first five seconds");
         // Probes and acks, gossip of three per 200 ms, announcements.
         assert!(most <= 5 * 40, "{most} datagrams in five seconds");
     }
@@ -374,6 +400,7 @@ fn a_quiet_cluster_costs_few_datagrams() {
     world.sent.clear();
     world.run_for(Duration::from_mins(1));
     let most = world.sent.values().max().copied().unwrap_or(0);
+    println!("{most} datagrams in a quiet minute");
     assert!(most <= 60 * 4, "{most} datagrams in a minute");
 }
 
