@@ -157,8 +157,7 @@ impl Engine for MemoryEngine {
     fn create(&self, store: StoreId) -> Result<Arc<dyn Store>, EngineError> {
         let mut disk = lock(&self.0);
         if disk.stores.contains_key(&store) {
-            let cause = "the store exists already".to_owned();
-            return Err(EngineError::Device { store, cause });
+            return Err(EngineError::Exists(store));
         }
         disk.stores.insert(store, Trees::default());
         Ok(self.lend(&mut disk, store))

@@ -70,6 +70,17 @@ pub enum EngineError {
         /// Newest format understood.
         supported: u16,
     },
+    /// Its stamp names another cluster, node or store.
+    #[error("{store} is foreign: {cause}")]
+    Foreign {
+        /// Which store.
+        store: StoreId,
+        /// Whose it is.
+        cause: String,
+    },
+    /// It cannot be created: there is one.
+    #[error("{0} exists already")]
+    Exists(StoreId),
     /// Anything else the device reported; the disk is fenced.
     #[error("{store}: {cause}")]
     Device {

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod entropy;
 pub mod files;
 pub mod limits;
+pub mod lmdb;
 pub mod lock;
 pub mod log;
 pub mod workers;
