@@ -252,7 +252,6 @@ impl Index {
         }
         let replica = known.ok_or_else(|| refused(id, "it is not in this log"))?;
         match record {
-            LogRecord::Created { .. } | LogRecord::Destroyed => Ok(()),
             LogRecord::Ready { hard_state, entries } => {
                 check_vote(id, replica, hard_state.as_ref())?;
                 check_entries(id, replica, entries)
@@ -267,7 +266,7 @@ impl Index {
             LogRecord::Trimmed { index, .. } if index.0 > replica.last_index() => {
                 Err(refused(id, format!("trim to {index} passes the last entry")))
             }
-            LogRecord::Trimmed { .. } => Ok(()),
+            LogRecord::Trimmed { .. } | LogRecord::Created { .. } | LogRecord::Destroyed => Ok(()),
         }
     }
 

@@ -23,20 +23,17 @@ pub(super) fn scan(bytes: &[u8], segment: u64, stamp: u64) -> Result<Vec<Stretch
     let mut stretches = Vec::new();
     let (mut at, mut hole, mut sequence) = (SEGMENT_HEADER_BYTES, None, 0);
     while at < bytes.len() {
-        match believed(bytes, at, segment, stamp, sequence)? {
-            Some(batch) => {
-                if let Some(start) = hole.take() {
-                    stretches.push(Stretch::Hole { start, end: at });
-                }
-                sequence = batch.prefix.sequence;
-                at = batch.end;
-                stretches.push(Stretch::Batch { prefix: batch.prefix, end: batch.end });
-            }
-            None => {
-                hole.get_or_insert(at);
-                at += BATCH_ALIGN;
-            }
+        let Some(batch) = believed(bytes, at, segment, stamp, sequence)? else {
+            hole.get_or_insert(at);
+            at += BATCH_ALIGN;
+            continue;
+        };
+        if let Some(start) = hole.take() {
+            stretches.push(Stretch::Hole { start, end: at });
         }
+        sequence = batch.prefix.sequence;
+        at = batch.end;
+        stretches.push(Stretch::Batch { prefix: batch.prefix, end: batch.end });
     }
     if let Some(start) = hole {
         stretches.push(Stretch::Hole { start, end: bytes.len() });

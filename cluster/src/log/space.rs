@@ -214,12 +214,14 @@ impl SegmentedLog {
     }
 
     /// Writes a batch without records: it repeats how far the log is durable
-    /// and which segments are needed.
+    /// and which segments are needed. The checkpoint of a new segment does too.
     pub(super) fn write_statement(&mut self) -> Result<(), LogError> {
         self.write()?;
         let capacity = self.segments.get(&self.active).map_or(0, |segment| segment.bytes);
         if self.end + aligned(BATCH_HEAD_BYTES) as u64 > capacity {
-            return Ok(());
+            let name = self.take_free(true)?;
+            self.sync()?;
+            return self.begin_segment(&name);
         }
         let prefix = self.prefix(self.active, self.end);
         let mut batch = BatchBuffer::new();

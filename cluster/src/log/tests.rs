@@ -1,5 +1,7 @@
 //! What the log promises, shown over files that forget what was not synced.
 
+mod damage;
+mod oracle;
 mod power;
 mod world;
 
@@ -222,7 +224,8 @@ fn a_log_opens_on_a_full_disk() {
 
 fn files_free(files: &MemoryFiles) -> Vec<String> {
     use crate::ports::files::Files;
-    files.list().unwrap().into_iter().filter(|name| name.ends_with(".free")).collect()
+    let is_free = |name: &String| name.contains(".free");
+    files.list().unwrap().into_iter().filter(is_free).collect()
 }
 
 #[test]

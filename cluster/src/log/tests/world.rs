@@ -55,5 +55,28 @@ pub(super) fn trimmed(index: u64, term: u64) -> LogRecord {
 }
 
 pub(super) fn segments(files: &MemoryFiles) -> Vec<String> {
-    files.list().unwrap().into_iter().filter(|name| name.ends_with(".segment")).collect()
+    let is_segment = |name: &String| name.contains(".segment");
+    files.list().unwrap().into_iter().filter(is_segment).collect()
+}
+
+/// Seeded chance: splitmix64.
+#[derive(Clone, Debug)]
+pub(super) struct Chance(pub(super) u64);
+
+impl Chance {
+    pub(super) fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.draw() % bound
+    }
+
+    pub(super) fn place(&mut self, bound: usize) -> usize {
+        usize::try_from(self.below(bound as u64)).unwrap()
+    }
 }
