@@ -159,7 +159,7 @@ fn run(seed: u64, cuts: u64) {
 
 #[test]
 fn whatever_was_acknowledged_survives_thousands_of_power_cuts_and_nothing_is_invented() {
-    for seed in 0..400 {
+    for seed in 0..250 {
         run(seed, 10);
     }
 }
