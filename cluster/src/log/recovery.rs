@@ -12,8 +12,8 @@
 //!    damage too, since then all it needs was read. Suspects left are damaged.
 //! 4. Make the verdict durable before anything is served: rewrite and sync the
 //!    tail (a process may die after a failed sync whose pages were dropped, so
-//!    what was read may not be on the disk), wipe the heads of batches behind
-//!    the cut, and put new verdicts in the checkpoint of a new segment.
+//!    what was read may not be on the disk), and put new verdicts in the
+//!    checkpoint of a new segment.
 //!
 //! Each step may be cut short by a crash and done again with the same result.
 //! Nothing is deleted because it cannot be read.
@@ -561,8 +561,9 @@ fn judge_last(segment: &Scanned) -> Judged {
     judged
 }
 
-/// Makes the tail what was read of it: written again, synced, and no batch
-/// behind the cut left whole. Answers whether something was cut.
+/// Makes the tail what was read of it: written again and synced. Answers
+/// whether something lies behind it. A whole batch there needs no wiping: what
+/// is appended now has a higher sequence, so a scan no longer believes it.
 fn secure_tail(scanned: &Scanned, judged: &Judged, number: u64) -> io::Result<Option<TornTail>> {
     let file = &scanned.file;
     let durable = scanned.batches().map(|prefix| prefix.durable).max().unwrap_or(0);
@@ -575,19 +576,12 @@ fn secure_tail(scanned: &Scanned, judged: &Judged, number: u64) -> io::Result<Op
     if !tail.is_empty() && judged.end <= scanned.bytes {
         file.write_at(start as u64, &tail)?;
     }
-    let mut wiped = false;
-    for stretch in &scanned.stretches {
-        if let Stretch::Batch { prefix, .. } = stretch
-            && prefix.offset >= judged.end as u64
-        {
-            file.write_at(prefix.offset, &[0; BATCH_ALIGN])?;
-            wiped = true;
-        }
-    }
+    let behind = |prefix: &BatchPrefix| prefix.offset >= judged.end as u64;
+    let stray = scanned.batches().any(behind);
     file.sync()?;
     let mut next = [0; BATCH_ALIGN];
     let count = file.read_at(judged.end as u64, &mut next)?;
-    let torn = wiped || next[..count].iter().any(|byte| *byte != 0);
+    let torn = stray || next[..count].iter().any(|byte| *byte != 0);
     Ok(torn.then_some(TornTail { segment: number, at: judged.end as u64 }))
 }
 
