@@ -396,23 +396,24 @@ impl SegmentedLog {
             damaged: replica.damaged,
         };
         for run in replica.runs() {
-            match self.read_run(id, run) {
-                Ok(entries) => found.entries.extend(entries),
-                Err(_) => {
-                    found.damaged = true;
-                    return Some((found, Some(run.first)));
-                }
-            }
+            let Ok(entries) = self.read_run(id, run) else {
+                found.damaged = true;
+                return Some((found, Some(run.first)));
+            };
+            found.entries.extend(entries);
         }
         Some((found, None))
     }
 
-    /// One replica as the log holds it now, for an actor that begins again.
-    /// The log itself stays open.
+    /// One replica as the log holds it, for an actor that begins again. All
+    /// that was staged is written and synced first, so that the actor believes
+    /// nothing a power cut could still take.
     ///
     /// # Errors
-    /// Missing if the log does not know it.
-    pub fn recover(&self, replica: ReplicaId) -> Result<RecoveredReplica, LogError> {
+    /// Missing if the log does not know it, fenced.
+    pub fn recover(&mut self, replica: ReplicaId) -> Result<RecoveredReplica, LogError> {
+        self.write()?;
+        self.sync()?;
         let missing = LogError::Missing { replica, from: LogIndex(0), to: LogIndex(0) };
         self.load_replica(replica).map(|(found, _)| found).ok_or(missing)
     }

@@ -275,3 +275,15 @@ fn stale_batches_of_a_reused_file_are_never_read() {
         assert!(recovery.damage.is_empty());
     }
 }
+
+#[test]
+fn a_replica_read_back_for_its_actor_is_durable_first() {
+    let files = MemoryFiles::new();
+    let mut log = begun(&files);
+    log.stage(R1, &ready(5, 1..=2)).unwrap();
+    let back = log.recover(R1).unwrap();
+    assert!(back.entries == entries(5, 1..=2) && !back.damaged);
+    files.crash(&mut || 1);
+    let (_, recovery) = open(&files).unwrap();
+    assert_eq!(recovery.replicas[0], back);
+}
