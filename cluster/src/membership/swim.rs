@@ -381,6 +381,9 @@ impl Swim {
             }
         }
         for (after, timer) in collected.timers {
+            if !self.table.has_room_for(&timer) {
+                continue;
+            }
             let timer = self.table.arm(table::Pending::Foca(timer));
             out.push(Effect::Arm { after, timer });
         }

@@ -18,6 +18,10 @@ const fn count(number: usize) -> NonZeroUsize {
     }
 }
 
+/// Timers under way past which a down member is no more scheduled to be
+/// forgotten: four for each of a thousand nodes.
+const TIMERS_MAX: usize = 4_096;
+
 /// How foca runs. A node that stops is declared down after a probe (≤ 1 s
 /// until it is some node's turn in small clusters), the rest of that probe's
 /// second and three seconds of suspicion.
@@ -33,9 +37,9 @@ pub(super) fn config() -> Config {
         // (foca does not repeat it to the suspect.)
         max_transmissions: NonZeroU8::MIN.saturating_add(29),
         suspect_to_down_after: Duration::from_secs(3),
-        // A node that comes back has a new identity, so only memory asks for
-        // an end; the roster bounds that as well.
-        remove_down_after: Some(Duration::from_hours(1)),
+        // Longer than any gossip about it lives. A node that comes back has a
+        // new identity and need not wait.
+        remove_down_after: Some(Duration::from_mins(10)),
         max_packet_size: count(BODY_BYTES_MAX),
         notify_down_members: true,
         // Beside the probes; finds what gossip lost.
@@ -104,6 +108,12 @@ impl Table {
         self.next += 1;
         self.pending.insert(timer, pending);
         timer
+    }
+
+    /// Whether one more timer may be armed. All but those that forget a down
+    /// member are few by the rate of probes; and forgetting can be left out.
+    pub(super) fn has_room_for(&self, timer: &Timer<Identity>) -> bool {
+        self.pending.len() < TIMERS_MAX || !matches!(timer, Timer::RemoveDown(_))
     }
 
     pub(super) fn take_timer(&mut self, timer: SwimTimer) -> Option<Pending> {
