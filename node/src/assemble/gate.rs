@@ -1,10 +1,6 @@
 //! What only the node itself can do: admit others, make tokens, tell of itself.
 
-use std::{
-    fmt,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{fmt, sync::OnceLock, time::Duration};
 
 use actors::{router::Router, switchboard::Gate, world::World};
 use cluster::{
@@ -109,7 +105,12 @@ impl Admission {
         // The certificate is made before the token is used up, so that a bad
         // signing request costs nothing, and handed out only after.
         let certificate = authority
-            .sign_node_request(&request.signing_request, request.node, self.world.entropy.as_ref(), now)
+            .sign_node_request(
+                &request.signing_request,
+                request.node,
+                self.world.entropy.as_ref(),
+                now,
+            )
             .map_err(|error| Fault::Invalid(error.to_string()))?;
         let node = NodeRecord {
             node: request.node,
@@ -128,7 +129,8 @@ impl Admission {
             other => return Err(Fault::Invalid(format!("the catalog answered {other:?}"))),
         };
         let catalog = self.router.catalog();
-        let members = catalog.active_nodes().map(|node| (node.node, node.addresses.clone())).collect();
+        let members =
+            catalog.active_nodes().map(|node| (node.node, node.addresses.clone())).collect();
         Ok(Answer::Joined(JoinAnswer {
             cluster: record.cluster,
             number,
@@ -154,8 +156,9 @@ impl Admission {
     }
 
     fn authority(&self, record: &ClusterRecord) -> Result<Authority, Fault> {
-        Authority::open(&record.authority, &record.authority_key_sealed, &self.key)
-            .map_err(|error| Fault::Stopped(format!("the cluster's authority cannot be opened: {error}")))
+        Authority::open(&record.authority, &record.authority_key_sealed, &self.key).map_err(
+            |error| Fault::Stopped(format!("the cluster's authority cannot be opened: {error}")),
+        )
     }
 
     /// Proposes to the catalog until it has answered or time is up.

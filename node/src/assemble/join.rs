@@ -10,7 +10,7 @@ use cluster::{
     request::{Answer, Fault, JoinAnswer, JoinRequest, Request},
 };
 use transport::{
-    ClientParts,
+    client::{ClientParts, join as connect},
     identity::{Credentials, JoinToken, PrivateKey},
 };
 
@@ -43,7 +43,7 @@ pub(super) async fn join(
     let node = NodeId(entropy.next_u128());
     let key = PrivateKey::generate(entropy.as_ref());
     let request = JoinRequest {
-        secret: token.secret(),
+        secret: token.secret,
         node,
         signing_request: key.signing_request(node)?,
         addresses: vec![config.advertise.to_string()],
@@ -82,7 +82,7 @@ async fn ask(
     let body = bytes::Bytes::from(Request::Join(request.clone()).encode());
     let mut last = anyhow::anyhow!("no answer");
     for _ in 0..TRIES {
-        let answer = match transport::join(&endpoint, token, parts()).await {
+        let answer = match connect(&endpoint, token, parts()).await {
             Ok(connection) => connection.request(body.clone(), TIMEOUT).await,
             Err(error) => Err(error),
         };

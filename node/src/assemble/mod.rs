@@ -11,7 +11,7 @@ mod status;
 mod storage;
 mod teach;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use actors::{
     probe::TracingProbe,
@@ -72,6 +72,7 @@ struct Node {
     actors: NodeActors,
     transport: Arc<Transport>,
     storage: Storage,
+    view: NodeView,
     http: Option<tokio::task::JoinHandle<()>>,
     teacher: tokio::task::JoinHandle<()>,
     fenced: oneshot::Receiver<String>,
@@ -98,7 +99,7 @@ impl Node {
         let threads = EngineThreads::start(
             config.limits.engine_threads,
             config.limits.read_threads,
-            Arc::new(|cause| tracing::error!(cause, "a job panicked")),
+            Arc::new(|replica, cause| tracing::error!(?replica, cause, "a job panicked")),
         )
         .context("cannot start the engine threads")?;
         let workers: Arc<dyn Workers> = Arc::new(threads);
@@ -118,7 +119,7 @@ impl Node {
             probe: Arc::new(TracingProbe),
         };
         let view = actors::catalog::load(world.state_files.as_ref())?;
-        let record = node_record(&config, &transport, http.as_ref(), identity.node, boot, &storage)?;
+        let record = node_record(&config, http.as_ref(), identity.node, boot, &storage)?;
         let key = ClusterKey(secrets.cluster_key);
         let gate = Arc::new(NodeGate::new(world.clone(), key));
         let parts = NodeParts {
@@ -127,7 +128,10 @@ impl Node {
             partial: storage.partial.clone(),
             record: record.clone(),
             founding: founding.clone(),
-            seeds: seeds.iter().map(|(node, addresses)| (*node, teach::resolve_now(addresses))).collect(),
+            seeds: seeds
+                .iter()
+                .map(|(node, addresses)| (*node, teach::resolve_now(addresses)))
+                .collect(),
             catalog: Arc::new(view),
             gate: gate.clone(),
             world,
@@ -136,10 +140,11 @@ impl Node {
             .await
             .map_err(|error| anyhow::anyhow!("the node's actors do not start: {error}"))?;
         late.set(actors.switchboard.clone());
-        let view = NodeView::new(&config, &record, &actors, &storage, clock.now());
+        let view = NodeView::new(&config, &record, &actors, &storage, Arc::clone(&clock));
         gate.set(actors.router.clone(), view.clone());
         let network: Arc<dyn Network> = transport.clone();
-        let teacher = tokio::spawn(teach::addresses(actors.catalog.clone(), network, identity.node));
+        let teacher =
+            tokio::spawn(teach::addresses(actors.catalog.clone(), network, identity.node));
         if founding.is_some() {
             tokio::spawn(forget_founding(dir, actors.catalog.clone()));
         } else {
@@ -156,7 +161,7 @@ impl Node {
             })
         });
         tracing::info!(node = %identity.node, listen = %transport.local_addr()?, "node started");
-        Ok(Self { config, actors, transport, storage, http, teacher, fenced })
+        Ok(Self { config, actors, transport, storage, view, http, teacher, fenced })
     }
 
     /// Serves until told to stop, or until it must.
@@ -179,6 +184,7 @@ impl Node {
                 }
             }
         };
+        self.view.stopping();
         self.teacher.abort();
         let _ = tokio::time::timeout(FAREWELL, self.actors.stop()).await;
         self.transport.shutdown().await;
@@ -213,7 +219,7 @@ fn start_transport(
         boot,
         config_hash: CONFIG_HASH,
         limits: Limits::default(),
-        socket: Socket::Bound(transport::bind(config.listen)?),
+        socket: Socket::Udp(transport::bind(config.listen)?),
         entropy,
         clock,
     };
@@ -223,19 +229,16 @@ fn start_transport(
 /// What this node says of itself to the catalog.
 fn node_record(
     config: &NodeConfig,
-    transport: &Transport,
     http: Option<&TcpListener>,
     node: cluster::ids::NodeId,
     boot: Boot,
     storage: &Storage,
 ) -> anyhow::Result<NodeRecord> {
-    let listening: SocketAddr = transport.local_addr()?;
-    let advertise = config.advertise.with_port_of(listening).to_string();
     let http = http.map(TcpListener::local_addr).transpose()?;
     Ok(NodeRecord {
         node,
         number: 0,
-        addresses: vec![advertise],
+        addresses: vec![config.advertise.to_string()],
         http_address: http.map(|address| address.to_string()).unwrap_or_default(),
         zone: config.zone.to_string(),
         capacity_bytes: storage.capacity_bytes(),

@@ -2,14 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::{AtomicBool, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use actors::{
-    router::{Hosted, Router},
-    root::NodeActors,
-    world::Space,
-};
+use actors::{root::NodeActors, router::Hosted, world::Space};
 use cluster::{
     catalog::{record::NodeRecord, view::CatalogView},
     membership::swim::LiveView,
@@ -36,8 +35,7 @@ struct Inner {
     record: NodeRecord,
     directory: String,
     started: Instant,
-    clock: SystemClock,
-    router: Router,
+    clock: Arc<SystemClock>,
     hosted: watch::Receiver<Arc<Hosted>>,
     catalog: watch::Receiver<Arc<CatalogView>>,
     live: watch::Receiver<LiveView>,
@@ -52,14 +50,13 @@ impl NodeView {
         record: &NodeRecord,
         actors: &NodeActors,
         storage: &Storage,
-        clock: SystemClock,
+        clock: Arc<SystemClock>,
     ) -> Self {
         Self(Arc::new(Inner {
             record: record.clone(),
             directory: config.data_dir.display().to_string(),
             started: clock.now(),
             clock,
-            router: actors.router.clone(),
             hosted: actors.hosted.clone(),
             catalog: actors.catalog.clone(),
             live: actors.live.clone(),
@@ -76,7 +73,8 @@ impl NodeView {
 
     /// The status as JSON.
     pub(super) fn json(&self) -> String {
-        serde_json::to_string(&self.status()).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+        serde_json::to_string(&self.status())
+            .unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
     }
 
     /// What keeps the node from serving, asked per request.
@@ -104,7 +102,8 @@ impl NodeView {
             addresses: inner.record.addresses.clone(),
             http_address: inner.record.http_address.clone(),
             incarnation: inner.record.boot.incarnation.0,
-            uptime_ms: u64::try_from(inner.clock.now().since(inner.started).as_millis()).unwrap_or(u64::MAX),
+            uptime_ms: u64::try_from(inner.clock.now().since(inner.started).as_millis())
+                .unwrap_or(u64::MAX),
             state: self.state(&problems).to_owned(),
             problems,
             peers_up: peers_up.map(cluster::ids::NodeId::to_hex).collect(),
@@ -134,7 +133,7 @@ impl NodeView {
             used_bytes: space.used_bytes,
             free_bytes: space.capacity_bytes.saturating_sub(space.used_bytes),
             capacity_bytes: space.capacity_bytes,
-            log_syncs: stats.syncs,
+            log_syncs: stats.batches,
             log_records: stats.records,
             log_bytes: stats.bytes,
             fenced: None,
@@ -143,12 +142,17 @@ impl NodeView {
 
     fn statuses(&self) -> Vec<(cluster::ids::VolumeId, ReplicaStatus)> {
         let hosted = self.0.hosted.borrow();
-        hosted.by_shard.values().filter_map(|handle| Some((handle.volume, handle.status()?))).collect()
+        hosted
+            .by_shard
+            .values()
+            .filter_map(|handle| Some((handle.volume, handle.status()?)))
+            .collect()
     }
 
     fn replicas(&self) -> Vec<ReplicaSummary> {
         let stopped: BTreeMap<_, _> = self.0.hosted.borrow().stopped.clone();
-        let running = self.statuses().into_iter().map(|(volume, status)| summary(volume.0, &status));
+        let running =
+            self.statuses().into_iter().map(|(volume, status)| summary(volume.0, &status));
         let ended = stopped.into_iter().map(|(replica, (shard, cause))| ReplicaSummary {
             replica: replica.0,
             shard: shard.0,
@@ -165,8 +169,9 @@ impl NodeView {
     }
 
     fn checks(&self) -> Vec<Check> {
-        let registered = (!self.registered())
-            .then(|| "the catalog has not taken this start yet: a majority of its nodes must run".to_owned());
+        let registered = (!self.registered()).then(|| {
+            "the catalog has not taken this start yet: a majority of its nodes must run".to_owned()
+        });
         let statuses = self.statuses();
         let leaderless = statuses.iter().filter(|(_, status)| status.leader.is_none()).count();
         let leaders = (leaderless > 0).then(|| {
@@ -175,7 +180,9 @@ impl NodeView {
         let stopped = statuses.iter().filter(|(_, status)| status.stopped.is_some()).count()
             + self.0.hosted.borrow().stopped.len();
         let replicas = (stopped > 0).then(|| {
-            format!("{stopped} replicas are stopped for good: cdb node show names them with the cause")
+            format!(
+                "{stopped} replicas are stopped for good: cdb node show names them with the cause"
+            )
         });
         let percent = self.0.space.borrow().percent_used();
         let space = (percent >= 95)

@@ -11,7 +11,7 @@ use anyhow::Context;
 use cluster::{
     ids::{ReplicaId, StoreId},
     log::{LogOptions, LogStamp, SegmentedLog},
-    memory::{engine::MemoryEngine, files::MemoryFiles},
+    memory::{MemoryEngine, MemoryFiles},
     mvcc::layout::progress_key,
     ports::{
         engine::{Engine, Tree},
@@ -69,7 +69,10 @@ impl Storage {
             tracing::info!(?torn, "the log's torn tail was cut: nothing in it was acknowledged");
         }
         for damage in &recovery.damage {
-            tracing::error!(?damage, "the log is damaged: the replicas it may concern take no part");
+            tracing::error!(
+                ?damage,
+                "the log is damaged: the replicas it may concern take no part"
+            );
         }
         let options = LogWriterOptions::default();
         let log = LogWriter::start(log, options, move |cause| drop(fence.send(cause)))
@@ -100,7 +103,8 @@ impl Storage {
 fn disk_files(dir: &DataDir) -> anyhow::Result<Arc<dyn Files>> {
     let path = dir.log();
     std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    let files = DirectoryFiles::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    let files =
+        DirectoryFiles::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
     Ok(Arc::new(files))
 }
 
@@ -108,7 +112,8 @@ fn disk_engine(dir: &DataDir, identity: NodeIdentity) -> anyhow::Result<Arc<dyn 
     let config = LmdbConfig {
         cluster: identity.cluster,
         node: identity.node,
-        map_bytes: usize::try_from(STORE_MAP.bytes()).context("this machine has no 64-bit addresses")?,
+        map_bytes: usize::try_from(STORE_MAP.bytes())
+            .context("this machine has no 64-bit addresses")?,
     };
     let engine = LmdbEngine::new(dir.stores(), dir.quarantine(), config)
         .with_context(|| format!("cannot open the stores in {}", dir.stores().display()))?;
@@ -152,10 +157,9 @@ fn receiver_of(
 
 fn gauge(config: &NodeConfig, root: &Path) -> Arc<dyn SpaceGauge> {
     match config.engine {
-        EngineKind::Disk => Arc::new(FileSystemGauge {
-            root: root.to_owned(),
-            capacity: config.capacity,
-        }),
+        EngineKind::Disk => {
+            Arc::new(FileSystemGauge { root: root.to_owned(), capacity: config.capacity })
+        }
         EngineKind::Memory => {
             Arc::new(FixedGauge(config.capacity.unwrap_or(MEMORY_CAPACITY).bytes()))
         }

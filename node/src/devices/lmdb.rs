@@ -1,0 +1,500 @@
+//! Stores on disk: the engine port over LMDB.
+//!
+//! One environment per store under `stores/store-N/`. A commit is one LMDB
+//! transaction: data pages are synced by LMDB before it writes its meta page
+//! (`NO_META_SYNC` leaves that page to us), and a forced sync follows before
+//! the commit returns. `NO_SYNC` and `WRITE_MAP` are never set: a power cut
+//! corrupts such environments.
+//!
+//! Environments belong to the disk and are lent: as long as one handle lives,
+//! `open` gives the same one, because LMDB must not be opened twice in one
+//! process. A failed sync poisons the handle: what it wrote may be lost though
+//! the kernel says otherwise later.
+//!
+//! Invariants:
+//! - what `commit` and `create` returned `Ok` for survives a power cut;
+//! - a directory named `store-N` was created whole, or its opening fails;
+//! - bytes LMDB or our checks find bent are reported as damage, never repaired.
+//!
+//! Source: `lmdb.h`; Keidar et al. on what a failed fsync means (ATC'20).
+
+mod check;
+mod stamp;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    ops::Bound,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use cluster::{
+    ids::{ClusterId, NodeId, StoreId},
+    mvcc::layout::STAMP_KEY,
+    ports::engine::{
+        Engine, EngineError, Order, Store, StoreUsage, Tree, View, Visit, Write, is_void,
+    },
+};
+use heed::{
+    CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, WithoutTls,
+    types::Bytes,
+};
+
+use stamp::Stamp;
+
+/// Reader slots of an environment. Views are short and opened by the disk's
+/// engine threads (at most 64) and by readers beside them; a slot is 64 bytes.
+const READERS_MAX: u32 = 1_024;
+/// How long to wait for an environment that is just being closed by whoever
+/// held it last. Closing is an unmap: milliseconds.
+const CLOSING_WAIT: Duration = Duration::from_secs(2);
+const ENOSPC: i32 = 28;
+const EDQUOT: i32 = 122;
+
+/// Their handles, valid as long as the environment.
+type Trees = [Database<'static, Bytes, Bytes>; 4];
+
+/// What the stores of a disk have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct LmdbConfig {
+    /// The cluster; stamped into every store.
+    pub cluster: ClusterId,
+    /// The node; stamped into every store, so that swapped disks are noticed.
+    pub node: NodeId,
+    /// Address space of one store, and so its size limit, in bytes: a multiple
+    /// of the page size. It costs no memory until used; a store that was made
+    /// with less grows at its next opening.
+    pub map_bytes: usize,
+}
+
+/// The stores of one disk, in LMDB.
+#[derive(Debug)]
+pub struct LmdbEngine {
+    stores: PathBuf,
+    quarantine: PathBuf,
+    config: LmdbConfig,
+    /// Environments that are held by someone. Openings happen under the lock,
+    /// so that two of them cannot meet; reads and commits never take it.
+    lent: Mutex<BTreeMap<StoreId, Weak<LmdbStore>>>,
+}
+
+/// One environment.
+#[derive(Debug)]
+pub struct LmdbStore {
+    store: StoreId,
+    env: Env<WithoutTls>,
+    trees: Trees,
+    map_bytes: u64,
+    poisoned: AtomicBool,
+}
+
+/// A read transaction.
+struct LmdbView<'s> {
+    store: &'s LmdbStore,
+    transaction: RoTxn<'s, WithoutTls>,
+}
+
+fn device(store: StoreId, cause: impl ToString) -> EngineError {
+    EngineError::Device { store, cause: cause.to_string() }
+}
+
+fn damaged(store: StoreId, cause: impl ToString) -> EngineError {
+    EngineError::Damaged { store, cause: cause.to_string() }
+}
+
+fn io_fault(store: StoreId, error: &io::Error) -> EngineError {
+    match error.raw_os_error() {
+        Some(ENOSPC | EDQUOT) => EngineError::Full { store, cause: error.to_string() },
+        Some(_) | None => device(store, error),
+    }
+}
+
+/// What LMDB says, in the port's words.
+fn fault(store: StoreId, error: heed::Error) -> EngineError {
+    match error {
+        heed::Error::Io(error) => io_fault(store, &error),
+        heed::Error::Mdb(error) => lmdb_fault(store, error),
+        heed::Error::Encoding(error) | heed::Error::Decoding(error) => device(store, error),
+        heed::Error::EnvAlreadyOpened => device(store, "it is still open elsewhere"),
+    }
+}
+
+fn lmdb_fault(store: StoreId, error: MdbError) -> EngineError {
+    match error {
+        MdbError::MapFull => {
+            let cause = "its map is used up; raise the size limit of the disk".to_owned();
+            EngineError::Full { store, cause }
+        }
+        MdbError::PageNotFound
+        | MdbError::Corrupted
+        | MdbError::Invalid
+        | MdbError::VersionMismatch
+        | MdbError::CursorFull
+        | MdbError::PageFull
+        | MdbError::MapResized
+        | MdbError::Incompatible
+        | MdbError::BadDbi
+        | MdbError::NotFound
+        | MdbError::Problem => damaged(store, error),
+        MdbError::KeyExist
+        | MdbError::Panic
+        | MdbError::DbsFull
+        | MdbError::ReadersFull
+        | MdbError::TlsFull
+        | MdbError::TxnFull
+        | MdbError::BadRslot
+        | MdbError::BadTxn
+        | MdbError::BadValSize
+        | MdbError::Other(_) => device(store, error),
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+impl LmdbEngine {
+    /// The stores under `stores`, with `quarantine` for those set aside.
+    ///
+    /// # Errors
+    /// If the directories cannot be made or read.
+    pub fn new(
+        stores: impl Into<PathBuf>,
+        quarantine: impl Into<PathBuf>,
+        config: LmdbConfig,
+    ) -> io::Result<Self> {
+        let (stores, quarantine) = (stores.into(), quarantine.into());
+        for path in [&stores, &quarantine] {
+            fs::create_dir_all(path)?;
+            path.parent().map_or(Ok(()), sync_directory)?;
+        }
+        let engine = Self { stores, quarantine, config, lent: Mutex::default() };
+        engine.finish_destroying()?;
+        Ok(engine)
+    }
+
+    /// Removes what a crash left of stores that were being made or destroyed.
+    fn finish_destroying(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.stores)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with('.') {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        sync_directory(&self.stores)
+    }
+
+    fn path(&self, store: StoreId) -> PathBuf {
+        self.stores.join(store.to_string())
+    }
+
+    fn stamp(&self, store: StoreId) -> Stamp {
+        Stamp { store, cluster: self.config.cluster, node: self.config.node }
+    }
+
+    fn lent(&self) -> std::sync::MutexGuard<'_, BTreeMap<StoreId, Weak<LmdbStore>>> {
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_environment(&self, store: StoreId, path: &Path) -> Result<Opened, EngineError> {
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        // LMDB takes the larger of this and what the file already uses.
+        options.map_size(self.config.map_bytes).max_readers(READERS_MAX).max_dbs(4);
+        let flags = EnvFlags::NO_META_SYNC | EnvFlags::NO_READ_AHEAD;
+        // SAFETY: neither flag weakens memory safety; NO_META_SYNC's weaker
+        // durability is made up for by the forced sync of every commit.
+        #[expect(unsafe_code, reason = "heed marks flags unsafe because of others than these")]
+        unsafe {
+            options.flags(flags)
+        };
+        let open = || {
+            // SAFETY: the file is changed by LMDB only. The node's lock keeps other
+            // processes out of the data directory, `lent` keeps this process from
+            // opening it twice, and `create`, `quarantine` and `destroy` never write
+            // into or truncate a file that may be mapped.
+            #[expect(unsafe_code, reason = "a memory map is only as safe as its file")]
+            unsafe {
+                options.open(path)
+            }
+        };
+        let env = match open() {
+            Err(heed::Error::EnvAlreadyOpened) => {
+                // Its last holder is dropping it on another thread at this moment.
+                let closing = path.canonicalize().ok().and_then(heed::env_closing_event);
+                if let Some(closing) = closing {
+                    closing.wait_timeout(CLOSING_WAIT);
+                }
+                open()
+            }
+            opened @ (Ok(_) | Err(_)) => opened,
+        };
+        env.map_err(|error| fault(store, error))
+    }
+
+    /// Makes the environment and stamps it.
+    fn fill(&self, store: StoreId, path: &Path) -> Result<(), EngineError> {
+        let env = self.open_environment(store, path)?;
+        let write = env.write_txn().map_err(|error| fault(store, error))?;
+        let stamp = self.stamp(store).write();
+        env.create_databases_and_commit(write, |opener, write| {
+            for tree in Tree::ALL {
+                let database = opener.create_database::<Bytes, Bytes>(write, Some(name(tree)))?;
+                if tree == Tree::Root {
+                    database.put(write, &STAMP_KEY, &stamp)?;
+                }
+            }
+            Ok(CommitOrAbort::<(), ()>::Commit(()))
+        })
+        .map_err(|error: heed::Error| fault(store, error))?;
+        env.force_sync().map_err(|error| fault(store, error))?;
+        let closing = env.prepare_for_closing();
+        closing.wait_timeout(CLOSING_WAIT);
+        sync_directory(path).map_err(|error| io_fault(store, &error))
+    }
+
+    fn load(&self, store: StoreId) -> Result<LmdbStore, EngineError> {
+        let path = self.path(store);
+        if !path.is_dir() {
+            return Err(EngineError::Missing(store));
+        }
+        // LMDB would make a new, empty environment of a missing or empty file.
+        check::structure(&path.join("data.mdb")).map_err(|cause| damaged(store, cause))?;
+        let env = self.open_environment(store, &path)?;
+        env.clear_stale_readers().map_err(|error| fault(store, error))?;
+        let trees = open_trees(store, &env)?;
+        let map_bytes = env.info().map_size as u64;
+        let opened = LmdbStore { store, env, trees, map_bytes, poisoned: AtomicBool::new(false) };
+        let view = opened.begin()?;
+        let bytes = view.get(Tree::Root, &STAMP_KEY)?;
+        let bytes = bytes.ok_or_else(|| damaged(store, "it has no stamp"))?;
+        self.stamp(store).check(bytes)?;
+        drop(view);
+        Ok(opened)
+    }
+
+    /// Moves a store's directory under `folder`; the open handle, if any, keeps
+    /// its files until it is dropped but is no longer lent.
+    fn move_away(&self, store: StoreId, to: &Path) -> Result<(), EngineError> {
+        let mut lent = self.lent();
+        let from = self.path(store);
+        if !from.is_dir() {
+            return Err(EngineError::Missing(store));
+        }
+        lent.remove(&store);
+        let moved = fs::rename(&from, to)
+            .and_then(|()| sync_directory(&self.stores))
+            .and_then(|()| to.parent().map_or(Ok(()), sync_directory));
+        moved.map_err(|error| io_fault(store, &error))
+    }
+}
+
+type Opened = Env<WithoutTls>;
+
+fn name(tree: Tree) -> &'static str {
+    match tree {
+        Tree::Latest => "latest",
+        Tree::History => "history",
+        Tree::Changes => "changes",
+        Tree::Root => "root",
+    }
+}
+
+fn open_trees(store: StoreId, env: &Opened) -> Result<Trees, EngineError> {
+    let read = env.read_txn().map_err(|error| fault(store, error))?;
+    let opened = env
+        .open_databases_and_commit(read, |opener, read| {
+            let open = |tree| opener.open_database::<Bytes, Bytes>(read, Some(name(tree)));
+            let [latest, history, changes, root] = Tree::ALL.map(open);
+            Ok(CommitOrAbort::<_, ()>::Commit([latest?, history?, changes?, root?]))
+        })
+        .map_err(|error: heed::Error| fault(store, error))?;
+    let missing = || damaged(store, "one of its trees is missing");
+    match opened.commit().ok_or_else(missing)? {
+        [Some(latest), Some(history), Some(changes), Some(root)] => {
+            Ok([latest, history, changes, root])
+        }
+        _ => Err(missing()),
+    }
+}
+
+impl Engine for LmdbEngine {
+    fn create(&self, store: StoreId) -> Result<Arc<dyn Store>, EngineError> {
+        let lent = self.lent();
+        let path = self.path(store);
+        if path.exists() {
+            return Err(EngineError::Exists(store));
+        }
+        // Filled under another name: `store-N` appears whole or not at all.
+        let nascent = self.stores.join(format!(".new-{store}"));
+        let made = fs::create_dir(&nascent).map_err(|error| io_fault(store, &error));
+        made.and_then(|()| self.fill(store, &nascent))
+            .and_then(|()| {
+                fs::rename(&nascent, &path)
+                    .and_then(|()| sync_directory(&self.stores))
+                    .map_err(|error| io_fault(store, &error))
+            })
+            .inspect_err(|_| {
+                // Best effort: what stays is removed at the next start.
+                drop(fs::remove_dir_all(&nascent));
+            })?;
+        drop(lent);
+        self.open(store)
+    }
+
+    fn open(&self, store: StoreId) -> Result<Arc<dyn Store>, EngineError> {
+        let mut lent = self.lent();
+        if let Some(held) = lent.get(&store).and_then(Weak::upgrade) {
+            return Ok(held);
+        }
+        let opened = Arc::new(self.load(store)?);
+        lent.insert(store, Arc::downgrade(&opened));
+        Ok(opened)
+    }
+
+    fn list(&self) -> Result<Vec<StoreId>, EngineError> {
+        let read = || -> io::Result<Vec<StoreId>> {
+            let mut stores = Vec::new();
+            for entry in fs::read_dir(&self.stores)? {
+                let name = entry?.file_name();
+                let number = name.to_str().and_then(|name| name.strip_prefix("store-"));
+                stores.extend(number.and_then(|number| number.parse().ok()).map(StoreId));
+            }
+            stores.sort_unstable();
+            Ok(stores)
+        };
+        read().map_err(|error| device(StoreId(0), error))
+    }
+
+    fn quarantine(&self, store: StoreId) -> Result<(), EngineError> {
+        let free = (1_u64..)
+            .map(|n| self.quarantine.join(format!("{store}.{n}")))
+            .find(|path| !path.exists());
+        let to = free.ok_or_else(|| device(store, "the quarantine is full"))?;
+        self.move_away(store, &to)
+    }
+
+    fn destroy(&self, store: StoreId) -> Result<(), EngineError> {
+        let doomed = self.stores.join(format!(".gone-{store}"));
+        self.move_away(store, &doomed)?;
+        fs::remove_dir_all(&doomed).map_err(|error| io_fault(store, &error))?;
+        sync_directory(&self.stores).map_err(|error| io_fault(store, &error))
+    }
+}
+
+impl LmdbStore {
+    fn begin(&self) -> Result<LmdbView<'_>, EngineError> {
+        let transaction = self.env.read_txn().map_err(|error| fault(self.store, error))?;
+        Ok(LmdbView { store: self, transaction })
+    }
+
+    fn database(&self, tree: Tree) -> &Database<'static, Bytes, Bytes> {
+        let [latest, history, changes, root] = &self.trees;
+        match tree {
+            Tree::Latest => latest,
+            Tree::History => history,
+            Tree::Changes => changes,
+            Tree::Root => root,
+        }
+    }
+
+    fn write_all(&self, writes: &[Write]) -> heed::Result<()> {
+        let mut transaction = self.env.write_txn()?;
+        for Write { tree, key, value } in writes {
+            let database = self.database(*tree);
+            match value {
+                Some(value) => database.put(&mut transaction, key, value)?,
+                None => {
+                    database.delete(&mut transaction, key)?;
+                }
+            }
+        }
+        transaction.commit()
+    }
+}
+
+impl Store for LmdbStore {
+    fn view(&self) -> Result<Box<dyn View + '_>, EngineError> {
+        Ok(Box::new(self.begin()?))
+    }
+
+    fn commit(&self, writes: &[Write]) -> Result<(), EngineError> {
+        if self.poisoned.load(Ordering::Acquire) {
+            return Err(device(self.store, "an earlier write or sync failed; restart the node"));
+        }
+        let written = self.write_all(writes).map_err(|error| fault(self.store, error));
+        let synced =
+            written.and_then(|()| self.env.force_sync().map_err(|error| device(self.store, error)));
+        if let Err(EngineError::Device { .. } | EngineError::Damaged { .. }) = &synced {
+            // The batch may be visible though not durable: nothing may build on it.
+            self.poisoned.store(true, Ordering::Release);
+        }
+        synced
+    }
+
+    fn usage(&self) -> Result<StoreUsage, EngineError> {
+        let info = self.env.info();
+        let page = u64::from(self.env.unnamed_database_stat().page_size);
+        let used_bytes = (info.last_page_number as u64 + 1) * page;
+        Ok(StoreUsage { used_bytes, free_bytes: self.map_bytes.saturating_sub(used_bytes) })
+    }
+}
+
+impl View for LmdbView<'_> {
+    fn store(&self) -> StoreId {
+        self.store.store
+    }
+
+    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<&[u8]>, EngineError> {
+        // LMDB refuses to look for keys it could never hold.
+        if key.is_empty() || key.len() > self.store.env.max_key_size() {
+            return Ok(None);
+        }
+        let database = self.store.database(tree);
+        database.get(&self.transaction, key).map_err(|error| fault(self.store.store, error))
+    }
+
+    fn scan(
+        &self,
+        tree: Tree,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        order: Order,
+        visit: Visit<'_>,
+    ) -> Result<(), EngineError> {
+        if is_void(from, to) || matches!(to, Bound::Included([]) | Bound::Excluded([])) {
+            return Ok(());
+        }
+        // No key is empty, and LMDB cannot seek to the empty key.
+        let from = if matches!(from, Bound::Included([]) | Bound::Excluded([])) {
+            Bound::Unbounded
+        } else {
+            from
+        };
+        let range = (from, to);
+        let fault = |error| fault(self.store.store, error);
+        let (database, read) = (self.store.database(tree), &self.transaction);
+        match order {
+            Order::Ascending => walk(database.range(read, &range).map_err(fault)?, visit),
+            Order::Descending => walk(database.rev_range(read, &range).map_err(fault)?, visit),
+        }
+        .map_err(fault)
+    }
+}
+
+fn walk<'t>(
+    entries: impl Iterator<Item = heed::Result<(&'t [u8], &'t [u8])>>,
+    visit: Visit<'_>,
+) -> heed::Result<()> {
+    for entry in entries {
+        let (key, value) = entry?;
+        if visit(key, value).is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
