@@ -143,7 +143,7 @@ mod tests {
         let ip = |last| IpAddr::from(Ipv4Addr::new(10, 0, 0, last));
         let take = |last| match admission.knock(ip(last), true, &limits) {
             Verdict::Accept(place) => place,
-            other => panic!("{other:?}"),
+            other @ (Verdict::Retry | Verdict::Refuse | Verdict::Ignore) => panic!("{other:?}"),
         };
         let (mut one, mut two) = (take(1), take(1));
         assert!(matches!(admission.knock(ip(2), false, &limits), Verdict::Retry));

@@ -291,14 +291,11 @@ impl ClientEndpoint {
             return Err(ClientError::NoEndpoint);
         };
         let connecting = self.connection(index, endpoint);
-        let connection = match timeout(prelude.timeout, connecting).await {
-            Ok(connection) => connection?,
-            Err(_) => {
-                let after = prelude.timeout;
-                return Err(ClientError::NoAnswer { endpoint: endpoint.clone(), after });
-            }
+        let Ok(connection) = timeout(prelude.timeout, connecting).await else {
+            let after = prelude.timeout;
+            return Err(ClientError::NoAnswer { endpoint: endpoint.clone(), after });
         };
-        ask_at(&connection, endpoint, prelude, body).await
+        ask_at(&connection?, endpoint, prelude, body).await
     }
 
     async fn connection(&self, index: usize, endpoint: &str) -> Result<Connection, ClientError> {

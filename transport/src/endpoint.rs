@@ -264,13 +264,6 @@ impl Shared {
         self.endpoint.close(CloseCode::Done.code(), b"the node is stopping");
     }
 
-    fn send_raft(&self, to: NodeId, handle: &PeerHandle, message: Bytes) -> Result<(), SendError> {
-        handle.raft.push(message).map_err(|_| {
-            metrics::count(metrics::RAFT_DROPPED);
-            SendError::Full(to)
-        })
-    }
-
     async fn request(
         &self,
         to: NodeId,
@@ -319,7 +312,7 @@ async fn ask_node(
     body: Bytes,
     sent: &AtomicBool,
 ) -> Result<Bytes, AskFailure> {
-    let mut state = handle.state.clone();
+    let mut state = handle.state.subscribe();
     loop {
         let seen = state.borrow_and_update().clone();
         match seen {
@@ -352,7 +345,10 @@ impl Network for Transport {
         let handle = self.shared.known(to).filter(|handle| handle.reachable());
         let handle = handle.ok_or(SendError::UnknownNode(to))?;
         match lane {
-            Lane::Raft => self.shared.send_raft(to, &handle, message),
+            Lane::Raft => handle.raft.push(message).map_err(|_| {
+                metrics::count(metrics::RAFT_DROPPED);
+                SendError::Full(to)
+            }),
             Lane::Gossip => {
                 match &*handle.state.borrow() {
                     LinkState::Up(link) => send_gossip(&link.connection, &message),
@@ -384,12 +380,9 @@ impl Network for Transport {
             return;
         }
         self.shared.peers().forgotten.remove(&node);
-        let Some(handle) = self.shared.peer(node) else { return };
-        handle.orders.send_if_modified(|orders| {
-            let news = orders.addresses != addresses;
-            orders.addresses = addresses;
-            news
-        });
+        if let Some(handle) = self.shared.peer(node) {
+            handle.learn(addresses);
+        }
     }
 
     fn forget(&self, node: NodeId) {

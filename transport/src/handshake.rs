@@ -241,10 +241,10 @@ async fn write_hello(
 ) -> Result<(), GreetFailure> {
     let mut chunks = frame(FrameKind::Hello, hello.encode().into());
     let written = send.write_all_chunks(&mut chunks).await;
-    match written.is_ok() && send.finish().is_ok() {
-        true => Ok(()),
-        false => Err(GreetFailure::Closed(connection.closed().await)),
+    if written.is_err() || send.finish().is_err() {
+        return Err(GreetFailure::Closed(connection.closed().await));
     }
+    Ok(())
 }
 
 async fn read_hello(

@@ -13,6 +13,8 @@ mod credit;
 mod endpoint;
 mod fault;
 mod framing;
+#[cfg(test)]
+mod fuzz;
 mod handshake;
 pub mod identity;
 mod lanes;

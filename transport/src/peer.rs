@@ -66,12 +66,32 @@ pub(crate) enum LinkEvent {
 pub(crate) struct PeerHandle {
     pub(crate) orders: watch::Sender<Orders>,
     pub(crate) events: mpsc::Sender<LinkEvent>,
-    pub(crate) state: watch::Receiver<LinkState>,
+    pub(crate) state: Arc<watch::Sender<LinkState>>,
     pub(crate) raft: Arc<RaftQueue>,
     pub(crate) permits: ClassPermits,
 }
 
 impl PeerHandle {
+    /// Teaches addresses. A request made right after waits for the attempt
+    /// they cause instead of meeting the last failure.
+    pub(crate) fn learn(&self, addresses: Vec<SocketAddr>) {
+        let hope = !addresses.is_empty();
+        let news = self.orders.send_if_modified(|orders| {
+            let news = orders.addresses != addresses;
+            orders.addresses = addresses;
+            news
+        });
+        if news && hope {
+            self.state.send_if_modified(|state| {
+                let down = matches!(state, LinkState::Down(_));
+                if down {
+                    *state = LinkState::Connecting;
+                }
+                down
+            });
+        }
+    }
+
     /// Whether there is any way to the node.
     pub(crate) fn reachable(&self) -> bool {
         !self.orders.borrow().addresses.is_empty()
@@ -86,7 +106,7 @@ pub(crate) struct PeerTask {
     orders: watch::Receiver<Orders>,
     events: mpsc::Receiver<LinkEvent>,
     events_in: mpsc::Sender<LinkEvent>,
-    state: watch::Sender<LinkState>,
+    state: Arc<watch::Sender<LinkState>>,
     raft: Arc<RaftQueue>,
     current: Option<Arc<Link>>,
     /// Highest generation seen.
@@ -114,14 +134,15 @@ impl PeerTask {
         let raft = Arc::new(raft);
         let (orders_in, orders) = watch::channel(Orders::default());
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
-        let (state, state_out) = watch::channel(LinkState::Down("no address is known".into()));
+        let state = watch::Sender::new(LinkState::Down("no address is known".into()));
+        let state = Arc::new(state);
         let task = Self {
             shared: Arc::clone(shared),
             node,
             orders,
             events,
             events_in: events_in.clone(),
-            state,
+            state: Arc::clone(&state),
             raft: Arc::clone(&raft),
             current: None,
             generation: 0,
@@ -134,7 +155,7 @@ impl PeerTask {
         Arc::new(PeerHandle {
             orders: orders_in,
             events: events_in,
-            state: state_out,
+            state,
             raft,
             permits: ClassPermits::new(ClassLimits::NODE),
         })

@@ -24,7 +24,7 @@ use crate::{
         Limits, NODE_SEND_WINDOW_BYTES, NODE_WINDOW_BYTES, SEND_WINDOW_BYTES, SOCKET_BUFFER_BYTES,
         STREAM_WINDOW_BYTES, STREAM_WINDOW_BYTES_DIALED,
     },
-    tls::{CertificateFault, CertificateStore, Expected, FaultSlot, TlsParts},
+    tls::{CertificateFault, CertificateStore, Expected, FaultSlot, TlsParts, refusal_sentence},
 };
 
 /// Where datagrams go in and out.
@@ -65,9 +65,12 @@ pub enum BindError {
 /// # Errors
 /// If the port is in use, or the address is not this machine's.
 pub fn bind(address: SocketAddr) -> Result<std::net::UdpSocket, BindError> {
-    let socket = std::net::UdpSocket::bind(address).map_err(|cause| match cause.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse { address },
-        _ => BindError::System { address, cause },
+    let socket = std::net::UdpSocket::bind(address).map_err(|cause| {
+        if cause.kind() == io::ErrorKind::AddrInUse {
+            BindError::InUse { address }
+        } else {
+            BindError::System { address, cause }
+        }
     })?;
     let buffers = socket2::SockRef::from(&socket);
     // Smaller buffers cost speed under bursts, nothing else.
@@ -136,7 +139,9 @@ impl DialError {
                     Some(NO_APPLICATION_PROTOCOL) => {
                         Self::Version("it does not speak this protocol".to_owned())
                     }
-                    Some(alert) if CERTIFICATE_ALERTS.contains(&alert) => Self::Refused(reason),
+                    Some(alert) if CERTIFICATE_ALERTS.contains(&alert) => {
+                        Self::Refused(refusal_sentence(&reason).to_owned())
+                    }
                     Some(_) | None if code == CONNECTION_REFUSED => Self::Busy,
                     Some(_) | None => Self::Ended(error.to_string()),
                 }

@@ -95,17 +95,17 @@ pub(crate) async fn ask(
     sent: &AtomicBool,
 ) -> Result<Bytes, AskFailure> {
     let not_sent = |error: quinn::ConnectionError| AskFailure::NotSent(error.to_string());
-    let (send, mut recv) = connection.open_bi().await.map_err(not_sent)?;
+    let (stream, mut recv) = connection.open_bi().await.map_err(not_sent)?;
     // Fails only if the stream is gone already; the write will say so.
-    let _ = send.set_priority(priority(prelude.class));
-    let mut send = Unfinished(Some(send));
+    let _ = stream.set_priority(priority(prelude.class));
+    let mut stream = Unfinished(Some(stream));
     let [header, body] = frame(FrameKind::Request, body);
     let mut chunks = [Bytes::copy_from_slice(&prelude.encode()), header, body];
     sent.store(true, Ordering::Release);
     metrics::count(metrics::REQUESTS_SENT);
     // A failed write is not the end: a refusal waits on the other half.
-    if send.write(&mut chunks).await {
-        send.finish();
+    if stream.write(&mut chunks).await {
+        stream.finish();
     }
     match read_frame(&mut recv, FrameKind::Response, FRAME_BYTES_MAX, None).await {
         Ok(Some(payload)) => Ok(payload.bytes),

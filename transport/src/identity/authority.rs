@@ -24,8 +24,8 @@ use super::{
 
 /// Certificates begin to be valid so long before they are issued, because
 /// the nodes that check them have clocks of their own.
-const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const CLOCK_SKEW: Duration = Duration::from_mins(5);
+const DAY: Duration = Duration::from_hours(24);
 
 /// The authority with its private key.
 pub struct Authority {
@@ -162,6 +162,7 @@ impl fmt::Debug for Authority {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]
 fn failed(error: rcgen::Error) -> IdentityError {
     IdentityError::Certificate(error.to_string())
 }

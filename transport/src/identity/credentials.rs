@@ -169,7 +169,7 @@ impl Credentials {
     /// part of the chain: a joiner knows only its fingerprint.
     pub(crate) fn certified_key(&self) -> Result<CertifiedKey, IdentityError> {
         let failed = |error: rustls::Error| IdentityError::Key(error.to_string());
-        let key = tls::load_key(self.key.to_rustls()).map_err(failed)?;
+        let key = tls::load_key(&self.key.to_rustls()).map_err(failed)?;
         let chain = vec![
             CertificateDer::from(self.certificate.clone()),
             CertificateDer::from(self.authority.clone()),
@@ -196,6 +196,5 @@ fn pem(label: &str, der: &[u8]) -> String {
         }
         text.push(letter);
     }
-    text.push_str(&format!("\n-----END {label}-----\n"));
-    text
+    text + &format!("\n-----END {label}-----\n")
 }

@@ -99,8 +99,8 @@ impl fmt::Display for JoinToken {
 
 impl fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, ..] = self.fingerprint;
-        write!(f, "JoinToken(authority {a:02x}{b:02x}{c:02x}{d:02x}, secret)")
+        let [first, second, third, ..] = self.fingerprint;
+        write!(f, "JoinToken(authority {first:02x}{second:02x}{third:02x}…, secret)")
     }
 }
 

@@ -29,8 +29,8 @@ use rustls::{
 };
 
 pub use verify::CertificateFault;
-pub(crate) use verify::Expected;
 use verify::{ClientVerifier, ServerVerifier};
+pub(crate) use verify::{Expected, refusal_sentence};
 
 use crate::identity::{Credentials, IdentityError};
 
@@ -42,8 +42,8 @@ pub(crate) const ALPN: &[u8] = b"cdb/1";
 pub(crate) type FaultSlot = Arc<OnceLock<CertificateFault>>;
 
 /// Reads a private key for signing.
-pub(crate) fn load_key(key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
-    ring_crypto::sign::any_supported_type(&key)
+pub(crate) fn load_key(key: &PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+    ring_crypto::sign::any_supported_type(key)
 }
 
 /// ring's algorithms with chance from the entropy port. (ring draws its key

@@ -63,7 +63,33 @@ pub enum CertificateFault {
 
 impl From<CertificateFault> for Error {
     fn from(fault: CertificateFault) -> Self {
-        Self::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(fault))))
+        Self::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Worded(fault)))))
+    }
+}
+
+/// rustls sends the `Debug` form of foreign errors to the peer; this one's is
+/// the sentence.
+struct Worded(CertificateFault);
+
+impl fmt::Debug for Worded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for Worded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for Worded {}
+
+/// The sentence inside the reason a peer gave for refusing our certificate.
+pub(crate) fn refusal_sentence(reason: &str) -> &str {
+    match reason.split_once("Other(OtherError(") {
+        Some((_, rest)) => rest.strip_suffix("))").unwrap_or(rest),
+        None => reason,
     }
 }
 
@@ -301,7 +327,11 @@ fn explain(
         if names.cluster != ours {
             return CertificateFault::OtherCluster { ours, theirs: names.cluster };
         }
-        if matches!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer)) {
+        // Authorities of one cluster id share their name, not their key.
+        if let Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) = error
+        {
             return CertificateFault::Authority(ours);
         }
     }
