@@ -10,8 +10,9 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::{
     catalog::command::CatalogCommand,
     formats::{InvalidRecord, from_bytes, to_bytes},
-    ids::{Epoch, LogIndex, NodeId, ReplicaId, SessionId, ShardId},
+    ids::{CATALOG_SHARD, Epoch, LogIndex, NodeId, ReplicaId, SessionId, ShardId},
     mvcc::version::{Hlc, Version},
+    ports::network::RequestClass,
     shard::{
         command::{Op, Outcome, SessionRequest},
         descriptor::ShardDescriptor,
@@ -40,6 +41,17 @@ pub enum BadBody {
 }
 
 impl Request {
+    /// The class it travels in; both ends judge it by this one table.
+    pub fn class(&self) -> RequestClass {
+        match self {
+            Self::Shard(request) if request.shard == CATALOG_SHARD => RequestClass::Admin,
+            Self::Shard(_) => RequestClass::Data,
+            Self::CatalogChanges { .. } | Self::NodeStatus | Self::NewToken => RequestClass::Admin,
+            Self::SnapshotPiece(_) => RequestClass::Bulk,
+            Self::Join(_) => RequestClass::Join,
+        }
+    }
+
     /// The request as bytes of a frame's payload.
     pub fn encode(&self) -> Vec<u8> {
         with_version(to_bytes(self))

@@ -1,6 +1,5 @@
 //! WHERE it really runs: devices, doors, command line and embedding façade.
 
-mod assemble;
 pub mod cli;
 pub mod config;
 pub mod data_dir;
@@ -8,5 +7,3 @@ pub mod devices;
 pub mod doors;
 pub mod observe;
 pub mod status;
-
-pub use assemble::run as run_node;

@@ -7,14 +7,19 @@
 
 pub mod clock;
 pub mod disk;
+pub mod door;
 pub mod entropy;
+pub mod faults;
 pub mod hooks;
 pub mod host;
 pub mod network;
 pub mod node;
 pub mod oracle;
 mod panics;
+pub mod product;
 pub mod rng;
 pub mod trace;
+pub mod trial;
 pub mod workers;
+pub mod workloads;
 pub mod world;

@@ -1,6 +1,7 @@
 //! Same seed, same trace: proved with actors that do everything a careless
 //! author might (hash map order, unbiased races, timers, requests). Each run is
 //! a process of its own, as the binary's are: see `simulation::hooks`.
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::{collections::HashMap, process::Command, sync::Arc, time::Duration};
 
@@ -80,7 +81,7 @@ impl Gossip {
         for node in &self.parts.nodes {
             let _ = self.parts.network.send(*node, Lane::Raft, bytes.clone());
         }
-        if self.heard.len() % 10 == 0 {
+        if self.heard.len().is_multiple_of(10) {
             self.ask();
         }
     }
@@ -170,14 +171,14 @@ fn run(seed: u64) -> (Vec<String>, u64) {
 
 /// The trace of a run in a process of its own.
 fn traced(seed: u64) -> Vec<String> {
-    let own = std::env::current_exe().unwrap();
+    let own = std::env::current_exe().expect("a test binary");
     let child = Command::new(own)
         .args(["--exact", "child_prints_its_trace", "--ignored", "--nocapture"])
         .env(SEED, seed.to_string())
         .output()
-        .unwrap();
+        .expect("a child process");
     assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
-    let printed = String::from_utf8(child.stdout).unwrap();
+    let printed = String::from_utf8(child.stdout).expect("text");
     printed.lines().filter_map(|line| line.strip_prefix("trace ")).map(str::to_owned).collect()
 }
 

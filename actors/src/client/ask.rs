@@ -10,7 +10,7 @@ use std::{
 
 use cluster::{
     catalog::record::{VolumeRecord, VolumeState},
-    ids::{CATALOG_SHARD, Epoch, NodeId, ShardId},
+    ids::{Epoch, NodeId, ShardId},
     mvcc::version::Version,
     ports::network::RequestClass,
     request::{Answer, Fault, Request, ShardAnswer, ShardBody, ShardRequest, ShardResult},
@@ -84,7 +84,8 @@ impl Client {
                 forwarded: false,
                 body: body(),
             };
-            let answer = self.call(node, class_of(&request), Request::Shard(request), time).await;
+            let request = Request::Shard(request);
+            let answer = self.call(node, request.class(), request, time).await;
             match self.judge(trial, shard, node, answer)? {
                 Judged::Result(result) => return Ok(Reply::Result(result)),
                 Judged::Again => {}
@@ -331,10 +332,6 @@ enum Judged {
     Pause(Duration),
     Stale,
     Learnt,
-}
-
-fn class_of(request: &ShardRequest) -> RequestClass {
-    if request.shard == CATALOG_SHARD { RequestClass::Admin } else { RequestClass::Data }
 }
 
 /// An answer of a kind that was not asked for.

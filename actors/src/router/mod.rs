@@ -11,7 +11,6 @@ use cluster::{
     catalog::view::CatalogView,
     ids::{NodeId, ReplicaId, ShardId},
     mvcc::version::Version,
-    ports::network::RequestClass,
     request::{
         Answer, Fault, ReadLevel, Request, ShardAnswer, ShardBody, ShardRequest,
         SnapshotPieceRequest,
@@ -129,8 +128,9 @@ impl Router {
             request.body,
             ShardBody::Get { .. } | ShardBody::List { .. } | ShardBody::Inspect
         );
-        let body = Request::Shard(request).encode().into();
-        let reply = self.world.network.request(node, RequestClass::Data, body, timeout).await;
+        let request = Request::Shard(request);
+        let (class, body) = (request.class(), request.encode().into());
+        let reply = self.world.network.request(node, class, body, timeout).await;
         match reply.map(|bytes| Answer::decode(&bytes)) {
             Ok(Ok(Answer::Shard(answer))) => answer,
             Ok(Ok(Answer::Fault(fault))) => refused(clock, fault),

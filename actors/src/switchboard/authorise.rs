@@ -14,7 +14,7 @@ use cluster::catalog::command::CatalogCommand;
 /// # Errors
 /// [`Fault::NotAllowed`] with what and who.
 pub fn authorise(from: &Peer, class: RequestClass, request: &Request) -> Result<(), Fault> {
-    if class != class_of(request) {
+    if class != request.class() {
         return Err(not_allowed("send this request in that class", from));
     }
     let allowed = match (from, request) {
@@ -68,17 +68,5 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
         | ShardBody::Get { .. }
         | ShardBody::List { .. }
         | ShardBody::Inspect => Ok(()),
-    }
-}
-
-/// The class a request travels in.
-fn class_of(request: &Request) -> RequestClass {
-    match request {
-        Request::Shard(_) => RequestClass::Data,
-        Request::CatalogChanges { .. } | Request::NodeStatus | Request::NewToken => {
-            RequestClass::Admin
-        }
-        Request::SnapshotPiece(_) => RequestClass::Bulk,
-        Request::Join(_) => RequestClass::Join,
     }
 }

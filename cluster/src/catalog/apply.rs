@@ -16,8 +16,6 @@ mod ledger;
 mod node;
 mod shard;
 #[cfg(test)]
-mod storm;
-#[cfg(test)]
 mod tests;
 mod volume;
 

@@ -85,7 +85,6 @@ impl Bench {
     }
 
     fn outcome(
-        &self,
         asked: tokio::task::JoinHandle<Result<Bytes, RequestError>>,
     ) -> Result<Bytes, RequestError> {
         assert!(asked.is_finished(), "still waiting");
@@ -133,7 +132,7 @@ fn a_long_cut_ends_the_connection_on_both_sides_and_healing_brings_a_new_one() {
     let asked = bench.ask(&bench.b, A);
     bench.pass(SECOND * 4);
     assert_eq!(bench.links(), [(A, false), (B, false)]);
-    assert!(matches!(bench.outcome(asked), Err(RequestError::Lost { .. })));
+    assert!(matches!(Bench::outcome(asked), Err(RequestError::Lost { .. })));
     bench.got.clear();
     bench.fabric.heal();
     bench.pass(SECOND);
@@ -151,7 +150,7 @@ fn a_dead_host_is_mute_and_only_its_peer_learns_that_the_link_is_gone() {
     assert_eq!(bench.links(), [(A, false)]);
     let asked = bench.ask(&bench.a, B);
     bench.pass(SECOND);
-    let outcome = bench.outcome(asked);
+    let outcome = Bench::outcome(asked);
     assert!(outcome.is_err_and(|error| error.not_sent()));
     bench.fabric.rise(Address::Node(B));
     bench.pass(SECOND);
@@ -167,7 +166,7 @@ fn a_request_is_answered_with_the_bytes_that_were_sent() {
     let Some((_, Delivery::Request { ticket, .. })) = bench.got.pop() else { panic!("no request") };
     bench.b.answer(ticket, Bytes::from_static(b"!"));
     bench.pass(Duration::from_millis(10));
-    assert_eq!(bench.outcome(asked), Ok(Bytes::from_static(b"!")));
+    assert_eq!(Bench::outcome(asked), Ok(Bytes::from_static(b"!")));
 }
 
 #[test]
@@ -175,7 +174,7 @@ fn a_request_without_an_answer_times_out() {
     let mut bench = Bench::new(Weather::CALM);
     let asked = bench.ask(&bench.a, B);
     bench.pass(SECOND * 6);
-    assert!(matches!(bench.outcome(asked), Err(RequestError::Timeout { .. })));
+    assert!(matches!(Bench::outcome(asked), Err(RequestError::Timeout { .. })));
 }
 
 #[test]

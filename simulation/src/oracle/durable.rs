@@ -45,7 +45,7 @@ pub fn check(history: &[Operation], key: &str, found: Option<Value>) -> Result<(
         // The key as it was before the first write explains it too.
         lost = writes().find(|write| write.returned.is_some()).cloned();
     } else if lost.is_none() {
-        lost = writes().last().cloned();
+        lost = writes().next_back().cloned();
     }
     match lost {
         Some(write) => Err(Loss { write, found }),

@@ -51,7 +51,7 @@ const AROUND: usize = 12;
 ///
 /// # Errors
 /// The first key that is not linearizable.
-pub fn check(history: &[Operation]) -> Result<(), Violation> {
+pub fn check(history: &[Operation]) -> Result<(), Box<Violation>> {
     let mut keys: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
     for operation in history {
         keys.entry(&operation.key).or_default().push(operation);
@@ -59,7 +59,7 @@ pub fn check(history: &[Operation]) -> Result<(), Violation> {
     keys.into_iter().try_for_each(|(key, operations)| check_key(key, &operations))
 }
 
-fn check_key(key: &str, operations: &[&Operation]) -> Result<(), Violation> {
+fn check_key(key: &str, operations: &[&Operation]) -> Result<(), Box<Violation>> {
     let read: HashSet<Value> = operations.iter().filter_map(|operation| seen(operation)).collect();
     let mut relevant: Vec<&Operation> =
         operations.iter().copied().filter(|operation| matters(operation, &read)).collect();
@@ -67,11 +67,11 @@ fn check_key(key: &str, operations: &[&Operation]) -> Result<(), Violation> {
     let Err(stuck) = Search::new(&relevant).run() else { return Ok(()) };
     let from = stuck.saturating_sub(AROUND);
     let to = (stuck + AROUND).min(relevant.len());
-    Err(Violation {
+    Err(Box::new(Violation {
         key: key.to_owned(),
         stuck: relevant[stuck].clone(),
         around: relevant[from..to].iter().map(|operation| (*operation).clone()).collect(),
-    })
+    }))
 }
 
 fn seen(operation: &Operation) -> Option<Value> {

@@ -1,0 +1,87 @@
+//! The client's `Door` over the simulated network.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use actors::client::{Door, DoorError};
+use bytes::Bytes;
+use cluster::{
+    ids::NodeId,
+    ports::network::{BoxFuture, Network, RequestClass, RequestError},
+    request::{Answer, Request},
+};
+
+use crate::network::Port;
+
+/// One client's way to the nodes it was told of.
+pub struct SimulatedDoor {
+    port: Port,
+    nodes: Vec<NodeId>,
+    /// Whom a call without a target asks; the next one after a failure.
+    at_hand: std::sync::Arc<AtomicUsize>,
+}
+
+impl fmt::Debug for SimulatedDoor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimulatedDoor").field("nodes", &self.nodes).finish_non_exhaustive()
+    }
+}
+
+impl SimulatedDoor {
+    /// A door to `nodes` through `port`.
+    pub fn new(port: Port, nodes: Vec<NodeId>) -> Self {
+        Self { port, nodes, at_hand: std::sync::Arc::default() }
+    }
+}
+
+impl Door for SimulatedDoor {
+    fn call(
+        &self,
+        to: Option<NodeId>,
+        class: RequestClass,
+        request: Request,
+        timeout: Duration,
+    ) -> BoxFuture<Result<Answer, DoorError>> {
+        let turn = self.at_hand.load(Ordering::Relaxed);
+        let asked = to.or_else(|| self.nodes.get(turn % self.nodes.len().max(1)).copied());
+        let (port, at_hand) = (self.port.clone(), self.at_hand.clone());
+        Box::pin(async move {
+            let Some(node) = asked else {
+                let (node, cause) = ("any node".to_owned(), "no node is known".to_owned());
+                return Err(DoorError::Unreachable { node, cause });
+            };
+            let body = Bytes::from(request.encode());
+            match port.request(node, class, body, timeout).await {
+                Ok(bytes) => Answer::decode(&bytes).map_err(|error| DoorError::BadAnswer {
+                    node: node.to_string(),
+                    cause: error.to_string(),
+                }),
+                Err(error) => {
+                    let next = (turn + 1, Ordering::Relaxed);
+                    let _ = at_hand.compare_exchange(turn, next.0, next.1, next.1);
+                    Err(translate(error))
+                }
+            }
+        })
+    }
+
+    fn learn(&self, _nodes: Vec<(NodeId, Vec<String>)>) {
+        // The fabric reaches every node by its id.
+    }
+}
+
+fn translate(error: RequestError) -> DoorError {
+    match error {
+        RequestError::Unreachable { node, cause } => {
+            DoorError::Unreachable { node: node.to_string(), cause }
+        }
+        RequestError::Timeout { node, after } => {
+            DoorError::Timeout { node: node.to_string(), after }
+        }
+        RequestError::Lost { node, cause } => DoorError::Lost { node: node.to_string(), cause },
+        RequestError::Busy(node) => DoorError::Busy { node: node.to_string() },
+    }
+}

@@ -1,0 +1,274 @@
+//! The product on a simulated machine: its own actors over the fake ports.
+//!
+//! Does what the node's assembly does on a real one: founds the cluster on the
+//! first machine, admits the others with a token, and starts the root with
+//! what log, stores and state files hold.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+
+use actors::{
+    catalog,
+    probe::{Probe, Report},
+    root::{NodeActors, NodeParts},
+    switchboard::Gate,
+    world::{NodeClock, NodeIdentity, Space, SpaceGauge, World},
+};
+use bytes::Bytes;
+use cluster::{
+    catalog::{
+        command::{CatalogCommand, CatalogOutcome},
+        record::{ClusterRecord, NodeRecord, NodeState},
+    },
+    ids::{CATALOG_SHARD, Epoch, NodeId, StoreId},
+    mvcc::version::Hlc,
+    ports::{
+        log::RecoveredReplica,
+        network::{BoxFuture, Inbound, Network},
+    },
+    request::{Answer, Fault, JoinRequest, Request, ShardBody, ShardRequest, ShardResult},
+    shard::command::Outcome,
+    units::WallTime,
+};
+
+use crate::{
+    node::{Diary, Parts, Resident},
+    oracle::invariants::Invariants,
+};
+
+/// Bytes a simulated machine offers.
+const CAPACITY_BYTES: u64 = 1 << 30;
+/// Pause between two tries to be admitted.
+const ADMISSION_PAUSE: Duration = Duration::from_millis(200);
+/// Time for one of them.
+const ADMISSION_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Machines that run the product.
+#[derive(Clone, Debug, Default)]
+pub struct Product {
+    /// What must hold inside.
+    pub invariants: Invariants,
+}
+
+impl Resident for Product {
+    fn start(&self, parts: Parts) -> BoxFuture<Result<Arc<dyn Inbound>, String>> {
+        let invariants = self.invariants.clone();
+        Box::pin(async move { start(parts, invariants).await })
+    }
+}
+
+async fn start(parts: Parts, invariants: Invariants) -> Result<Arc<dyn Inbound>, String> {
+    let record = node_record(&parts);
+    let known = catalog::load(parts.state_files.as_ref())
+        .map_err(|error| format!("the catalog's copy cannot be read: {error}"))?;
+    let first = parts.nodes.first().copied().filter(|first| *first != parts.node);
+    if known.node(parts.node).is_none()
+        && let Some(first) = first
+    {
+        admit(&parts, first, &record).await;
+    }
+    let founding = first.is_none() && known.cluster().is_none();
+    let highest_store = tidy_stores(&parts, &parts.recovery.replicas)?;
+    let address = SocketAddr::from(([10, 0, 0, 1], 7_000));
+    let seeds =
+        parts.nodes.iter().filter(|node| **node != parts.node).map(|node| (*node, vec![address]));
+    let diary = parts.diary.clone();
+    let node = NodeParts {
+        highest_store,
+        partial: std::collections::BTreeMap::new(),
+        founding: founding.then(|| cluster_record(&parts)),
+        seeds: seeds.collect(),
+        catalog: Arc::new(known),
+        gate: Arc::new(NoGate),
+        record,
+        world: world(&parts, invariants.clone()),
+        recovered: parts.recovery.replicas,
+    };
+    let actors = NodeActors::start(node).await.map_err(|error| error.to_string())?;
+    let mut ended = actors.ended.clone();
+    tokio::spawn(async move {
+        if let Ok(how) = ended.wait_for(Option::is_some).await {
+            let how = format!("the node ended by itself: {:?}", *how);
+            diary.note(&how);
+            invariants.broke(how);
+        }
+    });
+    let inbound: Arc<dyn Inbound> = Arc::new(actors.switchboard);
+    Ok(inbound)
+}
+
+fn world(parts: &Parts, invariants: Invariants) -> World {
+    World {
+        identity: NodeIdentity { cluster: parts.cluster, node: parts.node, boot: parts.boot },
+        clock: parts.clock.clone(),
+        hybrid: Arc::new(NodeClock::default()),
+        entropy: parts.entropy.clone(),
+        network: parts.network.clone(),
+        log: parts.log.clone(),
+        engine: parts.engine.clone(),
+        workers: parts.workers.clone(),
+        state_files: parts.state_files.clone(),
+        space: Arc::new(Roomy),
+        probe: Arc::new(Watcher { diary: parts.diary.clone(), invariants }),
+    }
+}
+
+/// Sets stores aside that no record names; the highest number in use.
+fn tidy_stores(parts: &Parts, recovered: &[RecoveredReplica]) -> Result<StoreId, String> {
+    let named: BTreeSet<StoreId> = recovered.iter().map(|replica| replica.store).collect();
+    let stores = parts.engine.list().map_err(|error| error.to_string())?;
+    for store in stores.iter().filter(|store| !named.contains(store)) {
+        parts.engine.quarantine(*store).map_err(|error| error.to_string())?;
+    }
+    let highest = stores.iter().chain(&named).max().copied();
+    Ok(highest.unwrap_or(StoreId(0)))
+}
+
+fn node_record(parts: &Parts) -> NodeRecord {
+    NodeRecord {
+        node: parts.node,
+        number: u64::from(parts.number),
+        addresses: vec![format!("10.0.0.{}:7000", parts.number)],
+        http_address: String::new(),
+        zone: format!("zone-{}", parts.number),
+        capacity_bytes: CAPACITY_BYTES,
+        state: NodeState::Active,
+        boot: parts.boot,
+    }
+}
+
+fn cluster_record(parts: &Parts) -> ClusterRecord {
+    ClusterRecord {
+        cluster: parts.cluster,
+        name: "simulated".to_owned(),
+        authority: Vec::new(),
+        authority_key_sealed: Vec::new(),
+        feature_level: 1,
+    }
+}
+
+/// Has this machine admitted through another, as its first start does.
+async fn admit(parts: &Parts, through: NodeId, record: &NodeRecord) {
+    parts.network.learn(through, Vec::new());
+    let mut hash = [0; 32];
+    hash[..16].copy_from_slice(&parts.node.0.to_le_bytes());
+    let now = parts.clock.wall();
+    let expires = WallTime(now.0 + 1_000_000_000);
+    let commands = [
+        CatalogCommand::AddToken { hash, expires },
+        CatalogCommand::AdmitNode { hash, now, node: record.clone() },
+    ];
+    for command in commands {
+        loop {
+            let answer = ask_catalog(&parts.network, through, command.clone()).await;
+            match answer {
+                Some(CatalogOutcome::Refused(refusal)) => {
+                    parts.diary.note(&format!("is refused: {refusal}"));
+                }
+                Some(_) => break,
+                None => {}
+            }
+            tokio::time::sleep(ADMISSION_PAUSE).await;
+        }
+    }
+}
+
+async fn ask_catalog(
+    network: &Arc<dyn Network>,
+    node: NodeId,
+    command: CatalogCommand,
+) -> Option<CatalogOutcome> {
+    let request = ShardRequest {
+        shard: CATALOG_SHARD,
+        epoch: Epoch(0),
+        clock: Hlc(0),
+        timeout_ms: u32::try_from(ADMISSION_TIMEOUT.as_millis()).unwrap_or(u32::MAX),
+        forwarded: false,
+        body: ShardBody::Catalog { request: None, command },
+    };
+    let request = Request::Shard(request);
+    let (class, body) = (request.class(), Bytes::from(request.encode()));
+    let answer = network.request(node, class, body, ADMISSION_TIMEOUT).await.ok()?;
+    match Answer::decode(&answer).ok()? {
+        Answer::Shard(answer) => match answer.result.ok()? {
+            ShardResult::Outcome(Outcome::Catalog(outcome)) => Some(outcome),
+            ShardResult::Outcome(_)
+            | ShardResult::Accepted
+            | ShardResult::Value(_)
+            | ShardResult::Page { .. }
+            | ShardResult::Replica(_) => None,
+        },
+        Answer::CatalogChanges { .. }
+        | Answer::NodeStatus(_)
+        | Answer::SnapshotPiece(_)
+        | Answer::Joined(_)
+        | Answer::Token(_)
+        | Answer::Fault(_) => None,
+    }
+}
+
+/// A disk that never fills.
+#[derive(Debug)]
+struct Roomy;
+
+impl SpaceGauge for Roomy {
+    fn measure(&self) -> Space {
+        Space { used_bytes: 0, capacity_bytes: CAPACITY_BYTES }
+    }
+}
+
+/// Machines of a world need no certificates.
+#[derive(Debug)]
+struct NoGate;
+
+fn not_here() -> BoxFuture<Answer> {
+    let fault = Fault::Invalid("a simulated machine has no certificates".to_owned());
+    Box::pin(async move { Answer::Fault(fault) })
+}
+
+impl Gate for NoGate {
+    fn join(&self, _request: JoinRequest) -> BoxFuture<Answer> {
+        not_here()
+    }
+
+    fn new_token(&self) -> BoxFuture<Answer> {
+        not_here()
+    }
+
+    fn status(&self) -> BoxFuture<Answer> {
+        not_here()
+    }
+}
+
+/// Notes what the actors report, and judges it.
+#[derive(Debug)]
+struct Watcher {
+    diary: Diary,
+    invariants: Invariants,
+}
+
+impl Probe for Watcher {
+    fn report(&self, report: Report) {
+        let line = format!("{report:?}");
+        match report {
+            Report::Applied { shard, replica, index, term } => {
+                self.invariants.applied(shard, replica, index, term);
+                return self.diary.mix(line.as_bytes());
+            }
+            Report::Elected { shard, replica, term } => {
+                self.diary.count("election");
+                self.invariants.elected(shard, replica, term);
+            }
+            Report::Configured { .. } => self.diary.count("configuration"),
+            Report::SnapshotInstalled { .. } => self.diary.count("snapshot installed"),
+            Report::Hibernating { .. } => self.diary.count("hibernation change"),
+            Report::PeerRefused { .. } => self.diary.count("peer refused"),
+            Report::ReplicaStopped { .. }
+            | Report::Restarted { .. }
+            | Report::DiskFenced { .. } => {
+                // Nothing here plans a poison entry, a panic or a failed sync.
+                self.invariants.broke(line.clone());
+            }
+        }
+        self.diary.note(&line);
+    }
+}

@@ -1,0 +1,3 @@
+//! What clients do while the world misbehaves.
+
+pub mod register;
