@@ -1,2 +1,11 @@
 //! The `cdb` binary: parse, dispatch.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clusterdb::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    let Cli { globals, command } = Cli::parse();
+    cli::run(globals, command)
+}

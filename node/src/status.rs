@@ -19,7 +19,8 @@ pub struct NodeStatus {
     pub cluster_name: String,
     /// Its process.
     pub pid: u32,
-    /// Name of the machine it runs on; a process id means something only there.
+    /// Name of the machine it runs on (`sysinfo::System::host_name`); a process
+    /// id means something only there.
     pub host: String,
     /// Failure domain.
     pub zone: String,

@@ -43,7 +43,7 @@ pub struct InitArgs {
     pub name: String,
     /// Where to write the operator's profile [default: client.yaml beside FILE]
     #[arg(long, value_name = "FILE")]
-    pub profile: Option<PathBuf>,
+    pub write_profile: Option<PathBuf>,
 }
 
 fn parse_name(text: &str) -> Result<String, String> {
@@ -61,10 +61,10 @@ fn parse_name(text: &str) -> Result<String, String> {
 pub fn run(args: &InitArgs) -> anyhow::Result<()> {
     let config = NodeConfig::load(&args.config)?;
     let beside = || args.config.with_file_name(PROFILE_FILE);
-    let profile = args.profile.clone().unwrap_or_else(beside);
+    let profile = args.write_profile.clone().unwrap_or_else(beside);
     anyhow::ensure!(
         !profile.exists(),
-        "{} exists and may be the key to another cluster; name another file with --profile",
+        "{} exists and may be the key to another cluster; name another file with --write-profile",
         profile.display()
     );
     let identity = create_cluster(&config, &args.name, &profile)?;

@@ -197,14 +197,11 @@ pub fn find(named: Option<&str>, folder: Option<&Path>) -> Result<Profile, Profi
         }
         None => candidates.extend(folder.map(|folder| folder.join(PROFILE_FILE))),
     }
-    match candidates.iter().find(|path| path.exists()) {
-        Some(path) => Profile::load(path),
-        None => {
-            let looked: Vec<String> =
-                candidates.iter().map(|path| path.display().to_string()).collect();
-            Err(ProfileError::Missing(looked.join(", ")))
-        }
+    if let Some(path) = candidates.iter().find(|path| path.exists()) {
+        return Profile::load(path);
     }
+    let looked: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
+    Err(ProfileError::Missing(looked.join(", ")))
 }
 
 #[cfg(test)]

@@ -1,0 +1,204 @@
+//! The client's door to a real cluster: QUIC, with the profile's certificate.
+//!
+//! Each node has an endpoint of its own, dialled when first asked; a request
+//! to nobody in particular goes to the profile's endpoints in turn, starting
+//! with the one that answered last. After any failure the next one is at hand.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actors::client::{Client, Door, DoorError};
+use cluster::{
+    codes::ErrorCode,
+    ids::NodeId,
+    ports::network::{BoxFuture, RequestClass},
+    request::{Answer, Fault, Request},
+};
+use tokio::time::Instant;
+use transport::{
+    client::{ClientEndpoint, ClientError, ClientParts, Profile as Identity},
+    identity::Credentials,
+};
+
+use super::{
+    error::{CliError, Outcome},
+    profile::Profile,
+};
+use crate::devices::{clock::SystemClock, entropy::SystemEntropy};
+
+/// The addresses of a node, and the endpoint dialled for them.
+type Known = (Vec<String>, Option<Arc<ClientEndpoint>>);
+
+/// The door.
+#[derive(Debug)]
+struct QuicDoor(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    credentials: Credentials,
+    parts: ClientParts,
+    /// One per address of the profile.
+    any: Vec<ClientEndpoint>,
+    /// Which of them is asked first.
+    at_hand: AtomicUsize,
+    /// A lock, because a door is no actor; never held across an await.
+    nodes: Mutex<BTreeMap<NodeId, Known>>,
+}
+
+/// A client of the profile's cluster. Nothing is sent before it is used.
+///
+/// # Errors
+/// If the profile's certificate, key or authority are unusable.
+pub(super) fn client(profile: &Profile) -> Outcome<Client> {
+    let clock = Arc::new(SystemClock::new());
+    let entropy = Arc::new(SystemEntropy::new());
+    let unusable = |cause: String| {
+        CliError::new(
+            ErrorCode::BadProfile,
+            "the profile's certificate cannot be used",
+            cause,
+            "use the client.yaml the cluster wrote, unchanged",
+        )
+    };
+    let chain = [profile.certificate.trim_end(), "\n", profile.ca.as_str()].concat();
+    let credentials =
+        Credentials::from_pem(&chain, &profile.key).map_err(|error| unusable(error.to_string()))?;
+    let parts = ClientParts { entropy: entropy.clone(), clock: clock.clone() };
+    let endpoint = |address: &String| {
+        let endpoints = vec![address.clone()];
+        let identity = Identity { endpoints, credentials: credentials.clone() };
+        ClientEndpoint::new(identity, parts.clone()).map_err(|error| unusable(error.to_string()))
+    };
+    let any = profile.endpoints.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
+    let shared = Shared {
+        credentials,
+        parts,
+        any,
+        at_hand: AtomicUsize::new(0),
+        nodes: Mutex::new(BTreeMap::new()),
+    };
+    Ok(Client::new(Arc::new(QuicDoor(Arc::new(shared))), clock, entropy))
+}
+
+impl Door for QuicDoor {
+    fn call(
+        &self,
+        to: Option<NodeId>,
+        class: RequestClass,
+        request: Request,
+        timeout: Duration,
+    ) -> BoxFuture<Result<Answer, DoorError>> {
+        let shared = self.0.clone();
+        let body = bytes::Bytes::from(request.encode());
+        Box::pin(async move {
+            match to {
+                Some(node) => {
+                    let endpoint = shared.endpoint(node)?;
+                    let answer = endpoint.request(class, body, timeout).await;
+                    answer_of(&node.to_string(), answer)
+                }
+                None => shared.ask_any(class, body, timeout).await,
+            }
+        })
+    }
+
+    fn learn(&self, nodes: Vec<(NodeId, Vec<String>)>) {
+        let mut known = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        for (node, addresses) in nodes {
+            let entry = known.entry(node).or_default();
+            if entry.0 != addresses {
+                *entry = (addresses, None);
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn endpoint(&self, node: NodeId) -> Result<Arc<ClientEndpoint>, DoorError> {
+        let unreachable = |cause: String| DoorError::Unreachable { node: node.to_string(), cause };
+        let mut known = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let (addresses, endpoint) =
+            known.get_mut(&node).ok_or_else(|| unreachable("its address is not known".into()))?;
+        if let Some(endpoint) = endpoint {
+            return Ok(endpoint.clone());
+        }
+        let credentials = self.credentials.clone();
+        let identity = Identity { endpoints: addresses.clone(), credentials };
+        let made = ClientEndpoint::new(identity, self.parts.clone())
+            .map_err(|error| unreachable(error.to_string()))?;
+        Ok(endpoint.insert(Arc::new(made)).clone())
+    }
+
+    async fn ask_any(
+        &self,
+        class: RequestClass,
+        body: bytes::Bytes,
+        timeout: Duration,
+    ) -> Result<Answer, DoorError> {
+        let ends = Instant::now() + timeout;
+        let first = self.at_hand.load(Ordering::Relaxed);
+        let count = self.any.len();
+        let mut last = DoorError::Unreachable {
+            node: "the cluster".into(),
+            cause: "the profile names no endpoint".into(),
+        };
+        for turn in 0..count {
+            let place = (first + turn) % count;
+            let Some(endpoint) = self.any.get(place) else { break };
+            // An address that says nothing must leave time for the others.
+            let left = ends.saturating_duration_since(Instant::now());
+            let share = left / u32::try_from(count - turn).unwrap_or(1);
+            let answer = endpoint.request(class, body.clone(), share).await;
+            match answer_of("the cluster", answer) {
+                Ok(answer) => {
+                    self.at_hand.store(place, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Err(error) => {
+                    self.at_hand.store(place + 1, Ordering::Relaxed);
+                    let go_on = error.not_sent();
+                    last = error;
+                    if !go_on {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(last)
+    }
+}
+
+/// The one table from the transport's words to the door's.
+fn answer_of(node: &str, answer: Result<bytes::Bytes, ClientError>) -> Result<Answer, DoorError> {
+    let node = node.to_owned();
+    let error = match answer {
+        Ok(bytes) => {
+            return Answer::decode(&bytes)
+                .map_err(|error| DoorError::BadAnswer { node, cause: error.to_string() });
+        }
+        Err(error) => error,
+    };
+    let cause = error.to_string();
+    Err(match error {
+        ClientError::NoEndpoint
+        | ClientError::Lookup { .. }
+        | ClientError::Unreachable { .. }
+        | ClientError::NoAnswer { .. }
+        | ClientError::Local(_) => DoorError::Unreachable { node, cause },
+        ClientError::Timeout { after, .. } => DoorError::Timeout { node, after },
+        ClientError::WrongCertificate { .. } | ClientError::CertificateRefused { .. } => {
+            DoorError::BadCertificate { node, cause }
+        }
+        ClientError::Version { .. } => DoorError::BadAnswer { node, cause },
+        ClientError::Busy { endpoint } => DoorError::Busy { node: endpoint },
+        ClientError::NotAllowed { .. } => return Ok(Answer::Fault(Fault::NotAllowed(cause))),
+        ClientError::TooLarge { .. } => return Ok(Answer::Fault(Fault::Invalid(cause))),
+        ClientError::Lost { .. } => DoorError::Lost { node, cause },
+    })
+}

@@ -1,0 +1,235 @@
+//! Volumes: create, ls, show, rm.
+
+use std::io::{self, BufRead, IsTerminal};
+
+use actors::client::VolumeView;
+use clap::{Args, Subcommand, ValueEnum};
+use cluster::{
+    catalog::record::{NodeRecord, VolumeKind, VolumePolicy, VolumeState},
+    ids::NodeId,
+    shard::descriptor::Predicate,
+};
+use serde::Serialize;
+
+use super::{
+    Context,
+    error::{CliError, Outcome},
+    render::tell,
+};
+
+/// `cdb volume`
+#[derive(Debug, Subcommand)]
+pub enum VolumeCommand {
+    /// Creates a volume and waits until it serves
+    Create(CreateArgs),
+    /// Lists the volumes
+    #[command(alias = "list")]
+    Ls,
+    /// Shows a volume and its shards
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Deletes a volume with all its data
+    Rm(RemoveArgs),
+}
+
+/// `cdb volume create`
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// Its name
+    name: String,
+    /// Copies of every key, each on a node of its own
+    #[arg(long, default_value_t = 3)]
+    replicas: u32,
+    /// Parts it is spread over
+    #[arg(long)]
+    shards: Option<u32>,
+    /// How keys are spread
+    #[arg(long, value_enum, default_value_t = Kind::Hash)]
+    kind: Kind,
+}
+
+/// `cdb volume rm`
+#[derive(Debug, Args)]
+pub struct RemoveArgs {
+    /// Its name
+    name: String,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// Only show what would go
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Kinds of volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// By hash of the key: plain key-value
+    Hash,
+    /// By ranges of keys: whatever is listed a lot
+    Ordered,
+    /// One shard that never splits
+    Single,
+}
+
+/// Shards of a hash volume unless said otherwise: enough to spread over the
+/// disks of a small cluster.
+const SHARDS: u32 = 8;
+
+#[derive(Debug, Serialize)]
+struct View {
+    name: String,
+    id: u64,
+    kind: VolumeKind,
+    replicas: u32,
+    state: &'static str,
+    shards: Vec<ShardView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShardView {
+    shard: u64,
+    epoch: u64,
+    keys: String,
+    nodes: Vec<String>,
+}
+
+/// Runs `cdb volume`.
+///
+/// # Errors
+/// See [`CliError`].
+pub async fn run(context: &Context, command: VolumeCommand) -> Outcome {
+    match command {
+        VolumeCommand::Create(args) => create(context, args).await,
+        VolumeCommand::Ls => ls(context).await,
+        VolumeCommand::Show { name } => show(context, &name).await,
+        VolumeCommand::Rm(args) => rm(context, args).await,
+    }
+}
+
+async fn create(context: &Context, args: CreateArgs) -> Outcome {
+    let (kind, shards) = match args.kind {
+        Kind::Hash => (VolumeKind::Hash, args.shards.unwrap_or(SHARDS)),
+        Kind::Ordered => (VolumeKind::Ordered, args.shards.unwrap_or(1)),
+        Kind::Single => (VolumeKind::Single, args.shards.unwrap_or(1)),
+    };
+    let client = context.client()?;
+    let policy = VolumePolicy { kind, replicas: args.replicas, shards };
+    let created = client.create_volume(&args.name, policy).await;
+    client.with_deadline(super::CLOSE_WITHIN).close().await;
+    let volume = created?;
+    let view = view(&volume, &client.nodes().await?);
+    let text = format!(
+        "volume {} is ready: {} shards, {} replicas each",
+        view.name,
+        view.shards.len(),
+        view.replicas
+    );
+    context.output.record(&view, &text)
+}
+
+async fn ls(context: &Context) -> Outcome {
+    let client = context.client()?;
+    let volumes = client.volumes().await?;
+    let nodes = client.nodes().await?;
+    let views: Vec<View> = volumes.iter().map(|volume| view(volume, &nodes)).collect();
+    let row = |view: &View| {
+        vec![
+            view.name.clone(),
+            format!("{:?}", view.kind).to_lowercase(),
+            view.replicas.to_string(),
+            view.shards.len().to_string(),
+            view.state.into(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = views.iter().map(row).collect();
+    context.output.rows(&views, &["VOLUME", "KIND", "REPLICAS", "SHARDS", "STATE"], &rows)
+}
+
+async fn show(context: &Context, name: &str) -> Outcome {
+    let client = context.client()?;
+    let view = view(&client.show_volume(name).await?, &client.nodes().await?);
+    let row = |shard: &ShardView| {
+        vec![
+            format!("s{}", shard.shard),
+            shard.epoch.to_string(),
+            shard.keys.clone(),
+            shard.nodes.join(" "),
+        ]
+    };
+    let rows: Vec<Vec<String>> = view.shards.iter().map(row).collect();
+    context.output.rows(&view, &["SHARD", "EPOCH", "KEYS", "NODES"], &rows)
+}
+
+async fn rm(context: &Context, args: RemoveArgs) -> Outcome {
+    let client = context.client()?;
+    let volume = client.show_volume(&args.name).await?;
+    if args.dry_run {
+        let shards = volume.record.shards.len();
+        return super::render::line(&format!("{}: {shards} shards would go", args.name));
+    }
+    if !args.yes && !confirmed(&args.name)? {
+        tell("nothing was deleted");
+        return Ok(());
+    }
+    let deleted = client.delete_volume(&args.name).await;
+    client.with_deadline(super::CLOSE_WITHIN).close().await;
+    deleted?;
+    let view = serde_json::json!({ "deleted": args.name });
+    context.output.record(&view, &format!("volume {} is deleted", args.name))
+}
+
+fn confirmed(name: &str) -> Outcome<bool> {
+    if !io::stdin().is_terminal() {
+        let headline = format!("deleting volume {name} needs a confirmation");
+        return Err(CliError::usage(headline, "say --yes, or look first with --dry-run").into());
+    }
+    tell(&format!("delete volume {name} and all its data? type its name to confirm:"));
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(answer.trim() == name)
+}
+
+fn view(volume: &VolumeView, nodes: &[NodeRecord]) -> View {
+    let name = |node: NodeId| {
+        let known = nodes.iter().find(|known| known.node == node);
+        known.map_or_else(|| node.to_string(), |known| format!("n{}", known.number))
+    };
+    let shard = |(shard, leader): (&_, &Option<NodeId>)| {
+        let shard: &cluster::shard::descriptor::ShardDescriptor = shard;
+        let mark = |node| if *leader == Some(node) { "*" } else { "" };
+        let replicas = shard.replicas.iter();
+        ShardView {
+            shard: shard.shard.0,
+            epoch: shard.epoch.0,
+            keys: keys(&shard.predicate),
+            nodes: replicas.map(|r| format!("{}{}", name(r.node), mark(r.node))).collect(),
+        }
+    };
+    View {
+        name: volume.record.name.clone(),
+        id: volume.record.volume.0,
+        kind: volume.record.policy.kind,
+        replicas: volume.record.policy.replicas,
+        state: match volume.record.state {
+            VolumeState::Creating => "creating",
+            VolumeState::Ready => "ready",
+            VolumeState::Deleting => "deleting",
+        },
+        shards: volume.shards.iter().zip(&volume.leaders).map(shard).collect(),
+    }
+}
+
+fn keys(predicate: &Predicate) -> String {
+    match predicate {
+        Predicate::Hash { from, to } => format!("hash {:04x}..={:04x}", from >> 48, to >> 48),
+        Predicate::Range { from, to } if from.is_empty() && to.is_empty() => "all".into(),
+        Predicate::Range { from, to } => format!(
+            "{}..{}",
+            String::from_utf8_lossy(from).escape_debug(),
+            String::from_utf8_lossy(to).escape_debug()
+        ),
+    }
+}
