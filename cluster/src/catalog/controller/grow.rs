@@ -27,8 +27,14 @@ pub(super) fn plan(
     plan: &mut Plan,
 ) {
     let Some(record) = view.shard(CATALOG_SHARD) else { return };
-    if catalog.descriptor.epoch > record.descriptor.epoch {
-        plan.propose(CatalogCommand::ObserveShard(catalog.descriptor.clone()));
+    if catalog.descriptor.epoch != record.descriptor.epoch {
+        // Nothing is decided on an intent older than the log: a replica that
+        // came and went since must not be added again, and observing may take
+        // allotted ones back.
+        if catalog.descriptor.epoch > record.descriptor.epoch {
+            plan.propose(CatalogCommand::ObserveShard(catalog.descriptor.clone()));
+        }
+        return;
     }
     let growth = Growth::new(view, catalog, live, &record.joining);
     for command in growth.intent() {
