@@ -296,22 +296,30 @@ fn locks_without_reason(sources: &[Source]) -> Vec<String> {
     findings
 }
 
-/// One actor, one folder, five files.
-fn incomplete_actors(sources: &[Source]) -> Vec<String> {
-    let paths: BTreeSet<&str> = sources.iter().map(|source| source.path.as_str()).collect();
+/// Longest `mod.rs` of an actor: its charter and its flat `handle`. What does
+/// not fit moves to `messages.rs`, `state.rs` and `effects.rs` beside it.
+const ACTOR_LINES_MAX: usize = 250;
+
+/// The questions a charter answers, by a word each answer cannot avoid.
+const CHARTER: [&str; 6] = ["owns", "talks", "supervised", "lose", "invariant", "limits"];
+
+/// One actor, one folder, a charter, and no god in its `mod.rs`.
+fn misshapen_actors(sources: &[Source]) -> Vec<String> {
     let mut findings = Vec::new();
     for source in sources.iter().filter(|source| source.path.starts_with("actors/src/")) {
         if source.is_test() || !source.text.contains("Actor for ") {
             continue;
         }
-        let Some(folder) = source.path.strip_suffix("mod.rs") else {
+        if !source.path.ends_with("/mod.rs") {
             findings.push(format!("{}: an actor lives in the mod.rs of its folder", source.path));
-            continue;
-        };
-        for file in ["messages.rs", "state.rs", "effects.rs", "tests.rs"] {
-            if !paths.contains(format!("{folder}{file}").as_str()) {
-                findings.push(format!("{folder}: an actor's folder has {file}"));
-            }
+        }
+        if source.without_inline_tests().lines().count() > ACTOR_LINES_MAX {
+            findings.push(format!("{}: over {ACTOR_LINES_MAX} lines", source.path));
+        }
+        let header = source.text.lines().take_while(|line| line.starts_with("//!"));
+        let charter: String = header.map(str::to_lowercase).collect();
+        for word in CHARTER.iter().filter(|word| !charter.contains(**word)) {
+            findings.push(format!("{}: the charter does not say: {word}", source.path));
         }
     }
     findings
@@ -482,8 +490,8 @@ mod the_house {
     }
 
     #[test]
-    fn every_actor_has_its_five_files() {
-        assert_clean(&incomplete_actors(&sources()));
+    fn every_actor_has_a_folder_and_a_charter() {
+        assert_clean(&misshapen_actors(&sources()));
     }
 
     #[test]
@@ -608,10 +616,15 @@ mod each_rule_barks {
     }
 
     #[test]
-    fn at_an_actor_without_its_files() {
-        let found = incomplete_actors(&bad("actors/src/a/mod.rs", "impl Actor for A {"));
-        assert_eq!(found.len(), 4);
-        assert_eq!(incomplete_actors(&bad("actors/src/a.rs", "impl Actor for A {")).len(), 1);
+    fn at_an_actor_without_folder_or_charter_and_at_a_long_one() {
+        let charter = "//! Owns, talks, supervised, may lose, invariants, limits.\n";
+        let actor = format!("{charter}impl Actor for A {{}}\n");
+        assert_clean(&misshapen_actors(&bad("actors/src/a/mod.rs", &actor)));
+        assert_eq!(misshapen_actors(&bad("actors/src/a.rs", &actor)).len(), 1);
+        let silent = misshapen_actors(&bad("actors/src/a/mod.rs", "impl Actor for A {}"));
+        assert_eq!(silent.len(), CHARTER.len());
+        let long = actor + &"x\n".repeat(ACTOR_LINES_MAX);
+        assert_eq!(misshapen_actors(&bad("actors/src/a/mod.rs", &long)).len(), 1);
     }
 
     #[test]
