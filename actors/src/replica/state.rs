@@ -85,6 +85,8 @@ pub struct ReplicaState {
     pub(super) nodes: BTreeMap<ReplicaId, NodeId>,
     pub(super) space: watch::Receiver<Space>,
     pub(super) effects: Effects,
+    /// Whether to stand for election at once when the core starts.
+    pub(super) eager: bool,
     pub(super) running: bool,
     pub(super) ticking: bool,
 }
@@ -126,6 +128,7 @@ impl ReplicaState {
             nodes: BTreeMap::new(),
             space,
             effects: Effects::default(),
+            eager: false,
             running: false,
             ticking: false,
             world,
@@ -145,6 +148,7 @@ impl ReplicaState {
         let Facts { replica, versions, role, .. } = self.facts;
         let writes = ShardMachine::birth(replica, &descriptor, versions, role);
         self.store = self.stores.next();
+        self.eager = descriptor.replicas.first().is_some_and(|first| first.replica == replica);
         self.describe(descriptor);
         self.half.give_birth(self.store, writes);
     }
@@ -242,7 +246,11 @@ impl ReplicaState {
         };
         match Group::new(config, start) {
             Ok(group) => {
+                let alone = group.status().configuration.voters == [self.facts.replica];
                 self.phase = Phase::Running(Box::new(group));
+                if self.eager || alone {
+                    self.input(Input::Campaign);
+                }
                 self.publish();
                 self.tick_later();
                 self.run_later();

@@ -245,6 +245,9 @@ pub enum Input {
         /// The offer.
         id: u64,
     },
+    /// Stand for election now instead of after a timeout: a lone voter, or the
+    /// first founder of a new shard. Still asks whether others would vote.
+    Campaign,
     /// Leadership shall go elsewhere (drain, full disk).
     TransferLeader {
         /// To whom; none for the voter that is furthest.

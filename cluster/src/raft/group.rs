@@ -173,6 +173,7 @@ impl Group {
                 self.on_snapshot_fetched(from, id, epoch, out);
             }
             Input::SnapshotFailed { from, id } => self.on_snapshot_failed(from, id, out),
+            Input::Campaign => self.campaign(),
             Input::TransferLeader { to } => self.hand_over(to),
             Input::Trimmed { index } => self.on_trimmed(index),
             Input::Wake => self.wake(true, out),
@@ -180,6 +181,15 @@ impl Group {
         }
         self.elections.settle(&mut self.raw.raft);
         self.observe_role(out);
+    }
+
+    fn campaign(&mut self) {
+        if self.raw.raft.leader_id != 0 || !self.raw.raft.promotable() {
+            return;
+        }
+        if let Err(error) = self.raw.campaign() {
+            tracing::debug!(replica = %self.config.replica, %error, "cannot stand for election");
+        }
     }
 
     /// The term of a position, if the log still knows it.
