@@ -23,7 +23,7 @@ use cluster::{
     membership::Boot,
     ports::network::{Inbound, Peer},
 };
-use quinn::{Connection, VarInt};
+use quinn::{Connection, ConnectionError, VarInt};
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -91,11 +91,6 @@ impl Link {
         (self.generation, self.preferred)
     }
 
-    /// Names the link among those of its peer.
-    pub(crate) fn id(&self) -> usize {
-        self.connection.stable_id()
-    }
-
     /// Counts a request in, unless the link is retired.
     pub(crate) fn begin(self: &Arc<Self>) -> Option<InFlight> {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
@@ -161,7 +156,7 @@ pub(crate) async fn run(
     queue: Arc<RaftQueue>,
     inbound: Arc<dyn Inbound>,
     retire_timeout: Duration,
-) -> String {
+) -> ConnectionError {
     let mut tasks = spawn_all(&link, queue, inbound);
     let (mut wrote, mut read) = (false, false);
     let mut deadline = None;
@@ -197,7 +192,7 @@ pub(crate) async fn run(
         }
         if let Some(reason) = link.connection.close_reason() {
             metrics::count(metrics::CONNECTIONS_CLOSED);
-            return reason.to_string();
+            return reason;
         }
     }
 }

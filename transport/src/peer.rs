@@ -14,6 +14,7 @@ use std::{mem, net::SocketAddr, sync::Arc, time::Duration};
 
 use cluster::{ids::NodeId, ports::network::Peer};
 use futures_util::{FutureExt, future::BoxFuture};
+use quinn::ConnectionError;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until, timeout},
@@ -58,7 +59,7 @@ pub(crate) enum LinkEvent {
     /// The node dialed us and said hello.
     Accepted(Arc<Link>),
     /// A link was closed.
-    Ended { link: usize, cause: String },
+    Ended { link: Arc<Link>, cause: ConnectionError },
 }
 
 /// The handle to a peer's task.
@@ -172,7 +173,7 @@ impl PeerTask {
                     self.learned();
                 }
                 Step::Event(LinkEvent::Accepted(link)) => self.install(link),
-                Step::Event(LinkEvent::Ended { link, cause }) => self.ended(link, &cause),
+                Step::Event(LinkEvent::Ended { link, cause }) => self.ended(&link, &cause),
                 Step::Dialed(Ok(link)) => {
                     self.dialing = None;
                     self.install(link);
@@ -319,9 +320,8 @@ impl PeerTask {
     /// Reading begins only now: nothing arrives before the link is reported.
     fn start(&self, link: Arc<Link>) {
         let events = self.events_in.clone();
-        let id = link.id();
         let running = connection::run(
-            link,
+            Arc::clone(&link),
             Arc::clone(&self.raft),
             Arc::clone(&self.shared.inbound),
             self.shared.limits.retire_timeout,
@@ -329,18 +329,18 @@ impl PeerTask {
         self.shared.runtime.spawn(async move {
             let cause = running.await;
             // The task may be gone; then nobody needs to know.
-            let _ = events.send(LinkEvent::Ended { link: id, cause }).await;
+            let _ = events.send(LinkEvent::Ended { link, cause }).await;
         });
     }
 
-    fn ended(&mut self, link: usize, cause: &str) {
-        let Some(old) = self.current.take_if(|current| current.id() == link) else { return };
-        tracing::info!(peer = %self.node, cause, "the link to a node was lost");
+    fn ended(&mut self, link: &Arc<Link>, cause: &ConnectionError) {
+        let Some(old) = self.current.take_if(|current| Arc::ptr_eq(current, link)) else { return };
+        tracing::info!(peer = %self.node, %cause, "the link to a node was lost");
         old.retire();
         if old.born.elapsed() >= BACKOFF_RESET {
             self.failures = 0;
         }
-        self.lose(cause.into());
+        self.lose(cause.to_string().into());
         self.report(false);
         if self.addresses().is_empty() {
             return;
@@ -349,7 +349,7 @@ impl PeerTask {
         // A link that ends young must not be dialed in a tight circle.
         self.failures = self.failures.saturating_add(1);
         self.dial_at = Some(Instant::now() + pause);
-        if pause.is_zero() {
+        if pause.is_zero() && worth_waiting(cause) {
             self.state.send_replace(LinkState::Connecting);
         }
     }
@@ -369,6 +369,22 @@ impl PeerTask {
                 code.close(&link.connection, "the link is given up");
             }
         }
+    }
+}
+
+/// Whether a lost link's node probably answers a new dial at once. After
+/// silence or a farewell it does not: requests had better go elsewhere.
+fn worth_waiting(cause: &ConnectionError) -> bool {
+    match cause {
+        ConnectionError::Reset | ConnectionError::LocallyClosed => true,
+        ConnectionError::ApplicationClosed(close) => {
+            CloseCode::from_code(close.error_code) != Some(CloseCode::Done)
+        }
+        ConnectionError::TimedOut
+        | ConnectionError::VersionMismatch
+        | ConnectionError::TransportError(_)
+        | ConnectionError::ConnectionClosed(_)
+        | ConnectionError::CidsExhausted => false,
     }
 }
 

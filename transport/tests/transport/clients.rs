@@ -219,3 +219,19 @@ async fn many_requests_at_once_share_one_connection() {
         request.await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_silent_endpoint_leaves_time_for_the_next() {
+    let world = World::new(38);
+    let node = world.node(1);
+    let silent = std::net::UdpSocket::bind(loopback()).unwrap();
+    let silent = silent.local_addr().unwrap().to_string();
+    let still = std::net::UdpSocket::bind(loopback()).unwrap();
+    let held = still.local_addr().unwrap().to_string();
+    let client = world.client(&[silent, held, node.address.to_string()]);
+    let deadline = Duration::from_secs(3);
+    assert!(client.request(RequestClass::Data, body("hi"), deadline).await.is_ok());
+    let begin = tokio::time::Instant::now();
+    assert!(client.request(RequestClass::Data, body("hi"), deadline).await.is_ok());
+    assert!(begin.elapsed() < Duration::from_millis(300), "the good one is remembered");
+}

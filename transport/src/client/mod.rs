@@ -7,10 +7,15 @@
 //!
 //! Each way to fail has its own words, because each is mended differently.
 
+mod error;
+
 use std::{
     fmt,
     net::{Ipv6Addr, SocketAddr, UdpSocket},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -39,8 +44,10 @@ use crate::{
     limits::{CONNECTION_AGE_MAX, HANDSHAKE_TIMEOUT},
     quic::{self, DialError, Dialer, Socket},
     requests::{AskFailure, ask, within},
-    tls::{CertificateFault, CertificateStore, Expected, TlsParts},
+    tls::{CertificateStore, Expected, TlsParts},
 };
+
+pub use error::ClientError;
 
 /// What a client needs to know.
 #[derive(Clone, Debug)]
@@ -60,126 +67,6 @@ pub struct ClientParts {
     pub clock: Arc<dyn Clock>,
 }
 
-/// Why a request of a client has no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ClientError {
-    /// The profile names no endpoint.
-    #[error("no endpoint is given: add one to the profile")]
-    NoEndpoint,
-    /// The host name is unknown.
-    #[error("cannot look up {endpoint}: {cause}")]
-    Lookup {
-        /// The endpoint asked.
-        endpoint: String,
-        /// What the resolver said.
-        cause: String,
-    },
-    /// Nobody listens there, or the way is closed.
-    #[error("cannot reach {endpoint}: {cause}: is the node running?")]
-    Unreachable {
-        /// The endpoint asked.
-        endpoint: String,
-        /// What the system said.
-        cause: String,
-    },
-    /// Nothing came back while connecting: nothing was sent.
-    #[error("{endpoint} did not answer within {after:?}: is it up, and is UDP open on the way?")]
-    NoAnswer {
-        /// The endpoint asked.
-        endpoint: String,
-        /// How long was waited.
-        after: Duration,
-    },
-    /// The request was sent and not answered in time; it may have been executed.
-    #[error("{endpoint} did not answer the request within {after:?}: it may have been executed")]
-    Timeout {
-        /// The endpoint asked.
-        endpoint: String,
-        /// How long was waited.
-        after: Duration,
-    },
-    /// The server is not a node of the cluster.
-    #[error("{endpoint} is not a node of this cluster: {fault}")]
-    WrongCertificate {
-        /// The endpoint asked.
-        endpoint: String,
-        /// What was wrong.
-        fault: CertificateFault,
-    },
-    /// The server does not take the client's certificate.
-    #[error("{endpoint} refused this client's certificate: {cause}")]
-    CertificateRefused {
-        /// The endpoint asked.
-        endpoint: String,
-        /// What the server said.
-        cause: String,
-    },
-    /// No common protocol version.
-    #[error("{endpoint} speaks another protocol: {cause}")]
-    Version {
-        /// The endpoint asked.
-        endpoint: String,
-        /// Which.
-        cause: String,
-    },
-    /// The server has no room; nothing was done.
-    #[error("{endpoint} is busy: try again")]
-    Busy {
-        /// The endpoint asked.
-        endpoint: String,
-    },
-    /// The server does not take such requests from this client.
-    #[error("{endpoint} does not take {class:?} requests from this client")]
-    NotAllowed {
-        /// The endpoint asked.
-        endpoint: String,
-        /// The class of the request.
-        class: RequestClass,
-    },
-    /// The request exceeds the largest frame.
-    #[error("request of {bytes} bytes exceeds the limit of {bytes_max}")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// The limit.
-        bytes_max: usize,
-    },
-    /// The connection ended first; the request may have been executed.
-    #[error("the connection to {endpoint} was lost: {cause}: the request may have been executed")]
-    Lost {
-        /// The endpoint asked.
-        endpoint: String,
-        /// What the transport said.
-        cause: String,
-    },
-    /// This side cannot set up its end.
-    #[error("cannot set up the client: {0}")]
-    Local(String),
-}
-
-impl ClientError {
-    /// Whether the request certainly was not executed.
-    pub fn not_sent(&self) -> bool {
-        !matches!(self, Self::Timeout { .. } | Self::Lost { .. })
-    }
-
-    /// Which of several failures says most: trust, then protocol, then names,
-    /// then the network.
-    fn weight(&self) -> u8 {
-        match self {
-            Self::Timeout { .. } | Self::Lost { .. } | Self::TooLarge { .. } => 8,
-            Self::WrongCertificate { .. } | Self::CertificateRefused { .. } => 7,
-            Self::NotAllowed { .. } => 6,
-            Self::Version { .. } => 5,
-            Self::Busy { .. } => 4,
-            Self::Lookup { .. } => 3,
-            Self::NoAnswer { .. } => 2,
-            Self::Unreachable { .. } => 1,
-            Self::NoEndpoint | Self::Local(_) => 0,
-        }
-    }
-}
-
 /// A client of one cluster.
 pub struct ClientEndpoint {
     dialer: ClientDialer,
@@ -187,7 +74,12 @@ pub struct ClientEndpoint {
     /// The connection in use. The lock is held while connecting, so that many
     /// requests at once make one connection, not many.
     current: Mutex<Option<Current>>,
+    /// The endpoint that answered last.
+    good: AtomicUsize,
 }
+
+/// Shortest time an endpoint gets to answer a dial.
+const CONNECT_PATIENCE_MIN: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
 struct Current {
@@ -235,7 +127,12 @@ impl ClientEndpoint {
         };
         let hello = Hello { cluster, ..Hello::new(Role::Client) };
         let dialer = ClientDialer::new(socket, parts, Some(store), expected, hello)?;
-        Ok(Self { dialer, endpoints: profile.endpoints, current: Mutex::new(None) })
+        Ok(Self {
+            dialer,
+            endpoints: profile.endpoints,
+            current: Mutex::new(None),
+            good: AtomicUsize::new(0),
+        })
     }
 
     /// Sends a request to the first endpoint that takes it.
@@ -254,7 +151,7 @@ impl ClientEndpoint {
             return Err(ClientError::TooLarge { bytes, bytes_max });
         }
         let deadline = Instant::now() + timeout;
-        let first = self.current.lock().await.as_ref().map_or(0, |current| current.endpoint);
+        let first = self.good.load(Ordering::Relaxed);
         let mut failure: Option<ClientError> = None;
         for turn in 0..self.endpoints.len() {
             let index = (first + turn) % self.endpoints.len();
@@ -262,7 +159,11 @@ impl ClientEndpoint {
             if left.is_zero() {
                 break;
             }
-            match self.request_at(index, Prelude { class, timeout: left }, body.clone()).await {
+            // A silent endpoint must leave time for those after it.
+            let others = u32::try_from(self.endpoints.len() - turn).unwrap_or(u32::MAX);
+            let patience = (left / others).max(CONNECT_PATIENCE_MIN).min(left);
+            let asking = self.request_at(index, class, (patience, deadline), body.clone());
+            match asking.await {
                 Ok(answer) => return Ok(answer),
                 Err(error) if !error.not_sent() => return Err(error),
                 Err(error) => {
@@ -284,18 +185,19 @@ impl ClientEndpoint {
     async fn request_at(
         &self,
         index: usize,
-        prelude: Prelude,
+        class: RequestClass,
+        (patience, deadline): (Duration, Instant),
         body: Bytes,
     ) -> Result<Bytes, ClientError> {
         let Some(endpoint) = self.endpoints.get(index) else {
             return Err(ClientError::NoEndpoint);
         };
-        let connecting = self.connection(index, endpoint);
-        let Ok(connection) = timeout(prelude.timeout, connecting).await else {
-            let after = prelude.timeout;
-            return Err(ClientError::NoAnswer { endpoint: endpoint.clone(), after });
+        let Ok(connection) = timeout(patience, self.connection(index, endpoint)).await else {
+            return Err(ClientError::NoAnswer { endpoint: endpoint.clone(), after: patience });
         };
-        ask_at(&connection?, endpoint, prelude, body).await
+        let connection = connection?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        ask_at(&connection, endpoint, Prelude { class, timeout: left }, body).await
     }
 
     async fn connection(&self, index: usize, endpoint: &str) -> Result<Connection, ClientError> {
@@ -308,6 +210,7 @@ impl ClientEndpoint {
         }
         // Requests still running hold the old connection; it closes with them.
         let connection = self.dialer.connect(endpoint).await?;
+        self.good.store(index, Ordering::Relaxed);
         let used = Current { connection, endpoint: index, born: Instant::now() };
         Ok(current.insert(used).connection.clone())
     }
