@@ -6,16 +6,16 @@ use cluster::{memory::MemoryEngine, mvcc::version::VersionKind};
 
 #[test]
 fn a_dense_replica_answers_as_the_model_does() {
-    for seed in 0..12 {
-        let applied = model::run(&MemoryEngine::default(), VersionKind::Dense, seed, 2_500);
-        assert!(applied > 1_000, "seed {seed} applied {applied}");
+    for seed in 0..3 {
+        let applied = model::run(&MemoryEngine::default(), VersionKind::Dense, seed, 1_500);
+        assert!(applied > 600, "seed {seed} applied {applied}");
     }
 }
 
 #[test]
 fn a_hybrid_replica_answers_as_the_model_does() {
-    for seed in 100..112 {
-        let applied = model::run(&MemoryEngine::default(), VersionKind::Hybrid, seed, 2_500);
-        assert!(applied > 1_000, "seed {seed} applied {applied}");
+    for seed in 100..103 {
+        let applied = model::run(&MemoryEngine::default(), VersionKind::Hybrid, seed, 1_500);
+        assert!(applied > 600, "seed {seed} applied {applied}");
     }
 }

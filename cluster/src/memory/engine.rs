@@ -231,7 +231,9 @@ impl Store for MemoryStore {
             return Err(EngineError::Missing(self.store));
         };
         let mut next = trees.clone();
-        writes.iter().for_each(|write| next.apply(write));
+        for write in writes {
+            next.apply(write);
+        }
         if next.bytes > bytes_max && next.bytes > trees.bytes {
             let cause = format!("{} bytes exceed the cap of {bytes_max}", next.bytes);
             return Err(EngineError::Full { store: self.store, cause });

@@ -143,3 +143,73 @@ pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     }
     Some(end)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_keys_are_pinned() {
+        let key = history_key(b"abcdefghi", Version(0x0102), 3);
+        let pinned = [
+            &b"abcdefgh"[..],
+            &[0xff],
+            &b"i"[..],
+            &[0; 7],
+            &[0xff - 7],
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0xfd],
+            &[0xff, 0xff, 0xff, 0xfc],
+        ];
+        assert_eq!(key, pinned.concat());
+        let pinned = [&[0, 0, 0, 0, 0, 0, 1, 2][..], &[0, 0, 0, 3], b"k"].concat();
+        assert_eq!(change_key(Version(0x0102), 3, b"k"), pinned);
+        assert_eq!(root_key(ReplicaId(7)), [0, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(progress_key(ReplicaId(7)), [0, 0, 0, 0, 0, 0, 0, 7, 1]);
+    }
+
+    #[test]
+    fn memcomparable_keys_sort_as_the_keys_do_and_read_back() {
+        let mut keys: Vec<Vec<u8>> = vec![vec![], vec![0], vec![0; 8], vec![0; 9], vec![255; 8]];
+        for n in 0..20_usize {
+            keys.push(b"12345678abcdefgh"[..n.min(16)].to_vec());
+            keys.push([&[1, 2, 3, 4, 5, 6, 7][..], &vec![255; n]].concat());
+        }
+        let form = |key: &[u8]| history_key(key, Version(9), 1);
+        for a in &keys {
+            assert_eq!(read_history_key(&form(a)), Some((a.clone(), Version(9), 1)));
+            assert!(form(a) > history_prefix(a) && form(a) < history_end(a));
+            for b in &keys {
+                assert_eq!(a.cmp(b), form(a).cmp(&form(b)), "{a:?} {b:?}");
+                assert_eq!(a < b, history_end(a) < form(b), "{a:?} {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_key_fits_what_the_engine_takes() {
+        let longest = [7; crate::limits::KEY_BYTES_MAX];
+        assert_eq!(history_key(&longest, Version(1), 0).len(), 1_173);
+        assert!(change_key(Version(1), 0, &longest).len() < 1_984);
+    }
+
+    #[test]
+    fn newer_versions_come_first() {
+        let key = |version, sub| history_key(b"k", Version(version), sub);
+        assert!(key(9, 0) < key(8, 0) && key(9, 2) < key(9, 1));
+    }
+
+    #[test]
+    fn bent_forms_are_refused() {
+        for bad in [&b"abc"[..], &[1, 2, 3, 4, 5, 6, 7, 8, 0xf0], &[1, 0, 0, 0, 0, 0, 0, 9, 0xf8]] {
+            assert_eq!(read_memcomparable(bad), None);
+        }
+    }
+
+    #[test]
+    fn a_prefix_ends_before_the_next_one() {
+        assert_eq!(prefix_end(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(prefix_end(b"a\xff\xff"), Some(b"b".to_vec()));
+        assert_eq!(prefix_end(b"\xff"), None);
+        assert_eq!(prefix_end(b""), None);
+    }
+}

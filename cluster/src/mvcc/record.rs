@@ -243,3 +243,68 @@ impl ChangeRecord {
         Ok(Self { kind, versions, other: word64(bytes, 8) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head() -> Head {
+        Head {
+            kind: RecordKind::Value,
+            versions: VersionKind::Dense,
+            created: Version(0x11),
+            modified: Version(0x2222),
+            sub: 0x33,
+            changes: 0x44,
+            lease: 0x55,
+            other: 0x66,
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_a_record_are_pinned() {
+        let bytes = Record { head: head(), value: b"value" }.write(b"key");
+        let mut pinned = vec![1, 0, 1, 1, 0xa7, 0x5e, 0xc0, 0x7d];
+        for word in [0x11_u64, 0x2222, 0x44, 0x55, 0x66] {
+            pinned.extend_from_slice(&word.to_le_bytes());
+        }
+        pinned.extend_from_slice(&[0x33, 0, 0, 0, 0, 0, 0, 0]);
+        pinned.extend_from_slice(b"value");
+        assert_eq!(bytes, pinned);
+        assert_eq!(Record::read(b"key", &bytes), Ok(Record { head: head(), value: b"value" }));
+    }
+
+    #[test]
+    fn the_bytes_of_a_change_are_pinned() {
+        let change =
+            ChangeRecord { kind: RecordKind::Tombstone, versions: VersionKind::Hybrid, other: 7 };
+        let bytes = change.write(b"place");
+        assert_eq!(bytes, [1, 0, 2, 0, 0x6b, 0xa3, 0x92, 0xe3, 7, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(ChangeRecord::read(b"place", &bytes), Ok(change));
+    }
+
+    #[test]
+    fn a_record_under_another_key_or_with_any_bit_bent_is_refused() {
+        let bytes = Record { head: head(), value: b"value" }.write(b"key");
+        assert_eq!(Record::read(b"kez", &bytes), Err(RecordError::Checksum));
+        for bit in 0..bytes.len() * 8 {
+            let mut bent = bytes.clone();
+            bent[bit / 8] ^= 1 << (bit % 8);
+            assert!(Record::read(b"key", &bent).is_err(), "bit {bit} went unnoticed");
+        }
+        assert_eq!(Record::read(b"key", &bytes[..55]), Err(RecordError::Short));
+    }
+
+    #[test]
+    fn what_a_newer_release_wrote_is_named_as_such() {
+        let sealed = |at: usize, byte: u8| {
+            let mut bytes = Record { head: head(), value: b"" }.write(b"key");
+            bytes[at] = byte;
+            seal(b"key", &mut bytes);
+            Record::read(b"key", &bytes).map(drop)
+        };
+        assert_eq!(sealed(0, 2), Err(RecordError::Version(2)));
+        assert_eq!(sealed(2, 9), Err(RecordError::Kind(9)));
+        assert_eq!(sealed(52, 1), Err(RecordError::Codec(1)));
+    }
+}

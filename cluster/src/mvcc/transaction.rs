@@ -35,7 +35,7 @@ struct Below<'a> {
 }
 
 impl Below<'_> {
-    fn damaged(&self, error: &RecordError) -> EngineError {
+    fn damaged(&self, error: RecordError) -> EngineError {
         EngineError::Damaged { store: self.view.store(), cause: error.to_string() }
     }
 }
@@ -84,7 +84,7 @@ impl<'a> Transaction<'a> {
             Stored::Staged(bytes) => bytes,
             Stored::Below(bytes) => bytes,
         };
-        Record::read(key, bytes).map(Some).map_err(|error| self.below.damaged(&error))
+        Record::read(key, bytes).map(Some).map_err(|error| self.below.damaged(error))
     }
 
     /// Writes a value.
@@ -142,7 +142,7 @@ impl<'a> Transaction<'a> {
             Stored::Staged(bytes) => bytes.clone(),
             Stored::Below(bytes) => Bytes::copy_from_slice(bytes),
         };
-        let head = Record::read(key, &bytes).map_err(|error| self.below.damaged(&error))?.head;
+        let head = Record::read(key, &bytes).map_err(|error| self.below.damaged(error))?.head;
         self.push(Tree::History, history_key(key, head.modified, head.sub), Some(bytes));
         Ok(Some(head))
     }

@@ -37,13 +37,13 @@ impl<'a> StagedRecords<'a> {
         }
     }
 
-    fn damaged(&self, error: &RecordError) -> EngineError {
+    fn damaged(&self, error: RecordError) -> EngineError {
         EngineError::Damaged { store: self.view.store(), cause: error.to_string() }
     }
 
     /// One record as name and content.
     fn read(&self, key: &[u8], bytes: &[u8]) -> Result<(String, Vec<u8>), EngineError> {
-        let record = Record::read(key, bytes).map_err(|error| self.damaged(&error))?;
+        let record = Record::read(key, bytes).map_err(|error| self.damaged(error))?;
         let name = String::from_utf8(key.to_vec()).map_err(|error| EngineError::Damaged {
             store: self.view.store(),
             cause: format!("catalog key is not text: {error}"),

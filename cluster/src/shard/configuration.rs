@@ -34,7 +34,9 @@ pub(super) fn changed(before: &Configuration, change: &ConfigurationChange) -> C
     if change.steps.is_empty() {
         let waiting = std::mem::take(&mut after.learners_next);
         after.outgoing.clear();
-        waiting.into_iter().for_each(|id| insert(&mut after.learners, id));
+        for id in waiting {
+            insert(&mut after.learners, id);
+        }
         return after;
     }
     after.outgoing.clone_from(&before.voters);

@@ -131,6 +131,8 @@ pub struct ShardMachine {
     overlay: Overlay,
     /// What the store is known to hold: views must reach at least here.
     flushed: LogIndex,
+    /// What the newest flush reaches: only its success empties the overlay.
+    frozen: LogIndex,
 }
 
 impl ShardMachine {
@@ -155,7 +157,7 @@ impl ShardMachine {
             return Err(RootError::Foreign { found }.into());
         }
         let flushed = root.mark.applied;
-        Ok(Self { replica, root, overlay: Overlay::default(), flushed })
+        Ok(Self { replica, root, overlay: Overlay::default(), flushed, frozen: flushed })
     }
 
     /// Applies the entry that follows the last one.
@@ -180,7 +182,9 @@ impl ShardMachine {
         root.mark.applied = entry.index;
         root.mark.term = entry.term;
         self.root = root;
-        changes.into_iter().for_each(|change| self.overlay.insert(change));
+        for change in changes {
+            self.overlay.insert(change);
+        }
         Ok(applied)
     }
 
@@ -204,6 +208,7 @@ impl ShardMachine {
     pub fn flush(&mut self) -> Flush {
         let Mark { applied, term, .. } = self.root.mark;
         let root = root_write(self.replica, &self.root);
+        self.frozen = applied;
         Flush { frozen: self.overlay.freeze(), root, applied, term }
     }
 
@@ -211,7 +216,10 @@ impl ShardMachine {
     /// opened after the commit.
     pub fn flushed(&mut self, flush: &Flush) {
         self.flushed = self.flushed.max(flush.applied);
-        self.overlay.thaw();
+        // A flush begun later carries this one's writes and more.
+        if flush.applied == self.frozen {
+            self.overlay.thaw();
+        }
     }
 
     /// Whose state it is.

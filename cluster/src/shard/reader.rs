@@ -115,6 +115,15 @@ pub struct Changes {
     pub more: bool,
 }
 
+/// Keys that changed, with what they are now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangedItems {
+    /// They are complete up to here: the version to ask after next.
+    pub upto: Version,
+    /// Key and state at that version, in key order; none if deleted.
+    pub items: Vec<(Vec<u8>, Option<Item>)>,
+}
+
 #[derive(Debug)]
 struct Snapshot {
     replica: ReplicaId,
@@ -269,7 +278,7 @@ impl Reader {
             }
         })?;
         match fault {
-            Some(error) => Err(damaged(view, &error)),
+            Some(error) => Err(damaged(view, error)),
             None => Ok(out),
         }
     }
@@ -284,7 +293,7 @@ impl Reader {
         view: &dyn View,
         after: Version,
         limit: usize,
-    ) -> Result<(Version, Vec<(Vec<u8>, Option<Item>)>), ReadError> {
+    ) -> Result<ChangedItems, ReadError> {
         let Changes { changes, upto, .. } = self.changes(view, after, limit)?;
         let mut keys: Vec<_> = changes.into_iter().map(|change| change.key).collect();
         keys.sort_unstable();
@@ -295,7 +304,7 @@ impl Reader {
             let item = self.record(&stand, &key)?.map(|record| item(&key, &record, true));
             items.push((key, item));
         }
-        Ok((upto, items))
+        Ok(ChangedItems { upto, items })
     }
 
     /// `None` for a key of another replica in the same store.
@@ -343,7 +352,7 @@ impl Reader {
     ) -> Result<Option<Record<'a>>, ReadError> {
         let view = stand.view;
         if let Some(bytes) = self.overlay().get(view, Tree::Latest, key)? {
-            let record = Record::read(key, bytes).map_err(|error| damaged(view, &error))?;
+            let record = Record::read(key, bytes).map_err(|error| damaged(view, error))?;
             if record.head.modified <= stand.at {
                 return Ok(record.head.kind.exists().then_some(record));
             }
@@ -353,7 +362,7 @@ impl Reader {
         }
         let Some(place) = self.newest_in_history(stand, key)? else { return Ok(None) };
         let bytes = self.overlay().get(view, Tree::History, &place)?.unwrap_or_default();
-        let record = Record::read(key, bytes).map_err(|error| damaged(view, &error))?;
+        let record = Record::read(key, bytes).map_err(|error| damaged(view, error))?;
         Ok(record.head.kind.exists().then_some(record))
     }
 
@@ -398,7 +407,7 @@ impl Reader {
                 }
             }
         })?;
-        fault.map_or(Ok(()), |error| Err(damaged(stand.view, &error)))
+        fault.map_or(Ok(()), |error| Err(damaged(stand.view, error)))
     }
 
     /// Keys changed or deleted since, as they were. Keys in `present` are left
@@ -446,7 +455,7 @@ impl Reader {
         match next {
             None => Ok(None),
             Some(Some(key)) => Ok(Some(key)),
-            Some(None) => Err(damaged(stand.view, &RecordError::Short)),
+            Some(None) => Err(damaged(stand.view, RecordError::Short)),
         }
     }
 }
@@ -574,6 +583,6 @@ fn item(key: &[u8], record: &Record<'_>, value: bool) -> Item {
     }
 }
 
-pub(super) fn damaged(view: &dyn View, error: &RecordError) -> ReadError {
+pub(super) fn damaged(view: &dyn View, error: RecordError) -> ReadError {
     EngineError::Damaged { store: view.store(), cause: error.to_string() }.into()
 }

@@ -135,8 +135,7 @@ struct Found {
 }
 
 /// All versions after `after` that the reader sees, about `bytes_max` bytes.
-/// Both trees are read in key order, half of the bytes each, and merged as far
-/// as both were read.
+/// Both trees are read in key order, merged as far as both were read, and cut.
 fn stretch(
     reader: &Reader,
     stand: &Stand<'_>,
@@ -148,11 +147,10 @@ fn stretch(
         Some(bytes) => Bound::Excluded(bytes.clone()),
         None => Bound::Unbounded,
     };
-    let latest = collect(reader, stand, Tree::Latest, &from(&key), None, bytes_max / 2)?;
+    let latest = collect(reader, stand, Tree::Latest, &from(&key), None, bytes_max)?;
     let end = latest.records.last().filter(|_| latest.cut).map(|(_, last)| history_end(&last.key));
-    let history =
-        collect(reader, stand, Tree::History, &from(&place), end.as_deref(), bytes_max / 2)?;
-    let last = !latest.cut && !history.cut;
+    let history = collect(reader, stand, Tree::History, &from(&place), end.as_deref(), bytes_max)?;
+    let mut last = !latest.cut && !history.cut;
     let covered = history.records.last().filter(|_| history.cut).map(|(place, _)| place.clone());
     let mut records = latest.records;
     records.extend(history.records);
@@ -162,6 +160,15 @@ fn stretch(
     if let Some(covered) = covered {
         records.retain(|(place, _)| *place <= covered);
     }
+    let mut bytes = 0;
+    let fits = records.iter().take_while(|(_, record)| {
+        let room = bytes <= bytes_max;
+        bytes += record_bytes(record);
+        room
+    });
+    let keep = fits.count();
+    last &= keep == records.len();
+    records.truncate(keep);
     Ok(Stretch { records: records.into_iter().map(|(_, record)| record).collect(), last })
 }
 
@@ -198,7 +205,7 @@ fn collect(
         ControlFlow::Continue(())
     })?;
     match fault {
-        Some(error) => Err(damaged(stand.view, &error)),
+        Some(error) => Err(damaged(stand.view, error)),
         None => Ok(found),
     }
 }

@@ -318,7 +318,17 @@ pub fn run(engine: &dyn Engine, kind: VersionKind, seed: u64, steps: usize) -> u
                 step_write(&mut replica, &mut model, &mut chance);
                 replica.store.commit(&flush.writes()).unwrap();
                 step_write(&mut replica, &mut model, &mut chance);
-                replica.machine.flushed(&flush);
+                if chance.below(2) == 0 {
+                    // Another begins before the first is known to have ended.
+                    let second = replica.machine.flush();
+                    replica.machine.flushed(&flush);
+                    let reader = replica.machine.reader();
+                    compare(&reader, &*replica.store, &model, reader.now(), &mut chance);
+                    replica.store.commit(&second.writes()).unwrap();
+                    replica.machine.flushed(&second);
+                } else {
+                    replica.machine.flushed(&flush);
+                }
             }
             2 => {
                 // A batch that never arrived: the next carries it too.
