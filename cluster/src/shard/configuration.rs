@@ -1,11 +1,8 @@
-//! How a configuration entry changes voters and learners.
+//! The replicas of a shard as its configuration entries name them.
 //!
-//! Every change goes through joint consensus: its steps make the incoming half
-//! while the old voters stay as outgoing, and an entry without steps leaves.
-//! The rules are those of raft-rs (`confchange::Changer`), so that the
-//! configuration in the root record is the one Raft itself runs with.
-//!
-//! Source: Raft dissertation §4.3.
+//! `raft::configuration` says who votes after a change; here the descriptor
+//! learns on which node each of them lies. The steps of the log are the only
+//! source: an entry that adds a replica names its node.
 
 use crate::{
     ids::{NodeId, ReplicaId},
@@ -26,38 +23,6 @@ pub(super) fn of_replicas(replicas: &[ReplicaDescriptor]) -> Configuration {
         learners: with(ReplicaRole::Learner),
         ..Configuration::default()
     }
-}
-
-/// The configuration after a change.
-pub(super) fn changed(before: &Configuration, change: &ConfigurationChange) -> Configuration {
-    let mut after = before.clone();
-    if change.steps.is_empty() {
-        let waiting = std::mem::take(&mut after.learners_next);
-        after.outgoing.clear();
-        for id in waiting {
-            insert(&mut after.learners, id);
-        }
-        return after;
-    }
-    after.outgoing.clone_from(&before.voters);
-    for step in &change.steps {
-        match *step {
-            ConfigurationStep::Voter(id, _) => {
-                forget(&mut after, id);
-                insert(&mut after.voters, id);
-            }
-            ConfigurationStep::Learner(id, _) => {
-                forget(&mut after, id);
-                // Who still votes in the outgoing half waits until it is left.
-                let still_votes = after.outgoing.contains(&id);
-                let place =
-                    if still_votes { &mut after.learners_next } else { &mut after.learners };
-                insert(place, id);
-            }
-            ConfigurationStep::Remove(id) => forget(&mut after, id),
-        }
-    }
-    after
 }
 
 /// The replicas of a configuration, with the nodes known before and those the
@@ -87,16 +52,4 @@ pub(super) fn replicas(
             ReplicaDescriptor { replica, node, role }
         })
         .collect()
-}
-
-fn insert(ids: &mut Vec<ReplicaId>, id: ReplicaId) {
-    if let Err(place) = ids.binary_search(&id) {
-        ids.insert(place, id);
-    }
-}
-
-fn forget(configuration: &mut Configuration, id: ReplicaId) {
-    configuration.voters.retain(|other| *other != id);
-    configuration.learners.retain(|other| *other != id);
-    configuration.learners_next.retain(|other| *other != id);
 }

@@ -293,9 +293,12 @@ impl Step<'_> {
         match payload {
             Payload::Empty => {}
             Payload::Configuration(change) => {
-                self.configure(change);
-                applied.configuration = Some(Configuration::clone(&self.root.configuration));
-                applied.descriptor = Some(ShardDescriptor::clone(&self.root.descriptor));
+                // One that does not fit changes nothing, as Raft itself judges it.
+                if let Ok(after) = self.root.configuration.after(change) {
+                    self.configure(change, after.clone());
+                    applied.configuration = Some(after);
+                    applied.descriptor = Some(ShardDescriptor::clone(&self.root.descriptor));
+                }
             }
             Payload::Command(bytes) => {
                 let command = Command::decode(bytes)
@@ -306,8 +309,7 @@ impl Step<'_> {
         Ok(applied)
     }
 
-    fn configure(&mut self, change: &ConfigurationChange) {
-        let after = configuration::changed(&self.root.configuration, change);
+    fn configure(&mut self, change: &ConfigurationChange, after: Configuration) {
         let before = &self.root.descriptor;
         let descriptor = ShardDescriptor {
             epoch: before.epoch.max(change.epoch),

@@ -11,6 +11,12 @@
 //! Source: design, "overlay snapshot first, then the read transaction, then the
 //! compacted version".
 
+mod changes;
+mod page;
+
+pub use changes::{ChangedItems, Changes, KeyChange};
+pub use page::Page;
+
 use std::{
     ops::{Bound, ControlFlow},
     sync::Arc,
@@ -22,14 +28,10 @@ use super::{
 };
 use crate::{
     ids::{Epoch, LogIndex, ReplicaId, Term},
-    limits::{LIST_PAGE_BYTES_MAX, LIST_PAGE_MAX},
     mvcc::{
-        layout::{
-            change_start, history_end, history_key, history_prefix, prefix_end, read_change_key,
-            read_history_key, root_key,
-        },
+        layout::{history_end, history_key, root_key},
         overlay::Overlay,
-        record::{ChangeRecord, Record, RecordError, RecordKind},
+        record::{Record, RecordError},
         version::{Hlc, Version},
     },
     ports::engine::{EngineError, Store, Tree, View},
@@ -76,52 +78,6 @@ pub enum ReadError {
     /// The store could not be read.
     #[error(transparent)]
     Engine(#[from] EngineError),
-}
-
-/// Keys in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// The keys.
-    pub items: Vec<Item>,
-    /// Whether more follow.
-    pub more: bool,
-    /// The version they were read at; later pages should ask for it.
-    pub at: Version,
-}
-
-/// One change of one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyChange {
-    /// The key.
-    pub key: Vec<u8>,
-    /// The version that changed it.
-    pub version: Version,
-    /// Its place within that version.
-    pub sub: u32,
-    /// What was written.
-    pub kind: RecordKind,
-    /// The clock that does not name the version.
-    pub other: u64,
-}
-
-/// Changes in order of version and sub-version, never parting a version.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changes {
-    /// The changes.
-    pub changes: Vec<KeyChange>,
-    /// They are complete up to here: the version to ask after next.
-    pub upto: Version,
-    /// Whether there are more already.
-    pub more: bool,
-}
-
-/// Keys that changed, with what they are now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChangedItems {
-    /// They are complete up to here: the version to ask after next.
-    pub upto: Version,
-    /// Key and state at that version, in key order; none if deleted.
-    pub items: Vec<(Vec<u8>, Option<Item>)>,
 }
 
 #[derive(Debug)]
@@ -220,101 +176,6 @@ impl Reader {
         Ok(self.record(&stand, key)?.map(|record| item(key, &record, !head_only)))
     }
 
-    /// Lists the keys that begin with `prefix` and lie after `after`, at most
-    /// `limit` of them (capped by [`LIST_PAGE_MAX`], and by
-    /// [`LIST_PAGE_BYTES_MAX`] where values come too).
-    ///
-    /// # Errors
-    /// If the version cannot be read, or the store.
-    pub fn list(
-        &self,
-        view: &dyn View,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-        at: Option<Version>,
-        values: bool,
-    ) -> Result<Page, ReadError> {
-        let stand = self.stand(view, at)?;
-        let span = Span::new(prefix, after);
-        let mut page = Collected::new(limit.clamp(1, LIST_PAGE_MAX), values);
-        self.collect_latest(&stand, &span, &mut page)?;
-        if stand.past {
-            let mut past = Collected::new(page.limit, values);
-            self.collect_history(&stand, &span, &page, &mut past)?;
-            page.merge(past);
-        }
-        Ok(Page { items: page.items, more: page.more, at: stand.at })
-    }
-
-    /// Changes after a version, about `limit` of them (a version is never
-    /// parted, so one large batch may exceed it).
-    ///
-    /// # Errors
-    /// If the version is compacted away, or the store.
-    pub fn changes(
-        &self,
-        view: &dyn View,
-        after: Version,
-        limit: usize,
-    ) -> Result<Changes, ReadError> {
-        let stand = self.stand(view, None)?;
-        let mark = self.mark(view)?;
-        let compacted = mark.compacted.max(self.compacted());
-        if after < compacted {
-            return Err(ReadError::Compacted { at: after, compacted });
-        }
-        let mut out = Changes { changes: Vec::new(), upto: stand.at.max(after), more: false };
-        let from = change_start(Version(after.0.saturating_add(1)));
-        let mut fault = None;
-        let (from, to) = (Bound::Included(&from[..]), Bound::Unbounded);
-        self.overlay().scan(view, Tree::Changes, from, to, &mut |place, bytes| match self
-            .change(place, bytes)
-        {
-            Ok(change) => out.push(change, stand.at, limit),
-            Err(error) => {
-                fault = Some(error);
-                ControlFlow::Break(())
-            }
-        })?;
-        match fault {
-            Some(error) => Err(damaged(view, error)),
-            None => Ok(out),
-        }
-    }
-
-    /// The keys changed after a version with their state at the end of those
-    /// changes, in key order; and the version they reach.
-    ///
-    /// # Errors
-    /// As [`Self::changes`].
-    pub fn changed_items(
-        &self,
-        view: &dyn View,
-        after: Version,
-        limit: usize,
-    ) -> Result<ChangedItems, ReadError> {
-        let Changes { changes, upto, .. } = self.changes(view, after, limit)?;
-        let mut keys: Vec<_> = changes.into_iter().map(|change| change.key).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let stand = self.stand(view, Some(upto))?;
-        let mut items = Vec::with_capacity(keys.len());
-        for key in keys {
-            let item = self.record(&stand, &key)?.map(|record| item(&key, &record, true));
-            items.push((key, item));
-        }
-        Ok(ChangedItems { upto, items })
-    }
-
-    /// `None` for a key of another replica in the same store.
-    fn change(&self, place: &[u8], bytes: &[u8]) -> Result<Option<KeyChange>, RecordError> {
-        let (version, sub, key) = read_change_key(place).ok_or(RecordError::Short)?;
-        let ChangeRecord { kind, other, .. } = ChangeRecord::read(place, bytes)?;
-        let owned = self.descriptor().predicate.owns(key);
-        Ok(owned.then(|| KeyChange { key: key.to_vec(), version, sub, kind, other }))
-    }
-
     fn mark(&self, view: &dyn View) -> Result<Mark, ReadError> {
         let bytes = view.get(Tree::Root, &root_key(self.0.replica))?;
         Ok(Mark::read(bytes.ok_or(ReadError::Gone(self.0.replica))?)?)
@@ -381,192 +242,6 @@ impl Reader {
             ControlFlow::Break(())
         })?;
         Ok(place)
-    }
-
-    /// Keys whose newest record is old enough.
-    fn collect_latest(
-        &self,
-        stand: &Stand<'_>,
-        span: &Span,
-        page: &mut Collected,
-    ) -> Result<(), ReadError> {
-        let mut fault = None;
-        let (from, to) = span.bounds();
-        self.overlay().scan(stand.view, Tree::Latest, from, to, &mut |key, bytes| {
-            if !self.descriptor().predicate.owns(key) {
-                return ControlFlow::Continue(());
-            }
-            match Record::read(key, bytes) {
-                Ok(record) if record.head.modified > stand.at || !record.head.kind.exists() => {
-                    ControlFlow::Continue(())
-                }
-                Ok(record) => page.push(key, &record),
-                Err(error) => {
-                    fault = Some(error);
-                    ControlFlow::Break(())
-                }
-            }
-        })?;
-        fault.map_or(Ok(()), |error| Err(damaged(stand.view, error)))
-    }
-
-    /// Keys changed or deleted since, as they were. Keys in `present` are left
-    /// out; beyond its last key nothing is needed if it is full.
-    fn collect_history(
-        &self,
-        stand: &Stand<'_>,
-        span: &Span,
-        present: &Collected,
-        past: &mut Collected,
-    ) -> Result<(), ReadError> {
-        let to = match (present.more, present.items.last()) {
-            (true, Some(last)) => Some(history_end(&last.key)),
-            (true | false, _) => span.to.as_deref().map(history_prefix),
-        };
-        let mut from = Bound::Included(history_prefix(&span.from));
-        while let Some(key) = self.next_in_history(stand, &from, to.as_deref())? {
-            let known = present.items.binary_search_by(|item| item.key.cmp(&key)).is_ok();
-            let wanted = !known && span.contains(&key) && self.descriptor().predicate.owns(&key);
-            if wanted
-                && let Some(record) = self.record(stand, &key)?
-                && past.push(&key, &record).is_break()
-            {
-                return Ok(());
-            }
-            from = Bound::Excluded(history_end(&key));
-        }
-        Ok(())
-    }
-
-    /// The first user key in the history between the bounds.
-    fn next_in_history(
-        &self,
-        stand: &Stand<'_>,
-        from: &Bound<Vec<u8>>,
-        to: Option<&[u8]>,
-    ) -> Result<Option<Vec<u8>>, ReadError> {
-        let mut next = None;
-        let from = from.as_ref().map(Vec::as_slice);
-        let to = to.map_or(Bound::Unbounded, Bound::Excluded);
-        self.overlay().scan(stand.view, Tree::History, from, to, &mut |place, _| {
-            next = Some(read_history_key(place).map(|(key, ..)| key));
-            ControlFlow::Break(())
-        })?;
-        match next {
-            None => Ok(None),
-            Some(Some(key)) => Ok(Some(key)),
-            Some(None) => Err(damaged(stand.view, RecordError::Short)),
-        }
-    }
-}
-
-impl Changes {
-    fn push(&mut self, change: Option<KeyChange>, now: Version, limit: usize) -> ControlFlow<()> {
-        let Some(change) = change else { return ControlFlow::Continue(()) };
-        if change.version > now {
-            return ControlFlow::Break(());
-        }
-        if let Some(last) = self.changes.last()
-            && self.changes.len() >= limit
-            && last.version != change.version
-        {
-            self.upto = last.version;
-            self.more = true;
-            return ControlFlow::Break(());
-        }
-        self.changes.push(change);
-        ControlFlow::Continue(())
-    }
-}
-
-/// A range of user keys.
-struct Span {
-    from: Vec<u8>,
-    /// Whether `from` itself is left out.
-    after: bool,
-    to: Option<Vec<u8>>,
-}
-
-impl Span {
-    fn new(prefix: &[u8], after: Option<&[u8]>) -> Self {
-        let after = after.filter(|after| *after >= prefix);
-        Self {
-            from: after.unwrap_or(prefix).to_vec(),
-            after: after.is_some(),
-            to: prefix_end(prefix),
-        }
-    }
-
-    fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
-        let from = if self.after {
-            Bound::Excluded(&self.from[..])
-        } else {
-            Bound::Included(&self.from[..])
-        };
-        (from, self.to.as_deref().map_or(Bound::Unbounded, Bound::Excluded))
-    }
-
-    fn contains(&self, key: &[u8]) -> bool {
-        std::ops::RangeBounds::<[u8]>::contains::<[u8]>(&self.bounds(), key)
-    }
-}
-
-/// A page being filled.
-struct Collected {
-    items: Vec<Item>,
-    limit: usize,
-    values: bool,
-    bytes: usize,
-    more: bool,
-}
-
-impl Collected {
-    fn new(limit: usize, values: bool) -> Self {
-        Self { items: Vec::new(), limit, values, bytes: 0, more: false }
-    }
-
-    fn is_full(&self) -> bool {
-        self.items.len() >= self.limit || (self.values && self.bytes >= LIST_PAGE_BYTES_MAX)
-    }
-
-    fn push(&mut self, key: &[u8], record: &Record<'_>) -> ControlFlow<()> {
-        if self.is_full() {
-            self.more = true;
-            return ControlFlow::Break(());
-        }
-        self.bytes += key.len() + record.value.len();
-        self.items.push(item(key, record, self.values));
-        ControlFlow::Continue(())
-    }
-
-    /// Takes in another page of other keys; keeps what both cover completely.
-    fn merge(&mut self, other: Self) {
-        let covered = [&*self, &other]
-            .into_iter()
-            .filter(|page| page.more)
-            .filter_map(|page| page.items.last().map(|item| item.key.clone()))
-            .min();
-        self.more |= other.more;
-        self.items.extend(other.items);
-        self.items.sort_by(|a, b| a.key.cmp(&b.key));
-        if let Some(covered) = covered {
-            self.items.retain(|item| item.key <= covered);
-        }
-        self.cut();
-    }
-
-    fn cut(&mut self) {
-        let mut bytes = 0;
-        let mut keep = 0;
-        for item in &self.items {
-            if keep >= self.limit || (self.values && bytes >= LIST_PAGE_BYTES_MAX) {
-                break;
-            }
-            bytes += item.key.len() + item.value.len();
-            keep += 1;
-        }
-        self.more |= keep < self.items.len();
-        self.items.truncate(keep);
     }
 }
 
