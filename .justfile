@@ -20,3 +20,8 @@ sim SEED:
 # Three nodes on this machine.
 dev *ARGS:
     cargo run --release -- dev {{ARGS}}
+
+# Kill nodes during writes, ROUNDS times, and ask for every acknowledged file.
+crash ROUNDS="20":
+    cargo build --release
+    node/tests/scripts/crash_rounds {{ROUNDS}}

@@ -1,5 +1,6 @@
 //! WHERE it really runs: devices, doors, command line and embedding façade.
 
+mod assemble;
 pub mod cli;
 pub mod config;
 pub mod data_dir;
@@ -7,3 +8,5 @@ pub mod devices;
 pub mod doors;
 pub mod observe;
 pub mod status;
+
+pub use assemble::run as run_node;

@@ -16,6 +16,8 @@ mod ledger;
 mod node;
 mod shard;
 #[cfg(test)]
+mod storm;
+#[cfg(test)]
 mod tests;
 mod volume;
 

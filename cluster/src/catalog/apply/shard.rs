@@ -96,10 +96,16 @@ pub(super) fn observe(
             seen.shard
         )));
     }
+    // Whoever missed a state of the shard cannot tell an allotted replica that
+    // has not entered the log from one that has entered and left it: none of
+    // them may enter again, so all are taken back. New ones get new ids.
+    let missed_a_state = seen.epoch.0 > record.descriptor.epoch.0 + 1;
     record.descriptor = seen.clone();
     record.descriptor.replicas.sort_unstable_by_key(|held| held.replica);
     let here = &record.descriptor.replicas;
-    record.joining.retain(|joining| here.iter().all(|held| held.replica != joining.replica));
+    record.joining.retain(|joining| {
+        !missed_a_state && here.iter().all(|held| held.replica != joining.replica)
+    });
     ledger.put_shard(&record);
     Ok(CatalogOutcome::Shard(record.descriptor))
 }

@@ -338,6 +338,17 @@ fn an_allotted_replica_joins_once_and_can_be_taken_back() {
 }
 
 #[test]
+fn an_observation_that_skips_a_state_takes_allotted_replicas_back() {
+    let mut memory = Memory::cluster(3);
+    let allot = CatalogCommand::AllotReplica { shard: CATALOG_SHARD, node: n(2) };
+    let CatalogOutcome::Replica(first) = memory.done(&allot) else { panic!() };
+    memory.done(&CatalogCommand::ObserveShard(observed(&memory, CATALOG_SHARD, 3)));
+    assert!(memory.view().shard(CATALOG_SHARD).unwrap().joining.is_empty());
+    let CatalogOutcome::Replica(second) = memory.done(&allot) else { panic!() };
+    assert!(second.replica > first.replica);
+}
+
+#[test]
 fn a_deleted_volume_goes_when_its_replicas_are_gone() {
     let mut memory = Memory::cluster(3);
     let volume = memory.create("data", policy(VolumeKind::Hash, 2, 2));

@@ -1,0 +1,215 @@
+//! What the node says of itself: its status and whether it is ready.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use actors::{root::NodeActors, router::Hosted, world::Space};
+use cluster::{
+    catalog::{record::NodeRecord, view::CatalogView},
+    membership::swim::LiveView,
+    request::ReplicaStatus,
+    shard::descriptor::ReplicaRole,
+    units::Instant,
+};
+use tokio::sync::watch;
+
+use super::storage::Storage;
+use crate::{
+    config::NodeConfig,
+    devices::{clock::SystemClock, log::LogWriter},
+    observe::health::{Check, Readiness},
+    status::{DiskStatus, NodeStatus, ReplicaSummary},
+};
+use cluster::ports::clock::Clock;
+
+/// A look at a running node; cheap to clone.
+#[derive(Clone)]
+pub(super) struct NodeView(Arc<Inner>);
+
+struct Inner {
+    record: NodeRecord,
+    directory: String,
+    started: Instant,
+    clock: Arc<SystemClock>,
+    hosted: watch::Receiver<Arc<Hosted>>,
+    catalog: watch::Receiver<Arc<CatalogView>>,
+    live: watch::Receiver<LiveView>,
+    space: watch::Receiver<Space>,
+    log: Arc<LogWriter>,
+    stopping: AtomicBool,
+}
+
+impl NodeView {
+    pub(super) fn new(
+        config: &NodeConfig,
+        record: &NodeRecord,
+        actors: &NodeActors,
+        storage: &Storage,
+        clock: Arc<SystemClock>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            record: record.clone(),
+            directory: config.data_dir.display().to_string(),
+            started: clock.now(),
+            clock,
+            hosted: actors.hosted.clone(),
+            catalog: actors.catalog.clone(),
+            live: actors.live.clone(),
+            space: actors.space.clone(),
+            log: Arc::clone(&storage.log),
+            stopping: AtomicBool::new(false),
+        }))
+    }
+
+    /// From now on the node says that it stops.
+    pub(super) fn stopping(&self) {
+        self.0.stopping.store(true, Ordering::Release);
+    }
+
+    /// The status as JSON.
+    pub(super) fn json(&self) -> String {
+        serde_json::to_string(&self.status())
+            .unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+    }
+
+    /// What keeps the node from serving, asked per request.
+    pub(super) fn readiness(&self) -> Readiness {
+        let view = self.clone();
+        Arc::new(move || view.checks())
+    }
+
+    fn status(&self) -> NodeStatus {
+        let inner = &self.0;
+        let catalog = inner.catalog.borrow().clone();
+        let known = catalog.node(inner.record.node);
+        let problems: Vec<String> =
+            self.checks().into_iter().filter_map(|check| check.problem).collect();
+        let own = inner.record.node;
+        let peers_up = inner.live.borrow().nodes().into_iter().filter(|node| *node != own);
+        NodeStatus {
+            node: own.to_hex(),
+            number: known.map_or(0, |record| record.number),
+            cluster: catalog.cluster().map(|cluster| cluster.cluster.to_hex()).unwrap_or_default(),
+            cluster_name: catalog.cluster().map(|cluster| cluster.name.clone()).unwrap_or_default(),
+            pid: std::process::id(),
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            zone: inner.record.zone.clone(),
+            addresses: inner.record.addresses.clone(),
+            http_address: inner.record.http_address.clone(),
+            incarnation: inner.record.boot.incarnation.0,
+            uptime_ms: u64::try_from(inner.clock.now().since(inner.started).as_millis())
+                .unwrap_or(u64::MAX),
+            state: self.state(&problems).to_owned(),
+            problems,
+            peers_up: peers_up.map(cluster::ids::NodeId::to_hex).collect(),
+            disks: vec![self.disk()],
+            replicas: self.replicas(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    fn state(&self, problems: &[String]) -> &'static str {
+        if self.0.stopping.load(Ordering::Acquire) {
+            "stopping"
+        } else if !self.registered() {
+            "starting"
+        } else if problems.is_empty() {
+            "ready"
+        } else {
+            "degraded"
+        }
+    }
+
+    fn disk(&self) -> DiskStatus {
+        let space = *self.0.space.borrow();
+        let stats = self.0.log.stats();
+        DiskStatus {
+            directory: self.0.directory.clone(),
+            used_bytes: space.used_bytes,
+            free_bytes: space.capacity_bytes.saturating_sub(space.used_bytes),
+            capacity_bytes: space.capacity_bytes,
+            log_syncs: stats.batches,
+            log_records: stats.records,
+            log_bytes: stats.bytes,
+            fenced: None,
+        }
+    }
+
+    fn statuses(&self) -> Vec<(cluster::ids::VolumeId, ReplicaStatus)> {
+        let hosted = self.0.hosted.borrow();
+        hosted
+            .by_shard
+            .values()
+            .filter_map(|handle| Some((handle.volume, handle.status()?)))
+            .collect()
+    }
+
+    fn replicas(&self) -> Vec<ReplicaSummary> {
+        let stopped: BTreeMap<_, _> = self.0.hosted.borrow().stopped.clone();
+        let running =
+            self.statuses().into_iter().map(|(volume, status)| summary(volume.0, &status));
+        let ended = stopped.into_iter().map(|(replica, (shard, cause))| ReplicaSummary {
+            replica: replica.0,
+            shard: shard.0,
+            stopped: Some(cause),
+            ..ReplicaSummary::default()
+        });
+        running.chain(ended).collect()
+    }
+
+    /// Whether the catalog knows this very start.
+    fn registered(&self) -> bool {
+        let catalog = self.0.catalog.borrow();
+        catalog.node(self.0.record.node).is_some_and(|known| known.boot == self.0.record.boot)
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        let registered = (!self.registered()).then(|| {
+            "the catalog has not taken this start yet: a majority of its nodes must run".to_owned()
+        });
+        let statuses = self.statuses();
+        let leaderless = statuses.iter().filter(|(_, status)| status.leader.is_none()).count();
+        let leaders = (leaderless > 0).then(|| {
+            format!("{leaderless} shards of this node know no leader: start the nodes that hold their other replicas")
+        });
+        let stopped = statuses.iter().filter(|(_, status)| status.stopped.is_some()).count()
+            + self.0.hosted.borrow().stopped.len();
+        let replicas = (stopped > 0).then(|| {
+            format!(
+                "{stopped} replicas are stopped for good: cdb node show names them with the cause"
+            )
+        });
+        let percent = self.0.space.borrow().percent_used();
+        let space = (percent >= 95)
+            .then(|| format!("the disk is {percent} % full: delete data or add space"));
+        vec![
+            Check { name: "registered", problem: registered },
+            Check { name: "leaders", problem: leaders },
+            Check { name: "replicas", problem: replicas },
+            Check { name: "space", problem: space },
+        ]
+    }
+}
+
+fn summary(volume: u64, status: &ReplicaStatus) -> ReplicaSummary {
+    let own = status.descriptor.replicas.iter().find(|replica| replica.replica == status.replica);
+    ReplicaSummary {
+        replica: status.replica.0,
+        shard: status.descriptor.shard.0,
+        volume,
+        leading: status.leading,
+        voter: own.is_some_and(|replica| replica.role == ReplicaRole::Voter),
+        leader: status.leader.map(cluster::ids::NodeId::to_hex),
+        term: status.term,
+        applied: status.applied.0,
+        committed: status.committed.0,
+        last: status.last.0,
+        hibernating: status.hibernating,
+        stopped: status.stopped.clone(),
+    }
+}
