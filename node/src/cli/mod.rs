@@ -70,6 +70,8 @@ pub struct Globals {
 pub enum Command {
     /// Runs a whole cluster on this machine
     Dev(dev::DevArgs),
+    /// Runs one node
+    Start(start::StartArgs),
     /// The cluster as a whole
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
@@ -146,6 +148,7 @@ pub fn run(globals: Globals, command: Command) -> ExitCode {
     let context = Context::new(globals);
     error::report(match command {
         Command::Dev(args) => ended(dev::run(&args)),
+        Command::Start(args) => ended(start::run(&args, crate::run_node)),
         Command::Cluster(cluster::ClusterCommand::Init(args)) => ended(init::run(&args)),
         Command::Cluster(cluster::ClusterCommand::Token) => client(cluster::token(&context)),
         Command::Status(args) => client(status::run(&context, args)),
