@@ -15,7 +15,7 @@ fix:
 
 # Replay one seed of the simulation.
 sim SEED:
-    cargo run --release -p simulation -- {{SEED}}
+    cargo run --release -p simulation -- replay --seed {{SEED}}
 
 # Three nodes on this machine.
 dev *ARGS:
