@@ -47,14 +47,12 @@ fn main() -> Result<(), Fault> {
     let root =
         std::env::var_os("CDB_BENCH_DIR").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
     let directory = tempfile::tempdir_in(root)?;
-    let stats = load(&directory.path().join("warm"), run / 3)?;
+    let (stats, _) = load(&directory.path().join("warm"), run / 3)?;
     let batch_bytes = usize::try_from(stats.bytes / stats.batches.max(1))?;
     let before = floor(&directory.path().join("before"), batch_bytes, run)?;
-    let begun = Instant::now();
-    let stats = load(&directory.path().join("log"), run)?;
-    let elapsed = begun.elapsed().as_secs_f64();
+    let (stats, appends) = load(&directory.path().join("log"), run)?;
     let after = floor(&directory.path().join("after"), batch_bytes, run)?;
-    print(&stats, stats.records as f64 / elapsed, batch_bytes, before, after);
+    print(&stats, appends, batch_bytes, before, after);
     Ok(())
 }
 
@@ -97,8 +95,9 @@ fn floor(path: &Path, batch_bytes: usize, run: Duration) -> Result<f64, Fault> {
     Ok(count as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// Runs the load; the counters of the measured part.
-fn load(path: &Path, run: Duration) -> Result<LogStats, Fault> {
+/// Runs the load; its counters, and records per second while it ran. Ends with
+/// a restart that must find what was acknowledged.
+fn load(path: &Path, run: Duration) -> Result<(LogStats, f64), Fault> {
     let files: Arc<dyn Files> = Arc::new(DirectoryFiles::open(path)?);
     let stamp = LogStamp { cluster: ClusterId(1), node: NodeId(2), disk: 0 };
     let (log, _) = SegmentedLog::open(Arc::clone(&files), stamp, LogOptions::default())?;
@@ -109,6 +108,7 @@ fn load(path: &Path, run: Duration) -> Result<LogStats, Fault> {
         acked: AtomicU64::new(0),
     });
     let (ended, ends) = channel();
+    let begun = Instant::now();
     for shard in 1..=SHARDS {
         shared.append(shard, 0, ended.clone());
     }
@@ -118,6 +118,7 @@ fn load(path: &Path, run: Duration) -> Result<LogStats, Fault> {
         ends.recv()?;
     }
     let stats = writer.stats();
+    let appends = stats.records as f64 / begun.elapsed().as_secs_f64();
     writer.stop();
     let (log, recovery) = SegmentedLog::open(files, stamp, LogOptions::default())?;
     let held: u64 =
@@ -128,7 +129,7 @@ fn load(path: &Path, run: Duration) -> Result<LogStats, Fault> {
         );
     }
     drop(log);
-    Ok(stats)
+    Ok((stats, appends))
 }
 
 struct Load {

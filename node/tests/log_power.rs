@@ -7,6 +7,8 @@
 //! acknowledged write must be there, and nothing that was never written.
 //!
 //! `kill -9` cannot show this, because the page cache survives it.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+#![expect(clippy::cast_possible_truncation, reason = "system calls answer a long")]
 #![expect(unsafe_code, reason = "hooks of libc must have its signatures and call the kernel")]
 
 use std::{
@@ -214,7 +216,7 @@ unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
 
 const STAMP: LogStamp = LogStamp { cluster: ClusterId(1), node: NodeId(2), disk: 0 };
 const REPLICAS: u64 = 8;
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_mins(1);
 
 struct Load {
     writer: LogWriter,

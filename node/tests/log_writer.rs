@@ -1,4 +1,5 @@
 //! The log's thread over real and forgetful files.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use std::{
     sync::{
@@ -25,7 +26,7 @@ use clusterdb::devices::{
 
 const STAMP: LogStamp = LogStamp { cluster: ClusterId(1), node: NodeId(2), disk: 0 };
 const OPTIONS: LogOptions = LogOptions { segment_bytes: 1 << 20 };
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_mins(1);
 
 type Outcome = Result<(), LogError>;
 
@@ -50,9 +51,9 @@ fn ready(index: u64) -> LogRecord {
 
 fn start(files: &Arc<dyn Files>, options: LogWriterOptions) -> (LogWriter, Receiver<String>) {
     let (log, _) = SegmentedLog::open(Arc::clone(files), STAMP, OPTIONS).unwrap();
-    let (fenced, fences) = channel();
-    let writer = LogWriter::start(log, options, move |cause| fenced.send(cause).unwrap()).unwrap();
-    (writer, fences)
+    let (tell, told) = channel();
+    let writer = LogWriter::start(log, options, move |cause| tell.send(cause).unwrap()).unwrap();
+    (writer, told)
 }
 
 fn append(writer: &LogWriter, replica: u64, record: LogRecord, to: &Sender<(u64, Outcome)>) {
@@ -120,15 +121,15 @@ fn a_full_queue_answers_busy_at_once() {
     let files: Arc<dyn Files> = Arc::new(MemoryFiles::new());
     let options = LogWriterOptions { queue_records_max: 4, ..LogWriterOptions::default() };
     let (writer, _fences) = start(&files, options);
-    let (hold, held) = channel::<()>();
-    writer.pins(Box::new(move |_| held.recv().unwrap_or(())));
+    let (release, gate) = channel::<()>();
+    writer.pins(Box::new(move |_| gate.recv().unwrap_or(())));
     let (to, from) = channel();
     for replica in 1..=20 {
         append(&writer, replica, created(), &to);
     }
     let (_, first) = from.recv_timeout(WAIT).unwrap();
     assert_eq!(first, Err(LogError::Busy), "the refusal waited for the disk");
-    hold.send(()).unwrap();
+    release.send(()).unwrap();
     let outcomes: Vec<Outcome> = (1..20).map(|_| from.recv_timeout(WAIT).unwrap().1).collect();
     let taken = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     assert!((1..=8).contains(&taken), "{taken} of 20 were taken");

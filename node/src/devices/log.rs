@@ -144,6 +144,7 @@ impl LogWriter {
             shared: Arc::clone(&shared),
             on_fence: Some(Box::new(on_fence)),
         };
+        #[expect(clippy::disallowed_methods, reason = "the log's thread is a device")]
         let thread = Builder::new().name("log-writer".to_owned()).spawn(move || writer.run())?;
         Ok(Self { shared, options, thread: Mutex::new(Some(thread)) })
     }
@@ -274,13 +275,10 @@ type Answer = (Done<Result<(), LogError>>, Result<(), LogError>);
 impl Writer {
     fn run(mut self) {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve_all()));
-        let cause = match served {
-            Ok(()) => "the log was stopped".to_owned(),
-            Err(_) => {
-                self.tell_fence("the log writer panicked".to_owned());
-                "the log writer panicked".to_owned()
-            }
-        };
+        let cause = if served.is_ok() { "the log was stopped" } else { "the log writer panicked" };
+        if served.is_err() {
+            self.tell_fence(cause.to_owned());
+        }
         self.end(cause);
     }
 
@@ -403,14 +401,14 @@ impl Writer {
         }
     }
 
-    fn end(&mut self, cause: String) {
+    fn end(&mut self, cause: &str) {
         let left = {
             let mut queue = self.shared.queue();
-            queue.ended = Some(cause.clone());
+            queue.ended = Some(cause.to_owned());
             std::mem::take(&mut queue.items)
         };
         for item in left {
-            item.refuse(&LogError::Fenced(cause.clone()));
+            item.refuse(&LogError::Fenced(cause.to_owned()));
         }
     }
 }
