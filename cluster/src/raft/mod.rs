@@ -18,6 +18,8 @@ mod reads;
 mod ready;
 mod snapshot;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod ticks;
 pub mod types;
 mod validate;
