@@ -249,8 +249,8 @@ pub(super) fn to_conf_change(change: &ConfigurationChange) -> ConfChangeV2 {
         .steps
         .iter()
         .map(|step| {
-            let mut single = ConfChangeSingle::default();
-            single.node_id = step.replica().0;
+            let node_id = step.replica().0;
+            let mut single = ConfChangeSingle { node_id, ..ConfChangeSingle::default() };
             single.set_change_type(match step {
                 ConfigurationStep::Voter(..) => ConfChangeType::AddNode,
                 ConfigurationStep::Learner(..) => ConfChangeType::AddLearnerNode,

@@ -19,137 +19,10 @@
 //! (asynchronous storage writes).
 
 use crate::{
-    ids::{Epoch, LogIndex, ReplicaId, ShardId, Term},
+    ids::{Epoch, LogIndex, ReplicaId, Term},
     raft::types::{Configuration, ConfigurationChange, Entry, HardState, Message, SnapshotOffer},
     request::WriteLevel,
-    units::Instant,
 };
-
-/// How a group behaves. The same on all replicas of a shard but for ids and seed.
-#[derive(Clone, Debug)]
-pub struct GroupConfig {
-    /// The shard.
-    pub shard: ShardId,
-    /// This replica.
-    pub replica: ReplicaId,
-    /// Seed of election timeouts; different on each replica, or they tie.
-    pub seed: u64,
-    /// Ticks without a leader before an election, at least; drawn from here to
-    /// just below the double. Default 10. Shorter finds a dead leader sooner
-    /// and mistakes slow ones for dead.
-    pub election_ticks: u32,
-    /// Ticks between heartbeats. Default 2.
-    pub heartbeat_ticks: u32,
-    /// Bytes of applied entries kept in memory for followers that lag. Beyond
-    /// them entries are fetched from the log.
-    pub memory_bytes_max: usize,
-    /// Idle ticks before a leader proposes to sleep; none never sleeps.
-    pub hibernate_after_ticks: Option<u32>,
-}
-
-impl GroupConfig {
-    /// The usual timing: heartbeats every 2 ticks, elections after 10 to 19,
-    /// sleep after 100, 1 MiB of applied entries.
-    pub fn new(shard: ShardId, replica: ReplicaId, seed: u64) -> Self {
-        Self {
-            shard,
-            replica,
-            seed,
-            election_ticks: 10,
-            heartbeat_ticks: 2,
-            memory_bytes_max: 1 << 20,
-            hibernate_after_ticks: Some(100),
-        }
-    }
-}
-
-/// What a replica knows when it starts: its log as recovered and the position
-/// its store stands at.
-#[derive(Clone, Debug, Default)]
-pub struct GroupStart {
-    /// Term, vote and commit; the default for a new replica.
-    pub hard_state: HardState,
-    /// Last position before the first entry.
-    pub base_index: LogIndex,
-    /// Term of that position.
-    pub base_term: Term,
-    /// Entries after the base, without gaps.
-    pub entries: Vec<Entry>,
-    /// Configuration at `applied`. Empty for a replica created to join a shard
-    /// that exists: it takes a snapshot before anything else, because the log
-    /// does not tell with which voters the shard was born.
-    pub configuration: Configuration,
-    /// Epoch at `applied`.
-    pub epoch: Epoch,
-    /// Last position the store contains, durably.
-    pub applied: LogIndex,
-}
-
-/// Why a group cannot start.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum GroupError {
-    /// The log has a hole.
-    #[error("log of {replica} jumps from {after} to {found}: rebuild this replica from its peers")]
-    Gap {
-        /// Whose log.
-        replica: ReplicaId,
-        /// The position before the hole.
-        after: LogIndex,
-        /// The position after it.
-        found: LogIndex,
-    },
-    /// The store is older than the log's beginning.
-    #[error(
-        "store of {replica} stands at {applied}, before its log's base {base}: rebuild this replica from its peers"
-    )]
-    StoreBehind {
-        /// Whose.
-        replica: ReplicaId,
-        /// Where the store stands.
-        applied: LogIndex,
-        /// Where the log begins.
-        base: LogIndex,
-    },
-    /// The store, or the commit position, is ahead of the log's end: the log
-    /// lost entries it had acknowledged.
-    #[error(
-        "log of {replica} ends at {last} but {known} was already committed: rebuild this replica from its peers"
-    )]
-    LogShort {
-        /// Whose.
-        replica: ReplicaId,
-        /// Where the log ends.
-        last: LogIndex,
-        /// What was known committed or applied.
-        known: LogIndex,
-    },
-    /// An entry cannot be read.
-    #[error("entry {index} of {replica} is not valid: {cause}")]
-    Entry {
-        /// Whose.
-        replica: ReplicaId,
-        /// Which.
-        index: LogIndex,
-        /// What is wrong.
-        cause: String,
-    },
-    /// The configuration contradicts itself.
-    #[error("configuration of {replica} is not valid: {cause}")]
-    Configuration {
-        /// Whose.
-        replica: ReplicaId,
-        /// What is wrong.
-        cause: String,
-    },
-    /// raft-rs refused to start.
-    #[error("raft of {replica} does not start: {cause}")]
-    Raft {
-        /// Whose.
-        replica: ReplicaId,
-        /// What it said.
-        cause: String,
-    },
-}
 
 /// Names a request of the driver in the answers to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -253,7 +126,7 @@ pub enum Input {
         /// To whom; none for the voter that is furthest.
         to: Option<ReplicaId>,
     },
-    /// The log dropped entries up to here; see [`GroupStatus::needed_from`].
+    /// The log dropped entries up to here; see [`GroupStatus::needed_from`](super::GroupStatus).
     Trimmed {
         /// Last position no longer in the log.
         index: LogIndex,
@@ -465,57 +338,4 @@ pub enum ChangeRefusal {
     /// The change does not fit the present configuration.
     #[error("{0}")]
     Invalid(super::ConfigurationFault),
-}
-
-/// A look at a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupStatus {
-    /// Whether this replica leads.
-    pub leading: bool,
-    /// Who leads, if known.
-    pub leader: Option<ReplicaId>,
-    /// The term.
-    pub term: Term,
-    /// Committed position.
-    pub committed: LogIndex,
-    /// Applied position, as the driver said.
-    pub applied: LogIndex,
-    /// Durable position.
-    pub persisted: LogIndex,
-    /// Last position.
-    pub last: LogIndex,
-    /// Log entries up to here are trimmed.
-    pub base: LogIndex,
-    /// First log position that live followers and offered snapshots may still
-    /// ask for; trimming below it costs nobody a snapshot.
-    pub needed_from: LogIndex,
-    /// The configuration.
-    pub configuration: Configuration,
-    /// Its epoch.
-    pub epoch: Epoch,
-    /// Whether it sleeps.
-    pub hibernating: bool,
-    /// Heartbeat rounds issued for reads.
-    pub read_rounds: u64,
-    /// Reads those rounds answered.
-    pub reads_answered: u64,
-    /// Bytes of entries in memory.
-    pub memory_bytes: usize,
-    /// Since when the oldest record waits for the disk.
-    pub persist_waits_since: Option<Instant>,
-    /// The others, as the leader sees them; empty elsewhere. In order of id.
-    pub peers: Vec<PeerStatus>,
-}
-
-/// A peer, as the leader sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerStatus {
-    /// Which.
-    pub replica: ReplicaId,
-    /// Up to where its durable log is known to agree.
-    pub matched: LogIndex,
-    /// Whether it was heard lately.
-    pub live: bool,
-    /// Whether it waits for a snapshot.
-    pub snapshot: bool,
 }

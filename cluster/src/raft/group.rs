@@ -15,42 +15,26 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use raft::{
-    Config, GetEntriesContext, RawNode, StateRole,
-    eraftpb::{self, ConfState},
-};
+use raft::{GetEntriesContext, RawNode, StateRole, eraftpb};
 
 use super::{
-    configuration::to_conf_state,
-    core::{
-        Effect, Effects, GroupConfig, GroupError, GroupStart, GroupStatus, Input, PeerStatus,
-        Ticket,
-    },
+    core::{Effect, Effects, Input, Ticket},
     elections::Elections,
     hibernate::Sleep,
     holds::Holds,
     persists::Persists,
     reads::Reads,
     snapshot::{Fetch, Offers},
+    start::{self, GroupConfig, GroupError, GroupStart},
     storage::Log,
-    wire,
 };
 use crate::{
     ids::{Epoch, LogIndex, ReplicaId, Term},
-    raft::types::{Configuration, Entry, HardState},
+    raft::types::{Configuration, HardState},
     request::WriteLevel,
     units::Instant,
 };
 
-/// Soft limit of one append message; one entry may exceed it.
-const APPEND_BYTES_MAX: u64 = 1 << 20;
-/// Append messages under way to one follower: 64 MiB at worst.
-const APPENDS_IN_FLIGHT_MAX: usize = 64;
-/// Bytes a leader takes that are not committed yet. Beyond, proposals are
-/// dropped: memory of a leader without a quorum stays bounded.
-const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
-/// Bytes handed out for apply in one effect; more follows in the next.
-const APPLY_BYTES_MAX: u64 = 8 << 20;
 /// Bytes in memory that are not applied yet before a replica takes no more
 /// entries: a slow state machine slows the log instead of filling memory.
 pub(super) const UNAPPLIED_BYTES_MAX: usize = 64 << 20;
@@ -115,17 +99,17 @@ impl Group {
     /// then be rebuilt from its peers.
     pub fn new(config: GroupConfig, start: GroupStart) -> Result<Self, GroupError> {
         let replica = config.replica;
-        let hard_state = check_start(replica, &start)?;
+        let hard_state = start::check(replica, &start)?;
         let saved = start.hard_state;
-        let log = open_log(replica, &start, hard_state)?;
+        let log = start::open_log(replica, &start, hard_state)?;
         let raw = RawNode::new(
-            &raft_config(&config, start.applied),
+            &start::raft_config(&config, start.applied),
             log,
             &slog::Logger::root(slog::Discard, slog::o!()),
         )
         .map_err(|error| GroupError::Raft { replica, cause: error.to_string() })?;
         let mut group = Self {
-            elections: Elections::new(config.seed, ticks(config.election_ticks)),
+            elections: Elections::new(config.seed, start::ticks(config.election_ticks)),
             config,
             raw,
             persists: Persists::default(),
@@ -183,45 +167,6 @@ impl Group {
         self.observe_role(out);
     }
 
-    fn campaign(&mut self) {
-        if self.raw.raft.leader_id != 0 || !self.raw.raft.promotable() {
-            return;
-        }
-        if let Err(error) = self.raw.campaign() {
-            tracing::debug!(replica = %self.config.replica, %error, "cannot stand for election");
-        }
-    }
-
-    /// The term of a position, if the log still knows it.
-    pub fn term_of(&self, index: LogIndex) -> Option<Term> {
-        self.raw.raft.raft_log.term(index.0).ok().map(Term)
-    }
-
-    /// A look at the group.
-    pub fn status(&self) -> GroupStatus {
-        let raft = &self.raw.raft;
-        let log = &raft.raft_log;
-        GroupStatus {
-            leading: self.role.leading,
-            leader: self.role.leader,
-            term: Term(raft.term),
-            committed: LogIndex(log.committed),
-            applied: LogIndex(log.applied),
-            persisted: LogIndex(log.persisted),
-            last: LogIndex(log.last_index()),
-            base: LogIndex(log.store.base()),
-            needed_from: self.needed_from(),
-            configuration: self.configuration.clone(),
-            epoch: self.epoch,
-            hibernating: self.sleep.asleep(),
-            read_rounds: self.reads.rounds,
-            reads_answered: self.reads.answered,
-            memory_bytes: log.store.bytes(),
-            persist_waits_since: self.persists.oldest(),
-            peers: self.peers(),
-        }
-    }
-
     /// Whether this replica leads, as raft-rs sees it this moment.
     pub(super) fn leads(&self) -> bool {
         self.raw.raft.state == StateRole::Leader
@@ -249,36 +194,6 @@ impl Group {
         let mut members = self.configuration.members();
         members.retain(|id| *id != self.config.replica);
         members
-    }
-
-    /// First position live followers and offered snapshots may ask for.
-    fn needed_from(&self) -> LogIndex {
-        let own = LogIndex(self.raw.raft.raft_log.applied + 1);
-        if !self.leads() {
-            return own;
-        }
-        let followers = self
-            .others()
-            .into_iter()
-            .filter(|id| self.live(*id) && !self.awaits_snapshot(*id))
-            .map(|id| LogIndex(self.matched(id).0 + 1));
-        followers.chain(self.offers.needed_from()).fold(own, LogIndex::min)
-    }
-
-    fn awaits_snapshot(&self, id: ReplicaId) -> bool {
-        let progress = self.raw.raft.prs().get(id.0);
-        progress.is_some_and(|progress| progress.state == raft::ProgressState::Snapshot)
-    }
-
-    fn peers(&self) -> Vec<PeerStatus> {
-        let others = if self.leads() { self.others() } else { Vec::new() };
-        let peer = |replica| PeerStatus {
-            replica,
-            matched: self.matched(replica),
-            live: self.live(replica),
-            snapshot: self.awaits_snapshot(replica),
-        };
-        others.into_iter().map(peer).collect()
     }
 
     /// Drops applied entries that nobody is likely to ask for.
@@ -314,92 +229,4 @@ impl Group {
             out.push(Effect::Woke);
         }
     }
-}
-
-fn ticks(count: u32) -> usize {
-    usize::try_from(count).unwrap_or(usize::MAX)
-}
-
-fn raft_config(config: &GroupConfig, applied: LogIndex) -> Config {
-    Config {
-        id: config.replica.0,
-        election_tick: ticks(config.election_ticks),
-        heartbeat_tick: ticks(config.heartbeat_ticks),
-        applied: applied.0,
-        max_size_per_msg: APPEND_BYTES_MAX,
-        max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
-        check_quorum: true,
-        pre_vote: true,
-        // Followers learn of a commit with the next append or heartbeat:
-        // one message per write less.
-        skip_bcast_commit: true,
-        max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
-        max_committed_size_per_ready: APPLY_BYTES_MAX,
-        ..Config::default()
-    }
-}
-
-/// Checks that log, store and configuration fit, and gives the hard state
-/// raft-rs starts from: a trimmed or applied position is committed even when
-/// the stored commit lags behind it.
-fn check_start(replica: ReplicaId, start: &GroupStart) -> Result<HardState, GroupError> {
-    let GroupStart { base_index: base, applied, .. } = *start;
-    if !start.configuration.is_empty() {
-        let invalid = |fault: super::ConfigurationFault| GroupError::Configuration {
-            replica,
-            cause: fault.to_string(),
-        };
-        start.configuration.check().map_err(invalid)?;
-    }
-    if applied < base {
-        return Err(GroupError::StoreBehind { replica, applied, base });
-    }
-    let mut last = (base, start.base_term);
-    for entry in &start.entries {
-        if entry.index.0 != last.0.0 + 1 {
-            return Err(GroupError::Gap { replica, after: last.0, found: entry.index });
-        }
-        if entry.term < last.1 {
-            let cause = format!("its {} is older than the one before", entry.term);
-            return Err(GroupError::Entry { replica, index: entry.index, cause });
-        }
-        last = (entry.index, entry.term);
-    }
-    let known = applied.max(start.hard_state.commit);
-    if known > last.0 {
-        return Err(GroupError::LogShort { replica, last: last.0, known });
-    }
-    let mut hard_state = start.hard_state;
-    hard_state.commit = known;
-    if last.1 > hard_state.term {
-        // A replica born at a later position has entries of a term it never saw.
-        hard_state.term = last.1;
-        hard_state.vote = ReplicaId(0);
-    }
-    Ok(hard_state)
-}
-
-fn open_log(
-    replica: ReplicaId,
-    start: &GroupStart,
-    hard_state: HardState,
-) -> Result<Log, GroupError> {
-    let raw_state = eraftpb::HardState {
-        term: hard_state.term.0,
-        vote: hard_state.vote.0,
-        commit: hard_state.commit.0,
-        ..eraftpb::HardState::default()
-    };
-    let conf: ConfState = to_conf_state(&start.configuration);
-    let mut log = Log::new(start.base_index.0, start.base_term.0, raw_state, conf);
-    let convert = |entry: &Entry| {
-        let index = entry.index;
-        wire::entry_to_raft(entry.clone()).map_err(|fault| GroupError::Entry {
-            replica,
-            index,
-            cause: fault.to_string(),
-        })
-    };
-    log.append(start.entries.iter().map(convert).collect::<Result<_, _>>()?);
-    Ok(log)
 }

@@ -17,6 +17,8 @@ mod persists;
 mod reads;
 mod ready;
 mod snapshot;
+mod start;
+mod status;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -27,10 +29,9 @@ mod wire;
 
 pub use self::{
     configuration::ConfigurationFault,
-    core::{
-        ChangeRefusal, Effect, Effects, GroupConfig, GroupError, GroupStart, GroupStatus, Input,
-        PeerStatus, Ticket,
-    },
+    core::{ChangeRefusal, Effect, Effects, Input, Ticket},
     group::Group,
+    start::{GroupConfig, GroupError, GroupStart},
+    status::{GroupStatus, PeerStatus},
     validate::PeerFault,
 };

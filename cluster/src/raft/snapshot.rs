@@ -188,7 +188,8 @@ impl Fetch {
                 *self = Self::Fetched(from, offer, epoch);
                 true
             }
-            other => {
+            other
+            @ (Self::Idle | Self::Fetching(..) | Self::Fetched(..) | Self::Installing(..)) => {
                 *self = other;
                 false
             }

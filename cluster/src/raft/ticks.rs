@@ -43,6 +43,17 @@ impl Group {
         !self.persists.installing() && self.raw.snap().is_none() && (!alone || durable)
     }
 
+    /// Stands for election at once, if nobody leads and raft-rs can.
+    pub(super) fn campaign(&mut self) {
+        let raft = &self.raw.raft;
+        if raft.leader_id != 0 || !raft.promotable() || !self.may_campaign() {
+            return;
+        }
+        if let Err(error) = self.raw.campaign() {
+            tracing::debug!(replica = %self.config.replica, %error, "cannot stand for election");
+        }
+    }
+
     fn flee_stalled_disk(&mut self) {
         let waited = self.persists.waited_ticks(self.tick);
         let patience = STALL_TICKS_MAX + 2 * u64::from(self.config.election_ticks);

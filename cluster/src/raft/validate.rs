@@ -152,6 +152,11 @@ fn check_form(message: &RaftMessage) -> Result<(), PeerFault> {
     if !empty || message.context.len() > CONTEXT_BYTES_MAX {
         return Err(PeerFault::Content(message.kind));
     }
+    // raft-rs reads term 0 at any position beyond its log: that would match.
+    let probes = message.kind == RaftMessageKind::Append;
+    if probes && (message.index.0 == 0) != (message.log_term.0 == 0) {
+        return Err(PeerFault::TermOrder { index: message.index, term: message.log_term });
+    }
     let mut before = (message.index, message.log_term);
     for entry in &message.entries {
         if entry.index.0 != before.0.0 + 1 {

@@ -132,7 +132,7 @@ impl Run {
 
     fn fly(&mut self) {
         let flying = self.world.flying.len();
-        for _ in 0..1 + self.rng.below(4) {
+        for _ in 0..=self.rng.below(4) {
             if self.world.flying.is_empty() {
                 return;
             }
@@ -363,12 +363,10 @@ fn run(seed: u64, voters: u64, hibernate: Option<u32>, events: u32) -> Run {
 }
 
 fn seeds(count: u64) -> Vec<u64> {
-    match std::env::var("RAFT_SEED") {
-        Ok(seed) => vec![seed.parse().expect("a number")],
-        Err(_) => {
-            let wanted = std::env::var("RAFT_SEEDS").ok().and_then(|it| it.parse().ok());
-            (1..=wanted.unwrap_or(count)).collect()
-        }
+    let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    match number("RAFT_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("RAFT_SEEDS").unwrap_or(count)).collect(),
     }
 }
 

@@ -31,6 +31,8 @@ impl Transcript {
         let world = &mut self.world;
         let mut said = String::new();
         match words[0] {
+            "quiet" => drop(world.look()),
+            "status" => said += &status(world, who()),
             "hibernate" => self.hibernate = Some(u32::try_from(number(&words, 1)).expect("small")),
             "voters" => {
                 let hibernate = self.hibernate;
@@ -81,18 +83,6 @@ impl Transcript {
             "flush" => world.flush(who()),
             "trim" => world.trim(who(), LogIndex(number(&words, 2))),
             "wake" => world.feed(who(), Input::Wake),
-            "quiet" => {
-                world.look();
-            }
-            "status" => {
-                let it = world.status(who());
-                let role = if it.leading { "leads" } else { "follows" };
-                let (last, committed, applied) = (it.last.0, it.committed.0, it.applied.0);
-                let text = format!("{role}, last {last}, committed {committed}, applied {applied}");
-                let rounds = it.read_rounds;
-                writeln!(said, "{text}, read rounds {rounds}, {}", it.term).expect("memory");
-                writeln!(said, "{}", show::configuration(&it.configuration)).expect("memory");
-            }
             other => panic!("no command {other}"),
         }
         for (of, effect) in world.look() {
@@ -100,6 +90,18 @@ impl Transcript {
         }
         if said.is_empty() { "ok\n".to_owned() } else { said }
     }
+}
+
+fn status(world: &World, who: ReplicaId) -> String {
+    let it = world.status(who);
+    let role = if it.leading { "leads" } else { "follows" };
+    let (last, committed, applied) = (it.last.0, it.committed.0, it.applied.0);
+    let (rounds, term) = (it.read_rounds, it.term);
+    let members = show::configuration(&it.configuration);
+    format!(
+        "{role}, last {last}, committed {committed}, applied {applied}, \
+         read rounds {rounds}, {term}\n{members}\n"
+    )
 }
 
 /// Delivers what flies now (to one replica), then lets receivers think.

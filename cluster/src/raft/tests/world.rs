@@ -129,10 +129,6 @@ pub(super) fn config(replica: ReplicaId) -> GroupConfig {
 
 impl World {
     /// Replicas 1 to `count`, all voters.
-    pub(super) fn voters(count: u64) -> Self {
-        Self::with(count, |_| {})
-    }
-
     pub(super) fn with(count: u64, tune: impl Fn(&mut GroupConfig)) -> Self {
         let mut world = Self::default();
         let configuration = Configuration::of_voters((1..=count).map(ReplicaId));
@@ -458,14 +454,19 @@ impl World {
 
     /// Lets `replica` win: it alone hears its clock.
     pub(super) fn make_leader(&mut self, replica: ReplicaId) {
-        for _ in 0..40 {
+        self.make_leader_within(replica, 40);
+    }
+
+    /// The same, for long election timeouts.
+    pub(super) fn make_leader_within(&mut self, replica: ReplicaId, ticks: u32) {
+        for _ in 0..ticks {
             if self.leader() == Some(replica) {
                 return;
             }
             self.feed(replica, Input::Tick);
             self.settle();
         }
-        panic!("{replica} was not elected in 40 ticks");
+        panic!("{replica} was not elected in {ticks} ticks");
     }
 
     /// Effects since the last look.
