@@ -203,6 +203,16 @@ impl Transport {
         }
     }
 
+    /// How many times the link to a node was replaced or made anew, as both
+    /// sides count it; none while there is no link.
+    pub fn generation_of(&self, node: NodeId) -> Option<u64> {
+        let handle = self.shared.known(node)?;
+        match &*handle.state.borrow() {
+            LinkState::Up(link) => Some(link.generation),
+            LinkState::Connecting | LinkState::Down(_) => None,
+        }
+    }
+
     /// Stops answering, tells all peers, and waits a moment for them to hear.
     pub async fn shutdown(&self) {
         /// Peers that do not hear notice by silence.

@@ -147,6 +147,7 @@ async fn connections_are_replaced_by_age_without_a_failed_request() {
     for task in asking {
         assert!(task.await.unwrap() > 50);
     }
+    assert!(a.transport.generation_of(b.id).unwrap() > 10, "links were replaced many times");
     assert_eq!(a.links(), [(b.id, true)], "a replacement is no loss");
     assert_eq!(b.links(), [(a.id, true)]);
 }

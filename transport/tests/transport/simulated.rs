@@ -158,7 +158,9 @@ async fn a_lossy_simulated_network_in_virtual_time_carries_everything() {
     .await;
     // Hours of virtual time: connections are replaced by age, seen as no loss.
     let links = a.links().len();
+    let generation = a.transport.generation_of(b.id).unwrap();
     tokio::time::sleep(Duration::from_hours(3)).await;
+    assert!(a.transport.generation_of(b.id).unwrap() >= generation + 3);
     assert_eq!(a.links().len(), links);
     assert_eq!(a.ask(&b, "later").await, "later");
     let _ = a.transport.send(b.id, cluster::ports::network::Lane::Raft, bytes::Bytes::new());
