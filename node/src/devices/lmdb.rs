@@ -23,6 +23,7 @@ mod stamp;
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     fs, io,
     ops::Bound,
     path::{Path, PathBuf},
@@ -53,6 +54,9 @@ const READERS_MAX: u32 = 1_024;
 /// How long to wait for an environment that is just being closed by whoever
 /// held it last. Closing is an unmap: milliseconds.
 const CLOSING_WAIT: Duration = Duration::from_secs(2);
+/// Copies of one store that are set aside; a number is quarantined once in
+/// its life unless a disk's old image comes back again and again.
+const QUARANTINED_MAX: u64 = 1_000;
 const ENOSPC: i32 = 28;
 const EDQUOT: i32 = 122;
 
@@ -99,11 +103,11 @@ struct LmdbView<'s> {
     transaction: RoTxn<'s, WithoutTls>,
 }
 
-fn device(store: StoreId, cause: impl ToString) -> EngineError {
+fn device(store: StoreId, cause: &dyn Display) -> EngineError {
     EngineError::Device { store, cause: cause.to_string() }
 }
 
-fn damaged(store: StoreId, cause: impl ToString) -> EngineError {
+fn damaged(store: StoreId, cause: &dyn Display) -> EngineError {
     EngineError::Damaged { store, cause: cause.to_string() }
 }
 
@@ -119,8 +123,8 @@ fn fault(store: StoreId, error: heed::Error) -> EngineError {
     match error {
         heed::Error::Io(error) => io_fault(store, &error),
         heed::Error::Mdb(error) => lmdb_fault(store, error),
-        heed::Error::Encoding(error) | heed::Error::Decoding(error) => device(store, error),
-        heed::Error::EnvAlreadyOpened => device(store, "it is still open elsewhere"),
+        heed::Error::Encoding(error) | heed::Error::Decoding(error) => device(store, &error),
+        heed::Error::EnvAlreadyOpened => device(store, &"it is still open elsewhere"),
     }
 }
 
@@ -140,7 +144,7 @@ fn lmdb_fault(store: StoreId, error: MdbError) -> EngineError {
         | MdbError::Incompatible
         | MdbError::BadDbi
         | MdbError::NotFound
-        | MdbError::Problem => damaged(store, error),
+        | MdbError::Problem => damaged(store, &error),
         MdbError::KeyExist
         | MdbError::Panic
         | MdbError::DbsFull
@@ -150,7 +154,7 @@ fn lmdb_fault(store: StoreId, error: MdbError) -> EngineError {
         | MdbError::BadRslot
         | MdbError::BadTxn
         | MdbError::BadValSize
-        | MdbError::Other(_) => device(store, error),
+        | MdbError::Other(_) => device(store, &error),
     }
 }
 
@@ -263,7 +267,7 @@ impl LmdbEngine {
             return Err(EngineError::Missing(store));
         }
         // LMDB would make a new, empty environment of a missing or empty file.
-        check::structure(&path.join("data.mdb")).map_err(|cause| damaged(store, cause))?;
+        check::structure(&path.join("data.mdb")).map_err(|cause| damaged(store, &cause))?;
         let env = self.open_environment(store, &path)?;
         env.clear_stale_readers().map_err(|error| fault(store, error))?;
         let trees = open_trees(store, &env)?;
@@ -271,7 +275,7 @@ impl LmdbEngine {
         let opened = LmdbStore { store, env, trees, map_bytes, poisoned: AtomicBool::new(false) };
         let view = opened.begin()?;
         let bytes = view.get(Tree::Root, &STAMP_KEY)?;
-        let bytes = bytes.ok_or_else(|| damaged(store, "it has no stamp"))?;
+        let bytes = bytes.ok_or_else(|| damaged(store, &"it has no stamp"))?;
         self.stamp(store).check(bytes)?;
         drop(view);
         Ok(opened)
@@ -313,7 +317,7 @@ fn open_trees(store: StoreId, env: &Opened) -> Result<Trees, EngineError> {
             Ok(CommitOrAbort::<_, ()>::Commit([latest?, history?, changes?, root?]))
         })
         .map_err(|error: heed::Error| fault(store, error))?;
-    let missing = || damaged(store, "one of its trees is missing");
+    let missing = || damaged(store, &"one of its trees is missing");
     match opened.commit().ok_or_else(missing)? {
         [Some(latest), Some(history), Some(changes), Some(root)] => {
             Ok([latest, history, changes, root])
@@ -367,14 +371,15 @@ impl Engine for LmdbEngine {
             stores.sort_unstable();
             Ok(stores)
         };
-        read().map_err(|error| device(StoreId(0), error))
+        read().map_err(|error| device(StoreId(0), &error))
     }
 
     fn quarantine(&self, store: StoreId) -> Result<(), EngineError> {
-        let free = (1_u64..)
+        // A store may come here more than once: its number is kept, not its place.
+        let free = (1..=QUARANTINED_MAX)
             .map(|n| self.quarantine.join(format!("{store}.{n}")))
             .find(|path| !path.exists());
-        let to = free.ok_or_else(|| device(store, "the quarantine is full"))?;
+        let to = free.ok_or_else(|| device(store, &"its quarantine is full: delete from it"))?;
         self.move_away(store, &to)
     }
 
@@ -424,11 +429,11 @@ impl Store for LmdbStore {
 
     fn commit(&self, writes: &[Write]) -> Result<(), EngineError> {
         if self.poisoned.load(Ordering::Acquire) {
-            return Err(device(self.store, "an earlier write or sync failed; restart the node"));
+            return Err(device(self.store, &"an earlier write or sync failed; restart the node"));
         }
         let written = self.write_all(writes).map_err(|error| fault(self.store, error));
-        let synced =
-            written.and_then(|()| self.env.force_sync().map_err(|error| device(self.store, error)));
+        let synced = written
+            .and_then(|()| self.env.force_sync().map_err(|error| device(self.store, &error)));
         if let Err(EngineError::Device { .. } | EngineError::Damaged { .. }) = &synced {
             // The batch may be visible though not durable: nothing may build on it.
             self.poisoned.store(true, Ordering::Release);
