@@ -7,7 +7,7 @@
 
 mod floor;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use actors::client::{Client, ClientError};
 use clap::{Args, Subcommand};
@@ -210,7 +210,7 @@ impl Tally {
         mut self,
         args: &KvArgs,
         seconds: f64,
-        spent: &Servers,
+        spent: &Spent,
         floors: (Option<Floor>, Option<Floor>),
     ) -> Report {
         self.latencies_us.sort_unstable();
@@ -233,18 +233,26 @@ impl Tally {
             p99_us: at(99),
             max_us: at(100),
             server_cpu_seconds_per_million: spent.cpu_seconds.map(|cpu| cpu / operations * 1e6),
-            fsyncs_per_operation: spent.syncs().map(|syncs| syncs / operations),
+            fsyncs_per_operation: spent.syncs.map(|syncs| syncs / operations),
             fdatasync_floor_before_us: floors.0.map(|floor| floor.median_us),
             fdatasync_floor_after_us: floors.1.map(|floor| floor.median_us),
         }
     }
 }
 
-/// What the servers have spent so far.
+/// What the servers have spent so far, by process: one that was started anew
+/// during the run counts from its start.
 #[derive(Debug, Default)]
 struct Servers {
+    cpu_seconds: BTreeMap<u32, f64>,
+    log_syncs: BTreeMap<(String, u32), u64>,
+}
+
+/// What they spent during a run.
+#[derive(Debug)]
+struct Spent {
     cpu_seconds: Option<f64>,
-    log_syncs: u64,
+    syncs: Option<f64>,
 }
 
 impl Servers {
@@ -255,23 +263,29 @@ impl Servers {
         let said: Vec<NodeStatus> = said.into_iter().flatten().collect();
         let here = hostname();
         let local = said.iter().filter(|node| node.host == here);
-        let cpu: Vec<f64> = local.filter_map(|node| floor::cpu_seconds(node.pid)).collect();
+        let syncs = |node: &NodeStatus| node.disks.iter().map(|disk| disk.log_syncs).sum();
         Self {
-            cpu_seconds: (!cpu.is_empty()).then(|| cpu.iter().sum()),
-            log_syncs: said.iter().flat_map(|node| &node.disks).map(|disk| disk.log_syncs).sum(),
-        }
-    }
-
-    fn since(&self, before: &Self) -> Self {
-        Self {
-            cpu_seconds: self.cpu_seconds.zip(before.cpu_seconds).map(|(now, then)| now - then),
-            log_syncs: self.log_syncs.saturating_sub(before.log_syncs),
+            cpu_seconds: local
+                .filter_map(|node| Some((node.pid, floor::cpu_seconds(node.pid)?)))
+                .collect(),
+            log_syncs: said.iter().map(|n| ((n.node.clone(), n.pid), syncs(n))).collect(),
         }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-    fn syncs(&self) -> Option<f64> {
-        (self.log_syncs > 0).then_some(self.log_syncs as f64)
+    fn since(&self, before: &Self) -> Spent {
+        let cpu = self.cpu_seconds.iter().map(|(pid, now)| {
+            now - before.cpu_seconds.get(pid).copied().unwrap_or(0.0)
+        });
+        let syncs: u64 = self
+            .log_syncs
+            .iter()
+            .map(|(node, now)| now.saturating_sub(before.log_syncs.get(node).copied().unwrap_or(0)))
+            .sum();
+        Spent {
+            cpu_seconds: (!self.cpu_seconds.is_empty()).then(|| cpu.sum()),
+            syncs: (syncs > 0).then_some(syncs as f64),
+        }
     }
 }
 

@@ -186,19 +186,22 @@ fn answer_of(node: &str, answer: Result<bytes::Bytes, ClientError>) -> Result<An
     };
     let cause = error.to_string();
     Err(match error {
-        ClientError::NoEndpoint
-        | ClientError::Lookup { .. }
-        | ClientError::Unreachable { .. }
-        | ClientError::NoAnswer { .. }
-        | ClientError::Local(_) => DoorError::Unreachable { node, cause },
+        ClientError::Unreachable { endpoint, cause } | ClientError::Lookup { endpoint, cause } => {
+            DoorError::Unreachable { node: endpoint, cause }
+        }
+        ClientError::NoAnswer { endpoint, after } => DoorError::Unreachable {
+            node: endpoint,
+            cause: format!("no answer within {after:?}; is it up, and is UDP open on the way?"),
+        },
+        ClientError::NoEndpoint | ClientError::Local(_) => DoorError::Unreachable { node, cause },
         ClientError::Timeout { after, .. } => DoorError::Timeout { node, after },
         ClientError::WrongCertificate { .. } | ClientError::CertificateRefused { .. } => {
             DoorError::BadCertificate { node, cause }
         }
-        ClientError::Version { .. } => DoorError::BadAnswer { node, cause },
+        ClientError::Version { endpoint, cause } => DoorError::BadAnswer { node: endpoint, cause },
         ClientError::Busy { endpoint } => DoorError::Busy { node: endpoint },
         ClientError::NotAllowed { .. } => return Ok(Answer::Fault(Fault::NotAllowed(cause))),
         ClientError::TooLarge { .. } => return Ok(Answer::Fault(Fault::Invalid(cause))),
-        ClientError::Lost { .. } => DoorError::Lost { node, cause },
+        ClientError::Lost { endpoint, cause } => DoorError::Lost { node: endpoint, cause },
     })
 }

@@ -176,9 +176,10 @@ fn read_value(file: &Path) -> Outcome<Vec<u8>> {
     };
     result.map_err(|error| CliError::file("read", file, &error))?;
     if value.len() > VALUE_BYTES_MAX {
+        let name = if file == Path::new("-") { "standard input".into() } else { file.display().to_string() };
         return Err(CliError::new(
             ErrorCode::ValueTooLarge,
-            format!("{} is larger than 4 MiB", file.display()),
+            format!("{name} is larger than 4 MiB"),
             "values lie in the log and the store in one piece; objects in many pieces come later",
             "split it into several keys",
         )
