@@ -274,9 +274,10 @@ impl Servers {
 
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
     fn since(&self, before: &Self) -> Spent {
-        let cpu = self.cpu_seconds.iter().map(|(pid, now)| {
-            now - before.cpu_seconds.get(pid).copied().unwrap_or(0.0)
-        });
+        let cpu = self
+            .cpu_seconds
+            .iter()
+            .map(|(pid, now)| now - before.cpu_seconds.get(pid).copied().unwrap_or(0.0));
         let syncs: u64 = self
             .log_syncs
             .iter()

@@ -176,7 +176,11 @@ fn read_value(file: &Path) -> Outcome<Vec<u8>> {
     };
     result.map_err(|error| CliError::file("read", file, &error))?;
     if value.len() > VALUE_BYTES_MAX {
-        let name = if file == Path::new("-") { "standard input".into() } else { file.display().to_string() };
+        let name = if file == Path::new("-") {
+            "standard input".into()
+        } else {
+            file.display().to_string()
+        };
         return Err(CliError::new(
             ErrorCode::ValueTooLarge,
             format!("{name} is larger than 4 MiB"),
