@@ -2,7 +2,7 @@
 //!
 //! It gives birth to a cluster, starts each node as a real process of this same
 //! binary (real QUIC, mutual TLS, real files) and stays as their parent: it
-//! tells when one ends, stops and starts them on request (see [`control`]) and
+//! tells when one ends, stops and starts them on request (see `control`) and
 //! stops all on Ctrl-C. The data stays for the next start.
 //!
 //! Decisions:
