@@ -85,7 +85,27 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async { Dev::open(args)?.run().await })
+    runtime.block_on(async {
+        let turn = take_turn().await;
+        Dev::open(args)?.run(turn).await
+    })
+}
+
+/// Waits until no other `cdb dev` of this user is between choosing its ports
+/// and listening on them: two that choose at once would choose the same.
+async fn take_turn() -> Option<Lock> {
+    let user = rustix::process::getuid().as_raw();
+    let path = std::env::temp_dir().join(format!("cdb-dev-ports-{user}.lock"));
+    let deadline = Instant::now() + READY_WAIT;
+    while Instant::now() < deadline {
+        match Lock::take(&path) {
+            Ok(lock) => return Some(lock),
+            Err(LockError::Held(_)) => sleep(LOOK_EVERY).await,
+            Err(LockError::Io(_)) => break,
+        }
+    }
+    // Better a port that may be taken than no cluster.
+    None
 }
 
 struct Dev {
@@ -93,6 +113,7 @@ struct Dev {
     memory: bool,
     log: Option<String>,
     nodes: Vec<Node>,
+    ports: Ports,
     /// Nodes told to stop, and since when.
     stopping: BTreeMap<u64, Instant>,
     _lock: Lock,
@@ -121,21 +142,22 @@ impl Dev {
             let (quic, http) = ports.choose(number, &before)?;
             nodes.push(Node::new(&layout, number, quic, http));
         }
-        ports.notes.iter().for_each(|note| println!("{note}"));
+        ports.tell();
         for (wish, number) in control::wishes(&layout) {
             control::done(&layout, wish, number);
         }
         let (memory, log) = (args.memory, args.log.clone());
-        Ok(Self { layout, memory, log, nodes, stopping: BTreeMap::new(), _lock: lock })
+        Ok(Self { layout, memory, log, nodes, ports, stopping: BTreeMap::new(), _lock: lock })
     }
 
-    async fn run(mut self) -> anyhow::Result<()> {
+    async fn run(mut self, turn: Option<Lock>) -> anyhow::Result<()> {
         let begin = Instant::now();
         let mut stop = pin!(stop_signal());
         let up = tokio::select! {
             up = self.bring_up() => Some(up),
             _ = &mut stop => None,
         };
+        drop(turn);
         let result = up.unwrap_or(Ok(()));
         if result.is_ok() && self.nodes.iter().any(Node::is_running) {
             self.banner(begin.elapsed());
@@ -174,7 +196,7 @@ impl Dev {
         let ready = self.nodes.iter().any(|node| node.state.state == ProcessState::Ready);
         if !ready {
             let first = self.nodes.first().map(|node| &node.state).context("a node")?;
-            let words = process::last_line(first).unwrap_or_default();
+            let words = process::last_words(first).unwrap_or_default();
             bail!(
                 "no node got ready within {} s: {words}\n  log: {}",
                 READY_WAIT.as_secs(),
@@ -306,11 +328,30 @@ impl Dev {
             Wish::Start if node.is_running() => true,
             Wish::Start => {
                 println!("n{number} starts");
-                if let Err(error) = node.start(&self.layout, self.log.as_deref(), None) {
-                    node.state.problem = Some(format!("{error:#}"));
+                if let Err(error) = self.start_again(number) {
+                    self.note_problem(number, format!("{error:#}"));
                 }
                 true
             }
+        }
+    }
+
+    /// Starts a node that was down; elsewhere, if its ports were taken meanwhile.
+    fn start_again(&mut self, number: u64) -> anyhow::Result<()> {
+        let (quic, http) = self.ports.choose(number, &self.file())?;
+        self.ports.tell();
+        let node = self.nodes.iter_mut().find(|node| node.state.number == number);
+        let node = node.context("no such node")?;
+        let moved = (node.state.quic, node.state.http) != (quic, http);
+        (node.state.quic, node.state.http) = (quic, http);
+        node.configure(&self.layout, self.memory)?;
+        node.start(&self.layout, self.log.as_deref(), None)?;
+        if moved { self.save_profile() } else { Ok(()) }
+    }
+
+    fn note_problem(&mut self, number: u64, problem: String) {
+        if let Some(node) = self.nodes.iter_mut().find(|node| node.state.number == number) {
+            node.state.problem = Some(problem);
         }
     }
 

@@ -166,7 +166,7 @@ pub(super) struct Ports {
     reserved: Vec<u16>,
     used: Vec<u16>,
     /// Which ports were taken by others.
-    pub(super) notes: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl Ports {
@@ -179,16 +179,23 @@ impl Ports {
         Self { reserved: wanted.collect(), ..Self::default() }
     }
 
-    /// Gives node `number` its QUIC and HTTP address.
+    /// Gives node `number` its QUIC and HTTP address: those it has, unless
+    /// somebody took them while it was down.
     pub(super) fn choose(
         &mut self,
         number: u64,
         before: &DevFile,
     ) -> anyhow::Result<(SocketAddr, SocketAddr)> {
         let (quic, http) = wanted(number, before);
+        self.used.retain(|port| ![quic, http].contains(port));
         let quic = self.give(number, "QUIC", quic, |address| UdpSocket::bind(address).is_ok())?;
         let http = self.give(number, "HTTP", http, |address| TcpListener::bind(address).is_ok())?;
         Ok((quic, http))
+    }
+
+    /// Prints which ports were taken, once.
+    pub(super) fn tell(&mut self) {
+        self.notes.drain(..).for_each(|note| println!("{note}"));
     }
 
     fn give(

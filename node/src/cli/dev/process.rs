@@ -122,7 +122,7 @@ impl Node {
 
     /// Its process ended without being told.
     pub(super) fn died(&mut self, status: ExitStatus) {
-        let last = last_line(&self.state).unwrap_or_default();
+        let last = last_words(&self.state).unwrap_or_default();
         let how = match (status.code(), status.signal()) {
             (Some(code), _) => format!("exited with code {code}"),
             (None, Some(signal)) => format!("was killed by signal {signal}"),
@@ -163,13 +163,40 @@ impl Drop for Node {
     }
 }
 
-/// The last line a node wrote.
-pub(super) fn last_line(node: &DevNodeState) -> Option<String> {
+/// The last words of a node: the cause of its error if it printed one, else
+/// its last line.
+pub(super) fn last_words(node: &DevNodeState) -> Option<String> {
     let mut file = fs::File::open(&node.log).ok()?;
     let bytes = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(bytes.saturating_sub(LOG_TAIL_BYTES))).ok()?;
     let mut tail = Vec::new();
     file.read_to_end(&mut tail).ok()?;
     let text = String::from_utf8_lossy(&tail);
-    text.lines().rev().find(|line| !line.trim().is_empty()).map(|line| line.trim().to_owned())
+    let mut end = text.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+    let last = end.next()?;
+    // An error ends with three lines: cause, fix, docs.
+    let cause = end.take(2).find_map(|line| line.strip_prefix("cause:"));
+    Some(cause.filter(|_| last.starts_with("docs:")).unwrap_or(last).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_the_cause_of_an_error_or_the_last_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        layout.create().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let node = Node::new(&layout, 1, address, address);
+        fs::write(
+            &node.state.log,
+            "INFO started\nerror[E1]: x\n  cause: port taken\n  fix: y\n  docs:  z\n",
+        )
+        .unwrap();
+        assert_eq!(last_words(&node.state).unwrap(), "port taken");
+        fs::write(&node.state.log, "INFO started\nINFO ready\n\n").unwrap();
+        assert_eq!(last_words(&node.state).unwrap(), "INFO ready");
+    }
 }
