@@ -24,8 +24,9 @@ use cluster::{
 
 use crate::{rng::Rng, trace::Trace};
 
-/// Small segments, so that a run of seconds meets their rotation.
-const SEGMENT_BYTES: usize = 256 << 10;
+/// Small segments, so that a run meets their rotation; an append of a megabyte
+/// must fit beside the checkpoint.
+const SEGMENT_BYTES: usize = 4 << 20;
 /// Appends waiting before more are refused, as the product bounds them.
 const WAITING_MAX: usize = 1_024;
 /// Duration of a sync or read, usually.

@@ -18,6 +18,7 @@ pub mod oracle;
 mod panics;
 pub mod product;
 pub mod rng;
+pub mod stage;
 pub mod trace;
 pub mod trial;
 pub mod workers;

@@ -8,25 +8,19 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use actors::client::{Client, ClientError, DEADLINE as CLIENT_DEADLINE};
-use cluster::{
-    catalog::record::{VolumeKind, VolumePolicy},
-    units::Instant,
-};
-
+use actors::client::{ClientError, DEADLINE as CLIENT_DEADLINE};
+use cluster::units::Instant;
 use tokio::task::JoinHandle;
 
 use crate::{
     disk::Death,
-    door::SimulatedDoor,
-    entropy::SeededEntropy,
-    faults::Schedule,
+    faults::{Fault, Schedule},
     network::Weather,
     node::Resident,
     oracle::{
@@ -36,19 +30,13 @@ use crate::{
         linearizable,
     },
     rng::Rng,
+    stage::{KEEPER, Stage, VOLUME, told},
     workloads::register::Registers,
-    world::{Setup, World},
+    world::Setup,
 };
 
-/// Time a cluster may take to be founded and serve.
-const FOUNDING_MAX: Duration = Duration::from_mins(1);
 /// Time a whole cluster may take to serve every key again after faults.
 pub const PROGRESS_MAX: Duration = Duration::from_secs(30);
-/// The volume the clients use.
-const VOLUME: &str = "data";
-/// Client that founds and checks; the others are numbered from 1.
-const KEEPER: u32 = 0;
-
 /// What a run is made of.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -137,7 +125,7 @@ impl fmt::Display for Verdict {
 pub fn run(plan: &Plan, resident: Arc<dyn Resident>, invariants: &Invariants) -> Verdict {
     let mut trial = Trial::new(plan, resident, invariants.clone());
     let failure = trial.play().err();
-    let world = trial.world;
+    let world = &trial.stage.world;
     if let Some(failure) = &failure {
         world.trace().note(world.now(), failure);
     }
@@ -153,8 +141,7 @@ pub fn run(plan: &Plan, resident: Arc<dyn Resident>, invariants: &Invariants) ->
 
 struct Trial<'a> {
     plan: &'a Plan,
-    world: World,
-    invariants: Invariants,
+    stage: Stage,
     registers: Registers,
     stop: Arc<AtomicBool>,
     working: Vec<JoinHandle<()>>,
@@ -162,7 +149,8 @@ struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     fn new(plan: &'a Plan, resident: Arc<dyn Resident>, invariants: Invariants) -> Self {
-        let world = World::new(&plan.setup, resident);
+        let stage = Stage::new(&plan.setup, resident, invariants);
+        let world = &stage.world;
         let stop = Arc::new(AtomicBool::new(false));
         let registers = Registers {
             volume: VOLUME.to_owned(),
@@ -173,62 +161,46 @@ impl<'a> Trial<'a> {
             trace: world.trace().clone(),
             stop: stop.clone(),
         };
-        Self { plan, world, invariants, registers, stop, working: Vec::new() }
+        Self { plan, stage, registers, stop, working: Vec::new() }
     }
 
     fn play(&mut self) -> Result<(), String> {
-        self.found()?;
+        self.stage.found(self.plan.shards)?;
         self.work()?;
         self.must_progress("after the faults")?;
         self.finish_work()?;
-        self.world.crash_all(Death::Power);
-        self.pass(Duration::from_millis(100))?;
-        self.world.start_all();
+        self.stage.world.crash_all(Death::Power);
+        self.stage.pass(Duration::from_millis(100))?;
+        self.stage.world.start_all();
         let found = self.must_progress("after all machines lost power")?;
         self.judge(&found)
-    }
-
-    /// Starts all machines and makes the volume.
-    fn found(&mut self) -> Result<(), String> {
-        self.world.start_all();
-        let client = self.client(KEEPER).with_deadline(FOUNDING_MAX);
-        let kind = if self.plan.shards == 1 { VolumeKind::Single } else { VolumeKind::Hash };
-        let policy = VolumePolicy { kind, replicas: 3, shards: self.plan.shards };
-        let nodes = self.world.nodes().len();
-        let made = self.ask("founding", FOUNDING_MAX * 2, async move {
-            while client.nodes().await?.len() < nodes {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            client.create_volume(VOLUME, policy).await.map(|_| ())
-        })?;
-        made.map_err(|error| format!("no volume could be made: {error}"))
     }
 
     /// Lets clients work while faults strike, and makes the world whole.
     fn work(&mut self) -> Result<(), String> {
         for number in 1..=self.plan.clients {
             let rng = Rng::stream(self.plan.seed, "client", u64::from(number));
-            let client = self.registers.clone().run(number, self.client(number), rng);
-            self.working.push(self.world.spawn(client));
+            let client = self.registers.clone().run(number, self.stage.client(number), rng);
+            self.working.push(self.stage.world.spawn(client));
         }
-        let begin = self.world.now();
+        let begin = self.stage.world.now();
         let end = begin + self.plan.span;
         let weather = self.plan.setup.weather;
         let drawn = || Schedule::draw(self.plan.seed, self.plan.setup.nodes, weather, begin, end);
         let mut faults = self.plan.faults.clone().unwrap_or_else(drawn);
-        while self.world.now() < end {
-            for fault in faults.due(self.world.now()) {
-                fault.strike(&mut self.world);
+        while self.stage.world.now() < end {
+            for fault in faults.due(self.stage.world.now()) {
+                fault.strike(&mut self.stage.world);
             }
-            self.world.tick();
-            self.check()?;
+            self.stage.world.tick();
+            self.stage.check()?;
         }
-        self.world.heal();
-        self.world.set_weather(weather);
+        self.stage.world.heal();
+        self.stage.world.set_weather(weather);
         for number in 1..=self.plan.setup.nodes {
-            crate::faults::Fault::SlowDisk(number, 1).strike(&mut self.world);
+            Fault::SlowDisk(number, 1).strike(&mut self.stage.world);
         }
-        self.world.start_all();
+        self.stage.world.start_all();
         self.stop.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -236,21 +208,21 @@ impl<'a> Trial<'a> {
     /// Waits until no client has anything under way: what is not noted yet
     /// would be missing from the history.
     fn finish_work(&mut self) -> Result<(), String> {
-        let end = self.world.now() + CLIENT_DEADLINE * 2;
+        let end = self.stage.world.now() + CLIENT_DEADLINE * 2;
         while self.working.iter().any(|client| !client.is_finished()) {
-            if self.world.now() > end {
+            if self.stage.world.now() > end {
                 return Err(format!("a client is not done after {:?}", CLIENT_DEADLINE * 2));
             }
-            self.pass(Duration::from_millis(1))?;
+            self.stage.pass(Duration::from_millis(1))?;
         }
         Ok(())
     }
 
     /// Reads every key; all must be answered soon.
     fn must_progress(&mut self, when: &str) -> Result<Vec<(String, Option<Value>)>, String> {
-        let client = self.client(KEEPER).with_deadline(PROGRESS_MAX);
+        let client = self.stage.client(KEEPER).with_deadline(PROGRESS_MAX);
         let (registers, keys) = (self.registers.clone(), self.plan.keys);
-        let read = self.ask(when, PROGRESS_MAX * 2, async move {
+        let read = self.stage.ask(when, PROGRESS_MAX * 2, async move {
             let mut found = Vec::new();
             for key in (0..keys).map(|key| format!("key-{key}")) {
                 let value = registers.read_noted(KEEPER, &client, &key).await?;
@@ -258,7 +230,7 @@ impl<'a> Trial<'a> {
             }
             Ok::<_, ClientError>(found)
         })?;
-        read.map_err(|error| format!("no progress {when}: {error}"))
+        read.map_err(|error| format!("no progress {when}: {}", told(&error)))
     }
 
     fn judge(&self, found: &[(String, Option<Value>)]) -> Result<(), String> {
@@ -267,59 +239,10 @@ impl<'a> Trial<'a> {
             durable::check(&history, key, *value).map_err(|loss| loss.to_string())?;
         }
         linearizable::check(&history).map_err(|violation| violation.to_string())?;
-        let errors = self.world.trace().counted("client error");
+        let errors = self.stage.world.trace().counted("client error");
         if self.plan.no_errors && errors > 0 {
             return Err(format!("clients met {errors} errors where none may be"));
         }
         Ok(())
-    }
-
-    fn client(&self, number: u32) -> Client {
-        let door = SimulatedDoor::new(self.world.client(number), self.world.nodes());
-        let rng = Rng::stream(self.plan.seed, "client entropy", u64::from(number));
-        let entropy = Arc::new(SeededEntropy::new(rng));
-        Client::new(Arc::new(door), self.world.client_clock(), entropy)
-    }
-
-    /// Runs a task among the clients until it ends.
-    fn ask<T: Send + 'static>(
-        &mut self,
-        what: &str,
-        span: Duration,
-        task: impl Future<Output = T> + Send + 'static,
-    ) -> Result<T, String> {
-        // A lock only because tasks must be `Send`.
-        let slot = Arc::new(Mutex::new(None));
-        let filled = slot.clone();
-        self.world.spawn(async move {
-            let value = task.await;
-            *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
-        });
-        let take = || slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let end = self.world.now() + span;
-        while self.world.now() < end {
-            self.world.tick();
-            self.check()?;
-            if let Some(value) = take() {
-                return Ok(value);
-            }
-        }
-        Err(format!("{what}: no end within {span:?}"))
-    }
-
-    fn pass(&mut self, span: Duration) -> Result<(), String> {
-        let end = self.world.now() + span;
-        while self.world.now() < end {
-            self.world.tick();
-            self.check()?;
-        }
-        Ok(())
-    }
-
-    fn check(&self) -> Result<(), String> {
-        if let Some(failure) = self.world.failure() {
-            return Err(failure.to_owned());
-        }
-        self.invariants.broken().map_or(Ok(()), Err)
     }
 }

@@ -192,22 +192,26 @@ impl Client {
         if let Some(found) = found(self.map()) {
             return Ok(found);
         }
-        self.refresh(trial, None, 0).await?;
-        if let Some(found) = found(self.map()) {
-            return Ok(found);
-        }
-        // The node at hand may lag; the catalog's own replicas know first.
-        let mut heard = false;
-        for node in self.map().catalog_nodes() {
-            heard |= self.refresh_once(Some(node), NEWS_WAIT_MS, trial).await.is_ok();
+        loop {
+            self.refresh(trial, None, 0).await?;
             if let Some(found) = found(self.map()) {
                 return Ok(found);
             }
+            // The node at hand may lag; the catalog's own replicas know first.
+            let mut heard = false;
+            for node in self.map().catalog_nodes() {
+                heard |= self.refresh_once(Some(node), NEWS_WAIT_MS, trial).await.is_ok();
+                if let Some(found) = found(self.map()) {
+                    return Ok(found);
+                }
+            }
+            if heard || self.map().view.cluster().is_some() {
+                return Err(ClientError::UnknownVolume { volume: name.to_owned() });
+            }
+            // A node that has just started may know nothing yet.
+            trial.note("the node asked does not know its cluster yet".to_owned());
+            trial.pause(self.shared.entropy.next_u64()).await?;
         }
-        if heard || self.map().view.cluster().is_some() {
-            return Err(ClientError::UnknownVolume { volume: name.to_owned() });
-        }
-        Err(trial.ended())
     }
 
     /// Learns the catalog's news, from a random member when the first try did

@@ -51,6 +51,17 @@ async fn what_is_put_is_read_until_it_is_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_knows_no_cluster_yet_costs_a_pause() {
+    let (model, client) = hash_volume();
+    let shown = std::mem::replace(&mut model.state().show_to, Version(0));
+    let reading = tokio::spawn(async move { client.get("data", "hello").await });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!reading.is_finished());
+    model.state().show_to = shown;
+    assert_eq!(reading.await.unwrap(), Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_whose_answer_is_lost_is_executed_once() {
     let mishaps = [
         Mishap::After(Fault::Interrupted),

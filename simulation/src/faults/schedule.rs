@@ -46,7 +46,7 @@ pub struct Schedule {
 }
 
 /// Shortest and longest mean time between faults of one kind.
-const GAP: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_secs(15));
+const GAP: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(8));
 /// Shortest and longest life of a fault.
 const LIFE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(8));
 

@@ -15,6 +15,7 @@ use crate::{
     clock::HostClock,
     oracle::history::{Action, History, Operation, Value},
     rng::Rng,
+    stage::told,
     trace::Trace,
 };
 
@@ -119,7 +120,8 @@ impl Registers {
     }
 
     fn failed(&self, client: u32, what: &str, error: &ClientError) {
-        self.trace.note(self.clock.world_now(), &format!("c{client} {what} failed: {error}"));
+        self.trace
+            .note(self.clock.world_now(), &format!("c{client} {what} failed: {}", told(error)));
         self.trace.count("client error");
     }
 }

@@ -1,0 +1,140 @@
+//! A world with the product on its machines, and clients in front of it: what
+//! trials and scenarios play on.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use actors::client::{Client, ClientError};
+use cluster::catalog::record::{VolumeKind, VolumePolicy};
+
+use crate::{
+    door::SimulatedDoor,
+    entropy::SeededEntropy,
+    node::Resident,
+    oracle::invariants::Invariants,
+    product::Product,
+    rng::Rng,
+    world::{Setup, World},
+};
+
+/// Time a cluster may take to be founded and serve.
+const FOUNDING_MAX: Duration = Duration::from_mins(1);
+/// The volume the clients use.
+pub const VOLUME: &str = "data";
+/// The client that founds and checks; the others are numbered from 1.
+pub const KEEPER: u32 = 0;
+
+/// A world and what must hold in it.
+#[derive(Debug)]
+pub struct Stage {
+    /// The world.
+    pub world: World,
+    /// What must hold inside.
+    pub invariants: Invariants,
+    seed: u64,
+}
+
+impl Stage {
+    /// A stage whose machines run the product.
+    pub fn product(setup: &Setup) -> Self {
+        let product = Product::default();
+        let invariants = product.invariants.clone();
+        Self::new(setup, Arc::new(product), invariants)
+    }
+
+    /// A stage whose machines run `resident`, which reports to `invariants`.
+    pub fn new(setup: &Setup, resident: Arc<dyn Resident>, invariants: Invariants) -> Self {
+        Self { world: World::new(setup, resident), invariants, seed: setup.seed }
+    }
+
+    /// Starts all machines and makes the volume, with three replicas.
+    ///
+    /// # Errors
+    /// If the cluster does not serve in time.
+    pub fn found(&mut self, shards: u32) -> Result<(), String> {
+        self.world.start_all();
+        let client = self.client(KEEPER).with_deadline(FOUNDING_MAX);
+        let kind = if shards == 1 { VolumeKind::Single } else { VolumeKind::Hash };
+        let policy = VolumePolicy { kind, replicas: 3, shards };
+        let nodes = self.world.nodes().len();
+        let made = self.ask("founding", FOUNDING_MAX * 2, async move {
+            while client.nodes().await?.len() < nodes {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            client.create_volume(VOLUME, policy).await.map(|_| ())
+        })?;
+        made.map_err(|error| format!("no volume could be made: {}", told(&error)))
+    }
+
+    /// A client of the cluster.
+    pub fn client(&self, number: u32) -> Client {
+        let rng = Rng::stream(self.seed, "client entropy", u64::from(number));
+        let entropy = Arc::new(SeededEntropy::new(rng));
+        Client::new(Arc::new(self.door(number)), self.world.client_clock(), entropy)
+    }
+
+    /// A client's door, to ask one node alone.
+    pub fn door(&self, number: u32) -> SimulatedDoor {
+        SimulatedDoor::new(self.world.client(number), self.world.nodes())
+    }
+
+    /// Runs a task among the clients until it ends.
+    ///
+    /// # Errors
+    /// If it does not end in time, or the world breaks first.
+    pub fn ask<T: Send + 'static>(
+        &mut self,
+        what: &str,
+        span: Duration,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, String> {
+        // A lock only because tasks must be `Send`.
+        let slot = Arc::new(Mutex::new(None));
+        let filled = slot.clone();
+        self.world.spawn(async move {
+            let value = task.await;
+            *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+        });
+        let take = || slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let end = self.world.now() + span;
+        while self.world.now() < end {
+            self.world.tick();
+            self.check()?;
+            if let Some(value) = take() {
+                return Ok(value);
+            }
+        }
+        Err(format!("{what}: no end within {span:?}"))
+    }
+
+    /// Lets time pass.
+    ///
+    /// # Errors
+    /// If the world breaks.
+    pub fn pass(&mut self, span: Duration) -> Result<(), String> {
+        let end = self.world.now() + span;
+        while self.world.now() < end {
+            self.world.tick();
+            self.check()?;
+        }
+        Ok(())
+    }
+
+    /// Whether all is well.
+    ///
+    /// # Errors
+    /// What broke.
+    pub fn check(&self) -> Result<(), String> {
+        if let Some(failure) = self.world.failure() {
+            return Err(failure.to_owned());
+        }
+        self.invariants.broken().map_or(Ok(()), Err)
+    }
+}
+
+/// A client's error with its cause.
+pub(crate) fn told(error: &ClientError) -> String {
+    format!("{error} ({})", error.cause())
+}
