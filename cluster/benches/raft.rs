@@ -4,7 +4,6 @@
 //! Run with `cargo bench -p cluster --bench raft`. The goal is a ratio of at
 //! least 0.4: the core converts entries to our own form for the log, for each
 //! follower and for apply, which bare raft-rs leaves to its user.
-#![expect(missing_docs, reason = "a program, not an interface")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 #![expect(clippy::expect_used, reason = "a benchmark stops at the first surprise")]
 
