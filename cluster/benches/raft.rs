@@ -5,6 +5,7 @@
 //! least 0.4: the core converts entries to our own form for the log, for each
 //! follower and for apply, which bare raft-rs leaves to its user.
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "most effects need no work here")]
 #![expect(clippy::expect_used, reason = "a benchmark stops at the first surprise")]
 
 use std::{collections::VecDeque, time::Instant};
