@@ -81,7 +81,9 @@ pub struct Storage {
     pub state: MemoryFiles,
     /// The stores.
     pub engine: MemoryEngine,
-    /// How slow it is.
+    /// How slow its log's syncs are.
+    pub syncs: Pace,
+    /// How slow everything else on it is.
     pub pace: Pace,
 }
 
@@ -116,8 +118,8 @@ impl Storage {
         if recovery.torn.is_some() {
             trace.count("torn tail");
         }
-        let pace = self.pace.clone();
-        let writer = Writer { log, pace, waiting: VecDeque::new(), busy: false, rng };
+        let (syncs, pace) = (self.syncs.clone(), self.pace.clone());
+        let writer = Writer { log, syncs, pace, waiting: VecDeque::new(), busy: false, rng };
         Ok((SimulatedLog { writer: Arc::new(Mutex::new(writer)), trace: trace.clone() }, recovery))
     }
 }
@@ -132,6 +134,7 @@ pub struct SimulatedLog {
 
 struct Writer {
     log: SegmentedLog,
+    syncs: Pace,
     pace: Pace,
     waiting: VecDeque<Append>,
     /// Whether the task that writes is at work.
@@ -192,7 +195,7 @@ impl Writer {
         }
         // A failure fences the log, which the sync then reports.
         let _ = self.log.write();
-        (batch, self.pace.draw(&mut self.rng))
+        (batch, self.syncs.draw(&mut self.rng))
     }
 
     /// Syncs it; the outcomes in the order in which they are to be told.

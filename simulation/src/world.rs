@@ -189,6 +189,15 @@ impl World {
         self.trace.note(self.now, &format!("{} disk at 1/{factor} speed", Address::Node(node)));
         if let Some(machine) = self.machines.get(&node) {
             machine.storage().pace.set(factor);
+            machine.storage().syncs.set(factor);
+        }
+    }
+
+    /// Makes only the syncs of a machine's log slow.
+    pub fn slow_syncs(&mut self, node: NodeId, factor: u32) {
+        self.trace.note(self.now, &format!("{} syncs at 1/{factor} speed", Address::Node(node)));
+        if let Some(machine) = self.machines.get(&node) {
+            machine.storage().syncs.set(factor);
         }
     }
 

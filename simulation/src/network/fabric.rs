@@ -143,6 +143,10 @@ impl Fabric {
     pub fn rise(&self, host: Address) -> u64 {
         self.with(|state| {
             state.boots += 1;
+            if host.node().is_none() {
+                // A client that begins anew has no connection of an earlier one.
+                state.links.retain(|ends, _| ends.0 != host && ends.1 != host);
+            }
             state.seats.insert(host, state.boots);
             state.boots
         })
