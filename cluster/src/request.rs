@@ -54,7 +54,7 @@ impl Request {
 
     /// The request as bytes of a frame's payload.
     pub fn encode(&self) -> Vec<u8> {
-        with_version(to_bytes(self))
+        with_version(&to_bytes(self))
     }
 
     /// Reads what [`Self::encode`] wrote.
@@ -69,7 +69,7 @@ impl Request {
 impl Answer {
     /// The answer as bytes of a frame's payload.
     pub fn encode(&self) -> Vec<u8> {
-        with_version(to_bytes(self))
+        with_version(&to_bytes(self))
     }
 
     /// Reads what [`Self::encode`] wrote.
@@ -81,10 +81,10 @@ impl Answer {
     }
 }
 
-fn with_version(record: Vec<u8>) -> Vec<u8> {
+fn with_version(record: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(record.len() + 2);
     bytes.extend_from_slice(&REQUEST_VERSION.to_le_bytes());
-    bytes.extend_from_slice(&record);
+    bytes.extend_from_slice(record);
     bytes
 }
 

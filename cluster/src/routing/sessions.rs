@@ -124,7 +124,7 @@ mod tests {
     fn lease(book: &mut SessionBook) -> Lease {
         match book.take() {
             Taken::Lease(lease) => lease,
-            other => panic!("{other:?}"),
+            other @ (Taken::Open | Taken::Wait) => panic!("{other:?}"),
         }
     }
 
