@@ -1,9 +1,11 @@
 //! Lists over all shards of a volume: one order, one version, resumable.
 //!
-//! With several shards the client picks the version (its clock, never below
-//! what it has seen) and asks every shard as of it: a cut. A volume with one
-//! shard picks its own, which for kind *single* is a dense counter no clock
-//! could name.
+//! With several shards a strong list is a cut: every shard's leader first says
+//! how far it stands, confirmed by its majority; the list is read as of the
+//! highest of these and of the client's clock, so it holds every write that was
+//! acknowledged before it began, whatever clocks stamped it. Weaker lists read
+//! each shard where the asked replica stands. A volume with one shard picks its
+//! own version, which for kind *single* is a dense counter no clock could name.
 
 use std::sync::Arc;
 
@@ -59,7 +61,12 @@ pub struct Listing {
     at: Option<Version>,
     after: Option<Vec<u8>>,
     ended: bool,
+    /// Whether pages come from several shards.
+    several: bool,
 }
+
+/// Stands in a cursor of a list that is no cut.
+const NO_CUT: Version = Version(0);
 
 impl Client {
     /// Lists the keys that begin with `prefix`, page by page. Nothing is sent
@@ -70,10 +77,11 @@ impl Client {
             volume: volume.into(),
             prefix: prefix.into(),
             after: options.from.as_ref().and_then(|cursor| cursor.after.clone()),
-            at: options.from.as_ref().map(|cursor| cursor.at),
+            at: options.from.as_ref().map(|cursor| cursor.at).filter(|at| *at > NO_CUT),
             options,
             merge: None,
             ended: false,
+            several: false,
         }
     }
 }
@@ -135,11 +143,39 @@ impl Listing {
         last: Option<&Item>,
     ) -> Result<Merge, ClientError> {
         let (shards, all) = self.shards(trial).await?;
-        if self.at.is_none() && all > 1 {
-            self.at = Some(self.client.now_version());
+        self.several = all > 1;
+        if self.at.is_none() && self.several && self.options.level == ReadLevel::Strong {
+            self.at = Some(self.cut(trial, &shards).await?);
         }
         let after = last.map(|item| item.key.as_slice()).or(self.after.as_deref());
         Ok(Merge::new(shards, after))
+    }
+
+    /// A version that no write acknowledged until now is later than.
+    async fn cut(&self, trial: &mut Trial, shards: &[ShardId]) -> Result<Version, ClientError> {
+        let body = || ShardBody::List {
+            prefix: self.prefix.clone(),
+            after: None,
+            limit: 1,
+            level: ReadLevel::Strong,
+            at: None,
+            values: false,
+        };
+        let who = who(ReadLevel::Strong);
+        let asked = shards.iter().map(|shard| {
+            let mut trial = self.client.trial(format!("list of volume {}", self.volume));
+            async move { self.client.ask_shard(&mut trial, *shard, who, &body).await }
+        });
+        let mut cut = self.client.now_version();
+        for reply in futures_util::future::join_all(asked).await {
+            match reply? {
+                Reply::Result(ShardResult::Page { at, .. }) => cut = cut.max(at),
+                Reply::Result(other) => return Err(strange_result(trial, &other)),
+                // Its pages will say so too, and the list begins anew.
+                Reply::Reroute => {}
+            }
+        }
+        Ok(cut)
     }
 
     async fn shards(&self, trial: &mut Trial) -> Result<(Vec<ShardId>, usize), ClientError> {
@@ -165,7 +201,9 @@ impl Listing {
                 return Ok(false);
             };
             merge.feed(shard, items, more);
-            self.at.get_or_insert(read_at);
+            if !self.several {
+                self.at.get_or_insert(read_at);
+            }
         }
         Ok(true)
     }
