@@ -58,6 +58,13 @@ impl Admission {
     }
 }
 
+impl Permit {
+    /// Bytes it stands for.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.admission.count.fetch_sub(1, Ordering::AcqRel);

@@ -40,17 +40,53 @@ pub struct NodeIdentity {
 /// Room on the disk, as last measured by its owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
-    /// Bytes taken of what the node may use.
+    /// Bytes this node's data takes.
     pub used_bytes: u64,
-    /// Bytes the node may use.
+    /// Bytes the node offers; zero when they are not known.
     pub capacity_bytes: u64,
+    /// Bytes the node can still take: what it offers and does not use, but not
+    /// more than others have left of the device.
+    pub room_bytes: u64,
+    /// Bytes of that kept for deletes, compaction and copying.
+    pub reserve_bytes: u64,
 }
 
+/// How full a disk may be before puts are refused, in percent. Deletes go on.
+const FULL_PERCENT: u8 = 95;
+
 impl Space {
-    /// How full, in percent; an unknown capacity counts as empty.
+    /// A device nobody else uses, without reserve.
+    pub fn of(used_bytes: u64, capacity_bytes: u64) -> Self {
+        let room_bytes = capacity_bytes.saturating_sub(used_bytes);
+        Self { used_bytes, capacity_bytes, room_bytes, reserve_bytes: 0 }
+    }
+
+    /// How full, in percent of what the node has or can have; an unknown
+    /// capacity counts as empty.
     pub fn percent_used(self) -> u8 {
-        let percent = self.used_bytes.saturating_mul(100) / self.capacity_bytes.max(1);
-        u8::try_from(percent.min(100)).unwrap_or(100)
+        if self.capacity_bytes == 0 {
+            return 0;
+        }
+        let reachable = self.used_bytes.saturating_add(self.room_bytes);
+        // A device without a byte is full.
+        let percent = self.used_bytes.saturating_mul(100).checked_div(reachable).unwrap_or(100);
+        u8::try_from(percent).unwrap_or(100)
+    }
+
+    /// Whether only what makes room may still be written.
+    pub fn is_full(self) -> bool {
+        let reserved = self.room_bytes <= self.reserve_bytes && self.reserve_bytes > 0;
+        self.capacity_bytes > 0 && (reserved || self.percent_used() >= FULL_PERCENT)
+    }
+
+    /// The same with `bytes` that are promised to it but not yet on it.
+    #[must_use]
+    pub fn with_promised(self, bytes: u64) -> Self {
+        Self {
+            used_bytes: self.used_bytes.saturating_add(bytes),
+            room_bytes: self.room_bytes.saturating_sub(bytes),
+            ..self
+        }
     }
 }
 
@@ -147,6 +183,8 @@ mod tests {
     #[test]
     fn a_disk_of_unknown_size_counts_as_empty() {
         assert_eq!(Space::default().percent_used(), 0);
-        assert_eq!(Space { used_bytes: 95, capacity_bytes: 100 }.percent_used(), 95);
+        assert!(!Space::default().is_full());
+        assert_eq!(Space::of(95, 100).percent_used(), 95);
+        assert!(Space::of(95, 100).is_full() && !Space::of(94, 100).is_full());
     }
 }

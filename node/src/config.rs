@@ -35,6 +35,13 @@ const MEMORY_MIN: ByteSize = ByteSize::mib(64);
 const MEMORY_DEFAULT: ByteSize = ByteSize::mib(256);
 /// Least offered capacity: the reserve for deletes must fit twice.
 const CAPACITY_MIN: ByteSize = ByteSize::gib(1);
+/// Default size of a segment of the log.
+const LOG_SEGMENT_DEFAULT: ByteSize = ByteSize::mib(64);
+/// Least size: a checkpoint of all replicas and a joined record of 8 MiB
+/// beside one largest entry.
+const LOG_SEGMENT_MIN: ByteSize = ByteSize::mib(16);
+/// Largest size: what a disk fills with zeros in some seconds.
+const LOG_SEGMENT_MAX: ByteSize = ByteSize::gib(1);
 /// Replicas per node times three descriptors, and as much again for sockets.
 const OPEN_FILES_DEFAULT: u64 = 32_768;
 /// A node with a catalog replica, a few shards and a few peers.
@@ -106,6 +113,10 @@ pub struct LimitsConfig {
     /// Open files to ask the system for. 256 and more, default 32,768; three
     /// per replica are needed, one per connection.
     pub open_files: u64,
+    /// Size of a new segment of the log, for experts. 16 MiB to 1 GiB, default
+    /// 64 MiB. Three are made at once and kept; smaller ones suit small disks,
+    /// larger ones need fewer syncs of the directory.
+    pub log_segment: ByteSize,
 }
 
 /// Why a configuration cannot be used.
@@ -172,6 +183,7 @@ struct LimitsSection {
     engine_threads: Option<Threads>,
     read_threads: Option<Threads>,
     open_files: Option<Spanned<u64>>,
+    log_segment: Option<Spanned<Size>>,
 }
 
 impl NodeConfig {
@@ -252,7 +264,13 @@ impl LimitsSection {
             let line = files.defined.line();
             return Err(format!("line {line}: `open_files` is at least {OPEN_FILES_MIN}"));
         }
+        if let Some(segment) = self.log_segment.as_ref().filter(|s| s.value.0 > LOG_SEGMENT_MAX) {
+            let line = segment.defined.line();
+            return Err(format!("line {line}: `log_segment` is at most {LOG_SEGMENT_MAX}"));
+        }
         Ok(LimitsConfig {
+            log_segment: at_least("log_segment", self.log_segment, LOG_SEGMENT_MIN)?
+                .unwrap_or(LOG_SEGMENT_DEFAULT),
             memory: at_least("memory", self.memory, MEMORY_MIN)?.unwrap_or(MEMORY_DEFAULT),
             engine_threads: self.engine_threads.unwrap_or_default().0,
             read_threads: self.read_threads.unwrap_or_default().0,

@@ -212,7 +212,7 @@ struct Roomy;
 
 impl SpaceGauge for Roomy {
     fn measure(&self) -> Space {
-        Space { used_bytes: 0, capacity_bytes: CAPACITY_BYTES }
+        Space::of(0, CAPACITY_BYTES)
     }
 }
 

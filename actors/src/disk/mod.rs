@@ -115,6 +115,9 @@ impl Actor for DiskActor {
                 myself.send_after(ROUND, || DiskMessage::Round);
             }
             DiskMessage::Measured(space) => {
+                // What waits in overlays needs room in the stores as well.
+                let promised = state.arguments.overlay.load(Ordering::Relaxed);
+                let space = space.with_promised(promised as u64);
                 state
                     .arguments
                     .space

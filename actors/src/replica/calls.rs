@@ -29,8 +29,6 @@ use super::{
 };
 use crate::{admission::Permit, disk::OVERLAY_BYTES_MAX};
 
-/// How full the disk may be before writes are refused, in percent. Deletes go on.
-pub(super) const DISK_FULL_PERCENT: u8 = 95;
 /// Largest step of shard time one command adds: a leader that slept does not
 /// end sessions early.
 const SHARD_TIME_STEP_MS_MAX: u128 = 10_000;
@@ -149,7 +147,7 @@ impl ReplicaState {
     }
 
     /// What can be judged before anything is done.
-    fn admit(&self, request: &ShardRequest) -> Result<(), Fault> {
+    fn admit(&mut self, request: &ShardRequest) -> Result<(), Fault> {
         match &self.phase {
             Phase::Opening(_) => return Err(Fault::NotLeader { leader: None }),
             Phase::Stopped(cause) => return Err(Fault::Stopped(cause.clone())),
@@ -173,7 +171,12 @@ impl ReplicaState {
     }
 
     /// Limits of a write: what apply must never have to judge.
-    fn admit_write(&self, has_session: bool, level: WriteLevel, ops: &[Op]) -> Result<(), Fault> {
+    fn admit_write(
+        &mut self,
+        has_session: bool,
+        level: WriteLevel,
+        ops: &[Op],
+    ) -> Result<(), Fault> {
         if ops.is_empty() || ops.len() > BATCH_OPS_MAX {
             return Err(Fault::Invalid(format!(
                 "a batch takes 1 to {BATCH_OPS_MAX} operations, not {}",
@@ -200,10 +203,8 @@ impl ReplicaState {
                 "the values of one write take at most {VALUE_BYTES_MAX} bytes (4 MiB), not {bytes}"
             )));
         }
-        let puts = ops.iter().any(|op| matches!(op, Op::Put { .. }));
-        let percent_used = self.space.borrow().percent_used();
-        if puts && percent_used >= DISK_FULL_PERCENT {
-            return Err(Fault::DiskFull { node: self.world.identity.node, percent_used });
+        if ops.iter().any(|op| matches!(op, Op::Put { .. })) {
+            self.admit_puts()?;
         }
         if self.half.node_overlay_bytes() > OVERLAY_BYTES_MAX {
             return Err(Fault::Busy { retry_after_ms: RETRY_MS * 5 });
@@ -224,7 +225,10 @@ impl ReplicaState {
         };
         let ticket = self.calls.ticket();
         self.calls.waiting.insert(ticket, waiting);
-        self.input(Input::Propose { ticket, command: command.encode(), level });
+        let command = command.encode();
+        let bytes = command.len();
+        self.input(Input::Propose { ticket, command, level });
+        self.fed(bytes);
         self.wake();
     }
 

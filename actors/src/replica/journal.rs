@@ -10,8 +10,12 @@ use std::collections::VecDeque;
 
 use cluster::{
     ports::log::LogRecord,
-    raft::types::{Entry, HardState},
+    raft::types::{Entry, HardState, Payload},
 };
+
+/// Bytes of entries up to which steps are joined into one record: beyond it a
+/// longer write gains nothing, and a record must fit a segment of the log.
+const JOINED_BYTES_MAX: usize = 8 << 20;
 
 /// What a record's completion means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,8 @@ pub(super) enum Written {
 pub(super) struct Journal {
     waiting: VecDeque<(Written, LogRecord)>,
     in_flight: Option<(Written, LogRecord)>,
+    /// Bytes of entries joined into the last waiting record.
+    joined_bytes: usize,
 }
 
 impl Journal {
@@ -43,11 +49,12 @@ impl Journal {
         hard_state: Option<HardState>,
         entries: Vec<Entry>,
     ) {
-        if let Some((
-            Written::Steps(last),
-            LogRecord::Ready { hard_state: state, entries: joined },
-        )) = self.waiting.back_mut()
+        let bytes = entries_bytes(&entries);
+        if let Some((Written::Steps(last), LogRecord::Ready { hard_state: state, entries: joined })) =
+            self.waiting.back_mut()
+            && self.joined_bytes + bytes <= JOINED_BYTES_MAX
         {
+            self.joined_bytes += bytes;
             *last = number;
             *state = hard_state.or(*state);
             if let Some(first) = entries.first() {
@@ -56,6 +63,7 @@ impl Journal {
             joined.extend(entries);
             return;
         }
+        self.joined_bytes = bytes;
         self.waiting.push_back((Written::Steps(number), LogRecord::Ready { hard_state, entries }));
     }
 
@@ -87,12 +95,17 @@ impl Journal {
     }
 }
 
+fn entries_bytes(entries: &[Entry]) -> usize {
+    let bytes = |entry: &Entry| match &entry.payload {
+        Payload::Command(bytes) => bytes.len(),
+        Payload::Empty | Payload::Configuration(_) => 0,
+    };
+    entries.iter().map(bytes).sum()
+}
+
 #[cfg(test)]
 mod tests {
-    use cluster::{
-        ids::{LogIndex, ReplicaId, Term},
-        raft::types::Payload,
-    };
+    use cluster::ids::{LogIndex, ReplicaId, Term};
 
     use super::*;
 
@@ -118,6 +131,23 @@ mod tests {
         assert_eq!(journal.next(), Some(joined));
         assert_eq!(journal.done(), Some(Written::Steps(3)));
         assert_eq!(journal.next(), None);
+    }
+
+    #[test]
+    fn steps_are_joined_only_as_far_as_a_record_fits_a_segment() {
+        let mut journal = Journal::default();
+        let large = |index| Entry {
+            payload: Payload::Command(vec![0; JOINED_BYTES_MAX / 2]),
+            ..entry(index, 1)
+        };
+        for index in 1..=5 {
+            journal.push_step(index, None, vec![large(index)]);
+        }
+        let mut steps = Vec::new();
+        while journal.next().is_some() {
+            steps.extend(journal.done());
+        }
+        assert_eq!(steps, [Written::Steps(2), Written::Steps(4), Written::Steps(5)]);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 pub mod apply;
 mod calls;
 mod effects;
+mod full;
 mod journal;
 pub mod messages;
 mod snapshots;

@@ -35,6 +35,9 @@ use crate::{
 
 /// Bytes of recent entries one replica keeps in memory for slow followers.
 const LOG_MEMORY_BYTES_MAX: usize = 8 << 20;
+/// Bytes of entries after which the core runs though more may wait: with one
+/// largest entry over it and what is joined, a record stays below 16 MiB.
+const RUN_BYTES_MAX: usize = 4 << 20;
 /// Ticks without traffic before a shard tries to sleep: five seconds.
 const HIBERNATE_AFTER_TICKS: u32 = 50;
 
@@ -89,6 +92,10 @@ pub struct ReplicaState {
     pub(super) eager: bool,
     pub(super) running: bool,
     pub(super) ticking: bool,
+    /// Bytes given to the core since its last run.
+    pub(super) fed_bytes: usize,
+    /// When a full disk last made it give leadership away.
+    pub(super) handed_over: Option<cluster::units::Instant>,
 }
 
 impl ReplicaState {
@@ -131,6 +138,8 @@ impl ReplicaState {
             eager: false,
             running: false,
             ticking: false,
+            fed_bytes: 0,
+            handed_over: None,
             world,
         };
         match beginning {
@@ -281,6 +290,16 @@ impl ReplicaState {
         }
     }
 
+    /// The core was fed so many bytes of entries. Those of one run are one
+    /// record, and that must fit a segment of the log: run in time.
+    pub(super) fn fed(&mut self, bytes: usize) {
+        self.fed_bytes += bytes;
+        if self.fed_bytes >= RUN_BYTES_MAX {
+            self.fed_bytes = 0;
+            self.input(Input::Ready);
+        }
+    }
+
     /// Schedules one run after everything that waits in the mailbox.
     pub(super) fn run_later(&mut self) {
         if !self.running {
@@ -292,6 +311,7 @@ impl ReplicaState {
     /// Runs the core on all that came in, and does what it asks.
     pub(super) fn run(&mut self) {
         self.running = false;
+        self.fed_bytes = 0;
         let now = self.world.clock.now();
         if let Phase::Running(group) = &mut self.phase {
             group.step(now, Input::Ready, &mut self.effects);
@@ -306,10 +326,11 @@ impl ReplicaState {
         from: ReplicaId,
         node: NodeId,
         message: Message,
-        _permit: Permit,
+        permit: Permit,
     ) {
         self.nodes.insert(from, node);
         self.input(Input::Message { from, message });
+        self.fed(permit.bytes());
         self.wake();
     }
 

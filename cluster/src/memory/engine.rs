@@ -247,7 +247,8 @@ impl Store for MemoryStore {
         self.alive(&disk)?;
         let used_bytes = disk.stores.get(&self.store).map_or(0, |trees| trees.bytes);
         let bytes_max = disk.faults.bytes_max.unwrap_or(1 << 40);
-        Ok(StoreUsage { used_bytes, free_bytes: bytes_max.saturating_sub(used_bytes) })
+        let free_bytes = bytes_max.saturating_sub(used_bytes);
+        Ok(StoreUsage { used_bytes, file_bytes: used_bytes, free_bytes })
     }
 }
 

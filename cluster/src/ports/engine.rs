@@ -135,6 +135,8 @@ pub struct Write {
 pub struct StoreUsage {
     /// Bytes in use.
     pub used_bytes: u64,
+    /// Bytes it takes of the device: those in use, and what it can use again.
+    pub file_bytes: u64,
     /// Bytes the store may still grow to.
     pub free_bytes: u64,
 }

@@ -7,6 +7,7 @@
 mod gate;
 mod join;
 mod late;
+mod space;
 mod status;
 mod storage;
 mod teach;

@@ -131,7 +131,7 @@ impl NodeView {
         DiskStatus {
             directory: self.0.directory.clone(),
             used_bytes: space.used_bytes,
-            free_bytes: space.capacity_bytes.saturating_sub(space.used_bytes),
+            free_bytes: space.room_bytes,
             capacity_bytes: space.capacity_bytes,
             log_syncs: stats.batches,
             log_records: stats.records,
@@ -184,9 +184,10 @@ impl NodeView {
                 "{stopped} replicas are stopped for good: cdb node show names them with the cause"
             )
         });
-        let percent = self.0.space.borrow().percent_used();
-        let space = (percent >= 95)
-            .then(|| format!("the disk is {percent} % full: delete data or add space"));
+        let space = *self.0.space.borrow();
+        let space = space.is_full().then(|| {
+            format!("the disk is {} % full: delete data or add space", space.percent_used())
+        });
         vec![
             Check { name: "registered", problem: registered },
             Check { name: "leaders", problem: leaders },

@@ -2,8 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use actors::world::{Space, SpaceGauge};
@@ -22,6 +21,7 @@ use cluster::{
 };
 use tokio::sync::oneshot;
 
+use super::space::DiskGauge;
 use crate::{
     config::{EngineKind, NodeConfig},
     data_dir::{DataDir, NodeIdentity},
@@ -56,14 +56,16 @@ impl Storage {
         identity: NodeIdentity,
         fence: oneshot::Sender<String>,
     ) -> anyhow::Result<Self> {
-        let (files, engine): (Arc<dyn Files>, Arc<dyn Engine>) = match config.engine {
-            EngineKind::Disk => (disk_files(dir)?, disk_engine(dir, identity)?),
-            EngineKind::Memory => {
-                (Arc::new(MemoryFiles::default()), Arc::new(MemoryEngine::default()))
-            }
+        let Device { files, engine, gauge } = match config.engine {
+            EngineKind::Disk => disk(config, dir, identity)?,
+            EngineKind::Memory => Device {
+                files: Arc::new(MemoryFiles::default()),
+                engine: Arc::new(MemoryEngine::default()),
+                gauge: Arc::new(FixedGauge(config.capacity.unwrap_or(MEMORY_CAPACITY).bytes())),
+            },
         };
         let stamp = LogStamp { cluster: identity.cluster, node: identity.node, disk: 0 };
-        let (log, recovery) = SegmentedLog::open(files, stamp, LogOptions::default())
+        let (log, recovery) = SegmentedLog::open(files, stamp, log_options(config)?)
             .with_context(|| format!("cannot open the log in {}", dir.log().display()))?;
         if let Some(torn) = &recovery.torn {
             tracing::info!(?torn, "the log's torn tail was cut: nothing in it was acknowledged");
@@ -79,14 +81,7 @@ impl Storage {
             .context("cannot start the log's thread")?;
         let recovered = recovery.replicas;
         let (highest_store, partial) = sort_stores(engine.as_ref(), &recovered)?;
-        Ok(Self {
-            log: Arc::new(log),
-            engine,
-            gauge: gauge(config, dir.root()),
-            recovered,
-            highest_store,
-            partial,
-        })
+        Ok(Self { log: Arc::new(log), engine, gauge, recovered, highest_store, partial })
     }
 
     /// Bytes the node offers.
@@ -100,6 +95,33 @@ impl Storage {
     }
 }
 
+/// What a node keeps its state on.
+struct Device {
+    files: Arc<dyn Files>,
+    engine: Arc<dyn Engine>,
+    gauge: Arc<dyn SpaceGauge>,
+}
+
+fn disk(config: &NodeConfig, dir: &DataDir, identity: NodeIdentity) -> anyhow::Result<Device> {
+    let files = disk_files(dir)?;
+    let engine = disk_engine(dir, identity)?;
+    let gauge = DiskGauge {
+        root: dir.root().to_owned(),
+        log: dir.log(),
+        engine: Arc::clone(&engine),
+        capacity: config.capacity,
+        segment_bytes: config.limits.log_segment.bytes(),
+        rest: Mutex::default(),
+    };
+    Ok(Device { files, engine, gauge: Arc::new(gauge) })
+}
+
+fn log_options(config: &NodeConfig) -> anyhow::Result<LogOptions> {
+    let bytes = usize::try_from(config.limits.log_segment.bytes())?;
+    // Segments are read in steps of 64 bytes.
+    Ok(LogOptions { segment_bytes: bytes / 64 * 64 })
+}
+
 fn disk_files(dir: &DataDir) -> anyhow::Result<Arc<dyn Files>> {
     let path = dir.log();
     std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
@@ -108,7 +130,7 @@ fn disk_files(dir: &DataDir) -> anyhow::Result<Arc<dyn Files>> {
     Ok(Arc::new(files))
 }
 
-fn disk_engine(dir: &DataDir, identity: NodeIdentity) -> anyhow::Result<Arc<dyn Engine>> {
+fn disk_engine(dir: &DataDir, identity: NodeIdentity) -> anyhow::Result<Arc<LmdbEngine>> {
     let config = LmdbConfig {
         cluster: identity.cluster,
         node: identity.node,
@@ -155,60 +177,12 @@ fn receiver_of(
     })
 }
 
-fn gauge(config: &NodeConfig, root: &Path) -> Arc<dyn SpaceGauge> {
-    match config.engine {
-        EngineKind::Disk => {
-            Arc::new(FileSystemGauge { root: root.to_owned(), capacity: config.capacity })
-        }
-        EngineKind::Memory => {
-            Arc::new(FixedGauge(config.capacity.unwrap_or(MEMORY_CAPACITY).bytes()))
-        }
-    }
-}
-
-/// Measures the file system of the data directory.
-#[derive(Debug)]
-struct FileSystemGauge {
-    root: PathBuf,
-    capacity: Option<ByteSize>,
-}
-
-impl SpaceGauge for FileSystemGauge {
-    fn measure(&self) -> Space {
-        let Ok(stat) = rustix::fs::statvfs(&self.root) else { return Space::default() };
-        let total = stat.f_blocks.saturating_mul(stat.f_frsize);
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let used = total.saturating_sub(free);
-        let Some(offered) = self.capacity else {
-            return Space { used_bytes: used, capacity_bytes: total };
-        };
-        // What others use of the file system counts once it eats into our share.
-        let offered = offered.bytes().min(total);
-        let own = own_bytes(&self.root);
-        Space { used_bytes: own.max(offered.saturating_sub(free)), capacity_bytes: offered }
-    }
-}
-
-/// Bytes the files below `root` take.
-fn own_bytes(root: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(entries) = std::fs::read_dir(root) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(meta) if meta.is_dir() => own_bytes(&entry.path()),
-            Ok(meta) => meta.blocks() * 512,
-            Err(_) => 0,
-        })
-        .sum()
-}
-
 /// A node in memory: its use is not measured, only its offer is told.
 #[derive(Debug)]
 struct FixedGauge(u64);
 
 impl SpaceGauge for FixedGauge {
     fn measure(&self) -> Space {
-        Space { used_bytes: 0, capacity_bytes: self.0 }
+        Space::of(0, self.0)
     }
 }

@@ -25,7 +25,7 @@ fn every_field_is_taken() {
         "data_dir: d\nlisten: 0.0.0.0:7401\nadvertise: n1.example.org:7401\nhttp: off\nzone: eu/a\n\
          capacity: 500GiB\nengine: memory\nlog:\n  level: info,transport=debug\n  format: json\n  \
          file: n1.log\nlimits:\n  memory: 64MiB\n  engine_threads: 2\n  read_threads: 8\n  \
-         open_files: 4096\n",
+         open_files: 4096\n  log_segment: 32MiB\n",
     )
     .unwrap();
     assert_eq!(config.advertise.host(), "n1.example.org");
@@ -34,6 +34,7 @@ fn every_field_is_taken() {
     assert_eq!(config.engine, EngineKind::Memory);
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.limits.open_files, 4096);
+    assert_eq!(config.limits.log_segment, ByteSize::mib(32));
     assert_eq!((config.limits.engine_threads, config.limits.read_threads), (2, 8));
 }
 
@@ -73,6 +74,10 @@ fn each_wrong_value_names_its_line_and_what_to_write() {
     assert!(nested.contains("line 3") && nested.contains("1 to 64"), "{nested}");
     let memory = refused("data_dir: d\nlimits:\n  memory: 1MiB\n");
     assert!(memory.contains("line 3") && memory.contains("at least 64.0 MiB"), "{memory}");
+    let segment = refused("data_dir: d\nlimits:\n  log_segment: 1MiB\n");
+    assert!(segment.contains("line 3") && segment.contains("at least 16.0 MiB"), "{segment}");
+    let segment = refused("data_dir: d\nlimits:\n  log_segment: 2GiB\n");
+    assert!(segment.contains("line 3") && segment.contains("at most 1.0 GiB"), "{segment}");
     let level = refused("data_dir: d\nlog:\n  level: \"a=b=c\"\n");
     assert!(level.contains("line 3") && level.contains("info,transport=debug"), "{level}");
 }
@@ -122,6 +127,7 @@ fn the_page_about_configuration_names_every_key() {
         "limits.engine_threads",
         "limits.read_threads",
         "limits.open_files",
+        "limits.log_segment",
     ];
     for key in keys {
         assert!(page.contains(&format!("| `{key}` |")), "{key} is not in configuration.md");

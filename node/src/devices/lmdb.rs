@@ -42,8 +42,8 @@ use cluster::{
     },
 };
 use heed::{
-    CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, WithoutTls,
-    types::Bytes,
+    CommitOrAbort, Database, DatabaseStat, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn,
+    WithoutTls, types::Bytes,
 };
 
 use stamp::Stamp;
@@ -57,6 +57,8 @@ const CLOSING_WAIT: Duration = Duration::from_secs(2);
 /// Copies of one store that are set aside; a number is quarantined once in
 /// its life unless a disk's old image comes back again and again.
 const QUARANTINED_MAX: u64 = 1_000;
+/// Pages at the start of every environment.
+const META_PAGES: u64 = 2;
 const ENOSPC: i32 = 28;
 const EDQUOT: i32 = 122;
 
@@ -203,6 +205,13 @@ impl LmdbEngine {
 
     fn lent(&self) -> std::sync::MutexGuard<'_, BTreeMap<StoreId, Weak<LmdbStore>>> {
         self.lent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What each store takes that somebody has open; cheap.
+    pub fn lent_usage(&self) -> Vec<StoreUsage> {
+        let open: Vec<Arc<LmdbStore>> = self.lent().values().filter_map(Weak::upgrade).collect();
+        // One that cannot say is in trouble that its own replica meets and tells.
+        open.iter().filter_map(|store| store.usage().ok()).collect()
     }
 
     fn open_environment(&self, store: StoreId, path: &Path) -> Result<Opened, EngineError> {
@@ -391,6 +400,11 @@ impl Engine for LmdbEngine {
     }
 }
 
+/// Pages of a tree that hold something.
+fn pages_of(stat: &DatabaseStat) -> u64 {
+    (stat.branch_pages + stat.leaf_pages + stat.overflow_pages) as u64
+}
+
 impl LmdbStore {
     fn begin(&self) -> Result<LmdbView<'_>, EngineError> {
         let transaction = self.env.read_txn().map_err(|error| fault(self.store, error))?;
@@ -442,10 +456,20 @@ impl Store for LmdbStore {
     }
 
     fn usage(&self) -> Result<StoreUsage, EngineError> {
-        let info = self.env.info();
-        let page = u64::from(self.env.unnamed_database_stat().page_size);
-        let used_bytes = (info.last_page_number as u64 + 1) * page;
-        Ok(StoreUsage { used_bytes, free_bytes: self.map_bytes.saturating_sub(used_bytes) })
+        let view = self.begin()?;
+        let unnamed = self.env.unnamed_database_stat();
+        let mut pages = META_PAGES + pages_of(&unnamed);
+        for tree in &self.trees {
+            let stat = tree.stat(&view.transaction).map_err(|error| fault(self.store, error))?;
+            pages += pages_of(&stat);
+        }
+        drop(view);
+        let page = u64::from(unnamed.page_size);
+        let file_bytes = (self.env.info().last_page_number as u64 + 1) * page;
+        // The list of free pages is no tree of ours: it counts as reusable.
+        let used_bytes = (pages * page).min(file_bytes);
+        let free_bytes = self.map_bytes.saturating_sub(used_bytes);
+        Ok(StoreUsage { used_bytes, file_bytes, free_bytes })
     }
 }
 

@@ -1,0 +1,69 @@
+//! A full disk at the replica that leads: who takes puts now, if anyone.
+//!
+//! Puts are refused before they are proposed; deletes go on. A leader on a full
+//! disk first gives leadership to the next voter: the others may have room. If
+//! they are full too, leadership goes round once, and then whoever holds it
+//! says so: each replica gives it away at most once per [`HANDOVER_PAUSE`].
+
+use std::time::Duration;
+
+use cluster::{ids::ReplicaId, raft::Input, request::Fault};
+
+use super::state::{Phase, ReplicaState};
+
+/// Time between two handovers of one replica for a full disk: longer than
+/// leadership takes to go round, short enough that room elsewhere is found.
+const HANDOVER_PAUSE: Duration = Duration::from_secs(30);
+/// Time one handover may take before the disk counts as full for good.
+const HANDOVER_TIME: Duration = Duration::from_secs(1);
+/// What an asker should wait meanwhile.
+const RETRY_MS: u32 = 50;
+
+impl ReplicaState {
+    /// Whether there is room for puts here.
+    pub(super) fn admit_puts(&mut self) -> Result<(), Fault> {
+        let space = *self.space.borrow();
+        if !space.is_full() {
+            return Ok(());
+        }
+        let node = self.world.identity.node;
+        let full = Fault::DiskFull { node, percent_used: space.percent_used() };
+        let Phase::Running(group) = &self.phase else { return Err(full) };
+        let status = group.status();
+        if !status.leading {
+            return Err(Fault::NotLeader { leader: self.leader_node() });
+        }
+        let now = self.world.clock.now();
+        let since = self.handed_over.map(|at| now.since(at));
+        if since.is_some_and(|since| since < HANDOVER_TIME) {
+            return Err(Fault::Busy { retry_after_ms: RETRY_MS });
+        }
+        let next = next_voter(&status.configuration.voters, self.facts.replica);
+        if next.is_none() || since.is_some_and(|since| since < HANDOVER_PAUSE) {
+            return Err(full);
+        }
+        tracing::warn!(shard = %self.facts.shard, "disk is full; another replica shall lead");
+        self.handed_over = Some(now);
+        self.input(Input::TransferLeader { to: next });
+        Err(Fault::Busy { retry_after_ms: RETRY_MS })
+    }
+}
+
+/// The voter after `own` in a ring, so that leadership visits all of them.
+fn next_voter(voters: &[ReplicaId], own: ReplicaId) -> Option<ReplicaId> {
+    let others = || voters.iter().copied().filter(|voter| *voter != own);
+    others().filter(|voter| *voter > own).min().or_else(|| others().min())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leadership_goes_round_all_voters() {
+        let voters = [ReplicaId(9), ReplicaId(4), ReplicaId(7)];
+        let next = |own| next_voter(&voters, ReplicaId(own));
+        assert_eq!([next(4), next(7), next(9)], [7, 9, 4].map(|id| Some(ReplicaId(id))));
+        assert_eq!(next_voter(&voters[..1], ReplicaId(9)), None);
+    }
+}
