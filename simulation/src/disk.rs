@@ -26,7 +26,7 @@ use crate::{rng::Rng, trace::Trace};
 
 /// Small segments, so that a run meets their rotation; an append of a megabyte
 /// must fit beside the checkpoint.
-const SEGMENT_BYTES: usize = 4 << 20;
+const SEGMENT_BYTES: usize = 2 << 20;
 /// Appends waiting before more are refused, as the product bounds them.
 const WAITING_MAX: usize = 1_024;
 /// Duration of a sync or read, usually.

@@ -46,7 +46,7 @@ impl Play {
     fn ask(&mut self, node: NodeId, body: ShardBody) -> Result<ShardResult, Fault> {
         let request = ShardRequest {
             shard: self.shard,
-            epoch: self.epoch(),
+            epoch: Epoch(u64::MAX),
             clock: Hlc(0),
             timeout_ms: 1_000,
             forwarded: true,
@@ -59,10 +59,6 @@ impl Play {
             Ok(other) => panic!("answered {other:?}"),
             Err(_) => Err(Fault::Timeout),
         }
-    }
-
-    fn epoch(&self) -> Epoch {
-        Epoch(u64::MAX)
     }
 
     fn status(&mut self, node: NodeId) -> Option<ReplicaStatus> {
@@ -107,10 +103,9 @@ impl Play {
 
     fn get_from(&mut self, node: NodeId, key: &str, level: ReadLevel) -> Result<String, Fault> {
         let body = ShardBody::Get { key: key.into(), level, at: None, head_only: false };
-        match self.ask(node, body)? {
-            ShardResult::Value(Some(item)) => Ok(String::from_utf8_lossy(&item.value).into_owned()),
-            other => panic!("read {other:?}"),
-        }
+        let result = self.ask(node, body)?;
+        let ShardResult::Value(Some(item)) = result else { panic!("read {result:?}") };
+        Ok(String::from_utf8_lossy(&item.value).into_owned())
     }
 
     fn write_to(

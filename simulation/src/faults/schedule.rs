@@ -187,7 +187,9 @@ mod tests {
             let crashes = count(|fault| matches!(fault, Fault::Crash(..) | Fault::CrashAll(_)));
             let starts = count(|fault| matches!(fault, Fault::Start(_) | Fault::StartAll));
             assert_eq!(crashes, starts);
-            kinds.extend(faults.iter().map(|fault| fault.to_string()[..5].to_owned()));
+            kinds.extend(
+                faults.iter().map(|fault| fault.to_string().chars().take(6).collect::<String>()),
+            );
         }
         assert!(kinds.len() >= 8, "the swarm never strikes with some kinds: {kinds:?}");
     }

@@ -29,6 +29,9 @@ const REQUESTS_MAX: usize = 1_024;
 /// Time until a failed attempt to connect is reported to who asked.
 const CONNECT_FAILS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(500));
 
+/// How often links are looked at: no delay of theirs is finer.
+const LINKS_CHECKED_EVERY: Duration = Duration::from_millis(5);
+
 /// The network of one world.
 ///
 /// A lock, though there is one thread: the ports are `Sync` by contract. It is
@@ -51,6 +54,7 @@ struct State {
     cuts: BTreeSet<(Address, Address)>,
     /// By ordered pair.
     links: BTreeMap<(Address, Address), Link>,
+    links_checked: Instant,
     connections: u64,
     /// Who knows whose address.
     known: BTreeSet<(NodeId, NodeId)>,
@@ -119,6 +123,7 @@ impl Fabric {
             boots: 0,
             cuts: BTreeSet::new(),
             links: BTreeMap::new(),
+            links_checked: Instant::ORIGIN,
             connections: 0,
             known: BTreeSet::new(),
             queue: BTreeMap::new(),
@@ -239,7 +244,10 @@ impl State {
     fn advance(&mut self, now: Instant) -> Due {
         self.now = now;
         let mut due = Due::default();
-        self.check_links();
+        if now >= self.links_checked + LINKS_CHECKED_EVERY {
+            self.links_checked = now;
+            self.check_links();
+        }
         while let Some(entry) = self.queue.first_entry() {
             if entry.key().0 > now {
                 break;
