@@ -12,10 +12,14 @@ use tokio::time::Instant;
 
 use super::{door::DoorError, error::ClientError};
 
-/// Longest wait for one answer. A live leader answers in milliseconds, even
-/// with a slow disk; one that is cut off is left after this, well inside the
-/// default deadline. Nothing is lost by it: a retry keeps its number.
-const TRY_MS_MAX: u64 = 2_500;
+/// Wait for the first answer. A live leader answers in milliseconds, even with
+/// a slow disk; a dead one is left before its followers have elected another,
+/// so that the pause is the election and not this wait. Nothing is lost by it:
+/// a retry keeps its number.
+const TRY_MS_FIRST: u64 = 750;
+/// Longest wait for one answer. Each try waits twice as long as the one before
+/// it, so that a cluster that is merely slow is not asked ever more often.
+const TRY_MS_MAX: u64 = 3_000;
 
 /// Whom to ask: a node, or whichever is at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +67,8 @@ impl Trial {
     /// Time for the next try; none when the deadline has passed.
     pub(super) fn try_for(&self) -> Option<Duration> {
         let left = self.ends().checked_duration_since(Instant::now())?;
-        (!left.is_zero()).then(|| left.min(Duration::from_millis(TRY_MS_MAX)))
+        let wait_ms = (TRY_MS_FIRST << self.tries.min(8)).min(TRY_MS_MAX);
+        (!left.is_zero()).then(|| left.min(Duration::from_millis(wait_ms)))
     }
 
     pub(super) fn tries(&self) -> u32 {
