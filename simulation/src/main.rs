@@ -112,6 +112,8 @@ struct Swarm {
     passed: u64,
     failed: Vec<u64>,
     simulated_ms: u64,
+    /// What all runs met: faults that never strike prove nothing.
+    met: std::collections::BTreeMap<String, u64>,
 }
 
 impl Swarm {
@@ -146,6 +148,9 @@ impl Swarm {
         let last = text.lines().last().unwrap_or_default();
         let simulated = last.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
         self.simulated_ms += simulated.unwrap_or(0);
+        for (count, name) in text.lines().filter_map(counter) {
+            *self.met.entry(name.to_owned()).or_default() += count;
+        }
         if output.status.success() {
             self.passed += 1;
             return;
@@ -157,6 +162,9 @@ impl Swarm {
     }
 
     fn summary(&self, took: Duration) -> ExitCode {
+        for (name, count) in &self.met {
+            println!("{count:>10} {name}");
+        }
         let simulated = Duration::from_millis(self.simulated_ms);
         println!(
             "{} passed, {} failed {:?}; {} simulated seconds in {:.1} s",
@@ -168,6 +176,12 @@ impl Swarm {
         );
         if self.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
+}
+
+/// A line of a run's counters.
+fn counter(line: &str) -> Option<(u64, &str)> {
+    let (count, name) = line.strip_prefix(' ')?.trim_start().split_once(' ')?;
+    Some((count.parse().ok()?, name))
 }
 
 fn begin(seed: u64) -> std::io::Result<std::process::Child> {

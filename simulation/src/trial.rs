@@ -54,7 +54,8 @@ pub struct Plan {
     pub rest: (Duration, Duration),
     /// The world.
     pub setup: Setup,
-    /// What goes wrong, from the founding on; none draws it from the seed.
+    /// What goes wrong, by world time (founding takes about four seconds); none
+    /// draws it from the seed.
     pub faults: Option<Schedule>,
     /// Whether every operation must succeed within its client's deadline.
     pub no_errors: bool,

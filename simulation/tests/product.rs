@@ -2,7 +2,21 @@
 //! More seeds are the binary's work: `simulation run --seeds N`.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::process::{Command, Output};
+use std::{
+    process::{Command, Output},
+    time::Duration,
+};
+
+use cluster::units::Instant;
+use simulation::{
+    disk::Death,
+    faults::{Fault, Schedule},
+    hooks::on_seeded_thread,
+    oracle::invariants::Invariants,
+    product::Product,
+    trial::{self, Plan},
+    world::Setup,
+};
 
 fn simulation(arguments: &[&str]) -> Output {
     let binary = env!("CARGO_BIN_EXE_simulation");
@@ -28,4 +42,39 @@ fn kept_and_a_few_other_seeds_pass() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("0 failed"), "{text}");
+}
+
+/// Kills each machine in turn, leaders among them, one at a time.
+fn rolling_deaths(span: Duration) -> Schedule {
+    let mut faults = Vec::new();
+    let mut at = Instant::ORIGIN + Duration::from_secs(6);
+    for node in [1, 2, 3].into_iter().cycle() {
+        if at > Instant::ORIGIN + span {
+            break;
+        }
+        let death = if faults.len() % 4 == 0 { Death::Power } else { Death::Kill };
+        faults.push((at, Fault::Crash(node, death)));
+        faults.push((at + Duration::from_secs(3), Fault::Start(node)));
+        at = at + Duration::from_secs(6);
+    }
+    Schedule::of(faults)
+}
+
+#[test]
+fn a_dead_leader_costs_a_client_a_pause_and_never_an_error() {
+    for seed in 1..=2 {
+        let verdict = on_seeded_thread(seed, move || {
+            let plan = Plan {
+                span: Duration::from_mins(1),
+                setup: Setup { keep_trace: false, ..Setup::calm(seed) },
+                faults: Some(rolling_deaths(Duration::from_mins(1))),
+                no_errors: true,
+                ..Plan::draw(seed, false)
+            };
+            let product = Product::default();
+            let invariants: Invariants = product.invariants.clone();
+            trial::run(&plan, std::sync::Arc::new(product), &invariants)
+        });
+        assert_eq!(verdict.failure, None, "seed {seed}:\n{verdict}");
+    }
 }
