@@ -62,7 +62,7 @@ mod tests {
 
     const POLICY: RestartPolicy = RestartPolicy {
         attempts_max: 2,
-        window: Duration::from_secs(60),
+        window: Duration::from_mins(1),
         backoff: Duration::from_millis(100),
     };
 

@@ -27,6 +27,7 @@ fn write(replica: &mut Replica, model: &mut Model, chance: &mut Chance) {
 }
 
 /// Opens what was received.
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 fn received(store: &dyn Store) -> ShardMachine {
     ShardMachine::open(RECEIVED, &*store.view().unwrap()).unwrap()
 }

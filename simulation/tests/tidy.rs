@@ -186,7 +186,10 @@ fn dead_files(sources: &[Source], roots: &[String]) -> Vec<String> {
 /// Links of the documents that lead to no file of the repository.
 fn broken_links(sources: &[Source], exists: impl Fn(&Path) -> bool) -> Vec<String> {
     let mut findings = Vec::new();
-    for source in sources.iter().filter(|source| source.path.ends_with(".md")) {
+    for source in sources
+        .iter()
+        .filter(|source| Path::new(&source.path).extension().is_some_and(|kind| kind == "md"))
+    {
         let folder = Path::new(&source.path).parent().unwrap_or_else(|| Path::new(""));
         for target in source.text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let file = target.split('#').next().unwrap_or_default();

@@ -49,7 +49,7 @@ impl Reporter {
                 match answer.result {
                     Ok(_) => return,
                     Err(fault) => {
-                        tracing::debug!(%fault, "the catalog did not take an observation")
+                        tracing::debug!(%fault, "the catalog did not take an observation");
                     }
                 }
                 tokio::time::sleep(PAUSE).await;

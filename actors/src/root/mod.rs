@@ -41,7 +41,7 @@ use crate::{
 /// Actors without state may fail five times a minute before the node ends.
 pub const CHILD_RESTARTS: RestartPolicy = RestartPolicy {
     attempts_max: 5,
-    window: Duration::from_secs(60),
+    window: Duration::from_mins(1),
     backoff: Duration::from_millis(100),
 };
 

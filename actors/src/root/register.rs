@@ -62,8 +62,16 @@ pub(super) async fn register(
             CatalogRefusal::OldBoot { .. }
             | CatalogRefusal::RemovedNode(_)
             | CatalogRefusal::UnknownNode(_) => Some(refusal.to_string()),
-            other => {
-                tracing::error!(%other, "the catalog refused to register this start");
+            CatalogRefusal::AlreadyBootstrapped
+            | CatalogRefusal::UnknownToken
+            | CatalogRefusal::ExpiredToken
+            | CatalogRefusal::UsedToken
+            | CatalogRefusal::VolumeExists(_)
+            | CatalogRefusal::UnknownVolume(_)
+            | CatalogRefusal::UnknownShard(_)
+            | CatalogRefusal::AlreadyPlaced
+            | CatalogRefusal::Invalid(_) => {
+                tracing::error!(%refusal, "the catalog refused to register this start");
                 None
             }
         },

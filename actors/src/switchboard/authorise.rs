@@ -19,15 +19,16 @@ pub fn authorise(from: &Peer, class: RequestClass, request: &Request) -> Result<
     }
     let allowed = match (from, request) {
         (Peer::Node(_), Request::Join(_)) => Err("join twice"),
-        (Peer::Node(_), _) | (Peer::Anonymous, Request::Join(_)) => Ok(()),
+        (Peer::Node(_), _)
+        | (Peer::Anonymous, Request::Join(_))
+        | (
+            Peer::Client { .. },
+            Request::CatalogChanges { .. } | Request::NodeStatus | Request::NewToken,
+        ) => Ok(()),
         (Peer::Anonymous, _) => Err("do anything but join"),
         (Peer::Client { .. }, Request::Shard(request)) => {
             client_may(request.shard == CATALOG_SHARD, &request.body, from)
         }
-        (
-            Peer::Client { .. },
-            Request::CatalogChanges { .. } | Request::NodeStatus | Request::NewToken,
-        ) => Ok(()),
         (Peer::Client { .. }, Request::SnapshotPiece(_)) => Err("fetch snapshots"),
         (Peer::Client { .. }, Request::Join(_)) => Err("join as a node"),
     };

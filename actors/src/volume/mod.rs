@@ -37,7 +37,7 @@ use crate::{
 /// costs only a pause; failing again at once points to a cause that stays.
 pub const REPLICA_RESTARTS: RestartPolicy = RestartPolicy {
     attempts_max: 3,
-    window: Duration::from_secs(60),
+    window: Duration::from_mins(1),
     backoff: Duration::from_millis(100),
 };
 
@@ -132,7 +132,7 @@ impl Actor for VolumeActor {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorFailed(cell, error) => {
-                state.failed(cell.get_id(), &error.to_string())
+                state.failed(cell.get_id(), &error.to_string());
             }
             SupervisionEvent::ActorTerminated(cell, _, _) => state.ended(cell.get_id()),
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}

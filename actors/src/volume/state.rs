@@ -64,22 +64,22 @@ impl VolumeState {
         beginning: Beginning,
         failures: Failures,
     ) -> Result<(), ActorProcessingErr> {
-        let shared = &self.arguments.shared;
+        let common = &self.arguments.shared;
         let volume = self.arguments.volume;
         let (published, shown) = watch::channel(Published::default());
         let arguments = ReplicaArguments {
-            world: shared.world.clone(),
+            world: common.world.clone(),
             shard,
             volume,
             replica,
             versions: self.versions(),
             role: self.role(),
             beginning,
-            outbox: shared.outbox.clone(),
-            stores: std::sync::Arc::clone(&shared.stores),
-            overlay: OverlayGauge::new(std::sync::Arc::clone(&shared.overlay)),
-            space: shared.space.clone(),
-            partial: shared.partial.get(&replica).cloned().unwrap_or_default(),
+            outbox: common.outbox.clone(),
+            stores: std::sync::Arc::clone(&common.stores),
+            overlay: OverlayGauge::new(std::sync::Arc::clone(&common.overlay)),
+            space: common.space.clone(),
+            partial: common.partial.get(&replica).cloned().unwrap_or_default(),
             published,
         };
         let overlay = std::sync::Arc::clone(&arguments.overlay.own);
@@ -87,7 +87,7 @@ impl VolumeState {
             Actor::spawn_linked(None, ReplicaActor, arguments, self.myself.get_cell()).await?;
         let handle = ReplicaActor::handle((replica, shard, volume), actor.clone(), shown, overlay);
         self.children.insert(replica, Child { shard, actor, failures });
-        shared.volumes.cast(VolumesMessage::ReplicaUp(Box::new(handle)))?;
+        common.volumes.cast(VolumesMessage::ReplicaUp(Box::new(handle)))?;
         Ok(())
     }
 

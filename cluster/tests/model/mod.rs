@@ -3,6 +3,7 @@
 //! The model is a map from key to all versions the key ever had. Everything a
 //! reader can be asked is asked of both: now, at old versions, through readers
 //! that were kept while writes and flushes went on, after crashes and replays.
+#![allow(clippy::unwrap_used, reason = "a model in tests fails by panicking")]
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -21,7 +22,7 @@ use cluster::{
     },
 };
 
-/// SplitMix64: small, and the same on every machine.
+/// `SplitMix64`: small, and the same on every machine.
 #[derive(Clone)]
 pub struct Chance(pub u64);
 
@@ -358,7 +359,7 @@ pub fn run(engine: &dyn Engine, kind: VersionKind, seed: u64, steps: usize) -> u
                 let at = model
                     .changes
                     .get(chance.index(model.changes.len() + 1))
-                    .map_or(reader.now(), |change| change.0);
+                    .map_or_else(|| reader.now(), |change| change.0);
                 compare(&reader, &*replica.store, &model, at, &mut chance);
                 compare(&reader, &*replica.store, &model, reader.now(), &mut chance);
                 compare_changes(&reader, &*replica.store, &model, &mut chance);

@@ -90,6 +90,10 @@ impl Gate for NodeGate {
     }
 }
 
+fn strange(outcome: &CatalogOutcome) -> Fault {
+    Fault::Invalid(format!("the catalog answered {outcome:?}"))
+}
+
 /// Admits nodes through the catalog.
 struct Admission {
     world: World,
@@ -126,7 +130,10 @@ impl Admission {
         let number = match self.propose(admit).await? {
             CatalogOutcome::Node(admitted) => admitted.number,
             CatalogOutcome::Refused(refusal) => return Err(Fault::NotAllowed(refusal.to_string())),
-            other => return Err(Fault::Invalid(format!("the catalog answered {other:?}"))),
+            other @ (CatalogOutcome::Done
+            | CatalogOutcome::Volume(_)
+            | CatalogOutcome::Shard(_)
+            | CatalogOutcome::Replica(_)) => return Err(strange(&other)),
         };
         let catalog = self.router.catalog();
         let members =
@@ -147,7 +154,11 @@ impl Admission {
         let expires = WallTime(self.world.clock.wall().0 + TOKEN_LIFE_MS);
         match self.propose(CatalogCommand::AddToken { hash: token.hash(), expires }).await? {
             CatalogOutcome::Done => Ok(Answer::Token(token.to_string())),
-            other => Err(Fault::Invalid(format!("the catalog answered {other:?}"))),
+            other @ (CatalogOutcome::Node(_)
+            | CatalogOutcome::Volume(_)
+            | CatalogOutcome::Shard(_)
+            | CatalogOutcome::Replica(_)
+            | CatalogOutcome::Refused(_)) => Err(strange(&other)),
         }
     }
 

@@ -93,7 +93,11 @@ async fn ask(
                     bail!("{endpoint} refused the join: {fault}")
                 }
                 Answer::Fault(fault) => last = fault.into(),
-                other => bail!("{endpoint} answered something else: {other:?}"),
+                other @ (Answer::Shard(_)
+                | Answer::CatalogChanges { .. }
+                | Answer::NodeStatus(_)
+                | Answer::SnapshotPiece(_)
+                | Answer::Token(_)) => bail!("{endpoint} answered something else: {other:?}"),
             },
             Err(error) => last = error.into(),
         }

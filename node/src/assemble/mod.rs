@@ -21,10 +21,11 @@ use actors::{
 };
 use anyhow::Context;
 use cluster::{
-    catalog::record::{NodeRecord, NodeState},
+    catalog::record::{ClusterRecord, NodeRecord, NodeState},
     membership::Boot,
     ports::{clock::Clock, entropy::Entropy, network::Network, workers::Workers},
 };
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, sync::oneshot};
 use transport::{
     Limits, Socket, Transport, TransportConfig,
@@ -79,24 +80,30 @@ struct Node {
     fenced: oneshot::Receiver<String>,
 }
 
-impl Node {
-    async fn start(
-        config: NodeConfig,
-        dir: DataDir,
-        seeds: Vec<join::Seed>,
-        clock: Arc<SystemClock>,
-        entropy: Arc<SystemEntropy>,
+/// The devices of a node, and what they serve.
+struct Devices {
+    world: World,
+    storage: Storage,
+    transport: Arc<Transport>,
+    late: Arc<LateInbound>,
+    gate: Arc<NodeGate>,
+    fenced: oneshot::Receiver<String>,
+}
+
+impl Devices {
+    /// Opens disk and network for this start of the node.
+    fn open(
+        config: &NodeConfig,
+        dir: &DataDir,
+        clock: &Arc<SystemClock>,
+        entropy: &Arc<SystemEntropy>,
     ) -> anyhow::Result<Self> {
-        let page = metrics::install()?;
-        metrics::gauge_process(clock.wall(), config.limits.open_files);
-        let http = bind_http(&config).await?;
         let identity = dir.existing()?;
         let boot = dir.next_boot(config.engine, entropy.as_ref())?;
         let secrets = dir.secrets()?;
         let credentials = Credentials::from_pem(&secrets.certificates_pem, &secrets.key_pem)?;
-        let founding = waiting_cluster(&dir)?;
         let (fence, fenced) = oneshot::channel();
-        let storage = Storage::open(&config, &dir, identity, fence)?;
+        let storage = Storage::open(config, dir, identity, fence)?;
         let threads = EngineThreads::start(
             config.limits.engine_threads,
             config.limits.read_threads,
@@ -105,7 +112,7 @@ impl Node {
         .context("cannot start the engine threads")?;
         let workers: Arc<dyn Workers> = Arc::new(threads);
         let late = Arc::new(LateInbound::default());
-        let transport = start_transport(&config, credentials, boot, &clock, &entropy, &late)?;
+        let transport = start_transport(config, credentials, boot, clock, entropy, &late)?;
         let world = World {
             identity: NodeIdentity { cluster: identity.cluster, node: identity.node, boot },
             clock: clock.clone(),
@@ -119,49 +126,65 @@ impl Node {
             space: storage.gauge.clone(),
             probe: Arc::new(TracingProbe),
         };
-        let view = actors::catalog::load(world.state_files.as_ref())?;
-        let record = node_record(&config, http.as_ref(), identity.node, boot, &storage)?;
-        let key = ClusterKey(secrets.cluster_key);
-        let gate = Arc::new(NodeGate::new(world.clone(), key));
-        let parts = NodeParts {
-            recovered: storage.recovered.clone(),
-            highest_store: storage.highest_store,
-            partial: storage.partial.clone(),
+        let gate = Arc::new(NodeGate::new(world.clone(), ClusterKey(secrets.cluster_key)));
+        Ok(Self { world, storage, transport, late, gate, fenced })
+    }
+
+    /// What the actors begin with.
+    fn parts(
+        &self,
+        record: &NodeRecord,
+        founding: Option<ClusterRecord>,
+        seeds: &[join::Seed],
+    ) -> anyhow::Result<NodeParts> {
+        let found = |(node, addresses): &join::Seed| (*node, teach::resolve_now(addresses));
+        Ok(NodeParts {
+            recovered: self.storage.recovered.clone(),
+            highest_store: self.storage.highest_store,
+            partial: self.storage.partial.clone(),
             record: record.clone(),
-            founding: founding.clone(),
-            seeds: seeds
-                .iter()
-                .map(|(node, addresses)| (*node, teach::resolve_now(addresses)))
-                .collect(),
-            catalog: Arc::new(view),
-            gate: gate.clone(),
-            world,
-        };
+            founding,
+            seeds: seeds.iter().map(found).collect(),
+            catalog: Arc::new(actors::catalog::load(self.world.state_files.as_ref())?),
+            gate: self.gate.clone(),
+            world: self.world.clone(),
+        })
+    }
+}
+
+impl Node {
+    async fn start(
+        config: NodeConfig,
+        dir: DataDir,
+        seeds: Vec<join::Seed>,
+        clock: Arc<SystemClock>,
+        entropy: Arc<SystemEntropy>,
+    ) -> anyhow::Result<Self> {
+        let page = metrics::install()?;
+        metrics::gauge_process(clock.wall(), config.limits.open_files);
+        let http = bind_http(&config).await?;
+        let founding = waiting_cluster(&dir)?;
+        let devices = Devices::open(&config, &dir, &clock, &entropy)?;
+        let NodeIdentity { node, boot, .. } = devices.world.identity;
+        let record = node_record(&config, http.as_ref(), node, boot, &devices.storage)?;
+        let parts = devices.parts(&record, founding.clone(), &seeds)?;
         let actors = NodeActors::start(parts)
             .await
             .map_err(|error| anyhow::anyhow!("the node's actors do not start: {error}"))?;
+        let Devices { storage, transport, late, gate, fenced, .. } = devices;
         late.set(actors.switchboard.clone());
-        let view = NodeView::new(&config, &record, &actors, &storage, Arc::clone(&clock));
+        let view = NodeView::new(&config, &record, &actors, &storage, clock);
         gate.set(actors.router.clone(), view.clone());
         let network: Arc<dyn Network> = transport.clone();
-        let teacher =
-            tokio::spawn(teach::addresses(actors.catalog.clone(), network, identity.node));
+        let teacher = tokio::spawn(teach::addresses(actors.catalog.clone(), network, node));
         if founding.is_some() {
             tokio::spawn(forget_founding(dir, actors.catalog.clone()));
         } else {
             // The lock on the directory lives as long as the process.
             std::mem::forget(dir);
         }
-        let http = http.map(|listener| {
-            tokio::spawn(metrics::upkeep(page.clone()));
-            let health = Health::new(page, view.readiness());
-            tokio::spawn(async move {
-                if let Err(error) = health.serve(listener, std::future::pending()).await {
-                    tracing::error!(%error, "the http port no longer answers");
-                }
-            })
-        });
-        tracing::info!(node = %identity.node, listen = %transport.local_addr()?, "node started");
+        let http = http.map(|listener| tokio::spawn(show(page, view.clone(), listener)));
+        tracing::info!(%node, listen = %transport.local_addr()?, "node started");
         Ok(Self { config, actors, transport, storage, view, http, teacher, fenced })
     }
 
@@ -194,6 +217,20 @@ impl Node {
         }
         self.storage.stop();
         end
+    }
+}
+
+/// Serves metrics and health until the task is ended.
+async fn show(page: PrometheusHandle, view: NodeView, listener: TcpListener) {
+    let upkeep = metrics::upkeep(page.clone());
+    let serve = Health::new(page, view.readiness()).serve(listener, std::future::pending());
+    tokio::select! {
+        () = upkeep => {}
+        served = serve => {
+            if let Err(error) = served {
+                tracing::error!(%error, "the http port no longer answers");
+            }
+        }
     }
 }
 

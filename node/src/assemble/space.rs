@@ -101,6 +101,7 @@ impl DiskGauge {
 }
 
 /// Numbers of one measure.
+#[expect(clippy::struct_field_names, reason = "the unit is part of each name")]
 #[derive(Clone, Copy, Debug)]
 struct Measured {
     offered_bytes: u64,

@@ -153,12 +153,11 @@ fn sort_stores(
     let highest = listed.iter().chain(&named).max().copied().unwrap_or_default();
     let mut partial: BTreeMap<ReplicaId, Vec<StoreId>> = BTreeMap::new();
     for store in listed.into_iter().filter(|store| !named.contains(store)) {
-        match receiver_of(engine, store, recovered) {
-            Some(replica) => partial.entry(replica).or_default().push(store),
-            None => {
-                tracing::warn!(%store, "a store no record names is set aside in the quarantine");
-                engine.quarantine(store)?;
-            }
+        if let Some(replica) = receiver_of(engine, store, recovered) {
+            partial.entry(replica).or_default().push(store);
+        } else {
+            tracing::warn!(%store, "a store no record names is set aside in the quarantine");
+            engine.quarantine(store)?;
         }
     }
     Ok((highest, partial))

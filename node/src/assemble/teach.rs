@@ -10,7 +10,7 @@ use cluster::{catalog::view::CatalogView, ids::NodeId, ports::network::Network};
 use tokio::sync::watch;
 
 /// Names may point elsewhere later: they are looked up again this often.
-const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_mins(1);
 
 /// Looks addresses up, now and blocking; those that cannot be found are left out.
 pub(super) fn resolve_now(addresses: &[String]) -> Vec<SocketAddr> {
@@ -34,9 +34,9 @@ pub(super) async fn addresses(
                 network.learn(node.node, found);
             }
         }
-        match tokio::time::timeout(AGAIN, catalog.changed()).await {
-            Ok(Err(_)) => return,
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(_)) = tokio::time::timeout(AGAIN, catalog.changed()).await {
+            // Who publishes it has ended.
+            return;
         }
     }
 }

@@ -51,7 +51,7 @@ const NODES_DEFAULT: u64 = 3;
 /// Where a development cluster lies unless told otherwise.
 const DATA_DEFAULT: &str = "cdb-data";
 /// Longest wait until nodes are ready: they may replay long logs.
-const READY_WAIT: Duration = Duration::from_secs(60);
+const READY_WAIT: Duration = Duration::from_mins(1);
 /// Longest wait for a node to end by itself.
 const STOP_WAIT: Duration = Duration::from_secs(20);
 /// How often processes and requests are looked at once all is up.

@@ -106,7 +106,7 @@ fn mode(args: &StartArgs, config: &NodeConfig) -> anyhow::Result<StartMode> {
         (Some(addr), Some(token)) => {
             Ok(StartMode::Join { addr: addr.clone(), token: token.clone() })
         }
-        (Some(_), None) | (None, Some(_)) | (None, None) => {
+        (Some(_), None) | (None, Some(_) | None) => {
             Err(DataDirError::Fresh { path: config.data_dir.clone() }.into())
         }
     }

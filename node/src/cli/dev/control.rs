@@ -19,7 +19,7 @@ use crate::{cli::profile::Profile, devices::lock::Lock};
 /// How long a stop may take: the node hands over its leaderships first.
 const STOP_WAIT: Duration = Duration::from_secs(30);
 /// How long a start may take: the node replays its log and catches up.
-const START_WAIT: Duration = Duration::from_secs(60);
+const START_WAIT: Duration = Duration::from_mins(1);
 /// How often the answer is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
