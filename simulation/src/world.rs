@@ -187,6 +187,9 @@ impl World {
     /// Makes a machine's disk `factor` times as slow as usual.
     pub fn slow_disk(&mut self, node: NodeId, factor: u32) {
         self.trace.note(self.now, &format!("{} disk at 1/{factor} speed", Address::Node(node)));
+        if factor > 1 {
+            self.trace.count("slow disk");
+        }
         if let Some(machine) = self.machines.get(&node) {
             machine.storage().pace.set(factor);
             machine.storage().syncs.set(factor);
@@ -225,6 +228,7 @@ impl World {
     /// Changes the weather.
     pub fn set_weather(&mut self, weather: Weather) {
         self.trace.note(self.now, &format!("weather {weather:?}"));
+        self.trace.count("change of weather");
         self.fabric.set_weather(weather);
     }
 
