@@ -2,6 +2,7 @@
 //!
 //! Every image is opened and read whole in a child process, so that a crash
 //! inside LMDB would be seen as one and not end the test.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../cluster/tests/model/mod.rs"]
 mod model;
