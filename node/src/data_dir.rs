@@ -146,6 +146,15 @@ pub enum DataDirError {
         /// The one expected.
         expected: ClusterId,
     },
+    /// It belongs to a node of another cluster than the one to be joined.
+    #[error("{} belongs to cluster {found}, and the join token is of another cluster; name an \
+        empty directory, or leave --join out to start this node in its own cluster", path.display())]
+    OtherAuthority {
+        /// The directory.
+        path: PathBuf,
+        /// Its cluster.
+        found: ClusterId,
+    },
     /// A newer release wrote it.
     #[error("{} has format {found}; this release knows formats up to {known}: start a newer \
         release", path.display())]

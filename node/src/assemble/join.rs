@@ -10,11 +10,12 @@ use cluster::{
     request::{Answer, Fault, JoinAnswer, JoinRequest, Request},
 };
 use transport::{
-    client::{ClientParts, join as connect},
+    client::{ClientError, ClientParts, join as connect},
     identity::{Credentials, JoinToken, PrivateKey},
 };
 
 use crate::{
+    cli::start::JoinRefused,
     config::{HostPort, NodeConfig},
     data_dir::{DataDir, NodeIdentity, NodeSecrets},
     devices::{clock::SystemClock, entropy::SystemEntropy},
@@ -90,7 +91,7 @@ async fn ask(
             Ok(bytes) => match Answer::decode(&bytes)? {
                 Answer::Joined(answer) => return Ok(answer),
                 Answer::Fault(fault @ (Fault::NotAllowed(_) | Fault::Invalid(_))) => {
-                    bail!("{endpoint} refused the join: {fault}")
+                    return Err(JoinRefused(format!("{endpoint} refused the join: {fault}")).into());
                 }
                 Answer::Fault(fault) => last = fault.into(),
                 other @ (Answer::Shard(_)
@@ -99,6 +100,10 @@ async fn ask(
                 | Answer::SnapshotPiece(_)
                 | Answer::Token(_)) => bail!("{endpoint} answered something else: {other:?}"),
             },
+            // Another cluster's node, or none of ours: trying again is no use.
+            Err(error @ ClientError::WrongCertificate { .. }) => {
+                return Err(JoinRefused(error.to_string()).into());
+            }
             Err(error) => last = error.into(),
         }
         tokio::time::sleep(PAUSE).await;

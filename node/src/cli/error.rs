@@ -10,9 +10,9 @@
 use std::{fmt, io, path::Path, process::ExitCode};
 
 use actors::client::ClientError;
-use cluster::codes::ErrorCode;
+use cluster::{codes::ErrorCode, log::OpenError};
 
-use super::profile::ProfileError;
+use super::{profile::ProfileError, start::JoinRefused};
 use crate::{config::ConfigError, data_dir::DataDirError};
 
 /// Why a command failed.
@@ -189,6 +189,14 @@ pub fn of_node(error: &anyhow::Error) -> CliError {
             let (code, fix) = directory(error);
             return Some((code, "the data directory cannot be used", fix));
         }
+        if cause.downcast_ref::<JoinRefused>().is_some() {
+            let fix = "make another token: cdb cluster token; and check the address";
+            return Some((ErrorCode::TokenRefused, "the cluster did not let this node in", fix));
+        }
+        if let Some(error) = cause.downcast_ref::<OpenError>() {
+            let (code, fix) = log(error);
+            return Some((code, "the log of the data directory cannot be used", fix));
+        }
         cause.downcast_ref::<ConfigError>().map(|_| {
             let fix = "correct the file, then start again";
             (ErrorCode::BadConfiguration, "the configuration cannot be used", fix)
@@ -198,6 +206,22 @@ pub fn of_node(error: &anyhow::Error) -> CliError {
         (ErrorCode::NodeFailed, "the command failed", "do as the cause says, and see the log");
     let (code, headline, fix) = error.chain().find_map(find).unwrap_or(failed);
     CliError::new(code, headline, format!("{error:#}"), fix)
+}
+
+fn log(error: &OpenError) -> (ErrorCode, &'static str) {
+    match error {
+        OpenError::Format { .. } => (ErrorCode::DirectoryNewer, "start the release that wrote it"),
+        OpenError::Foreign { .. } => {
+            (ErrorCode::DirectoryForeign, "put the disk back where it was")
+        }
+        OpenError::Full(_) => (ErrorCode::DiskFull, "free some space, then start again"),
+        OpenError::Io { .. } => {
+            (ErrorCode::LocalFile, "check the directory, its permissions and the disk")
+        }
+        OpenError::Unreadable { .. } | OpenError::Fenced(_) => {
+            (ErrorCode::NodeFailed, "do as the cause says, and check the disk")
+        }
+    }
 }
 
 fn directory(error: &DataDirError) -> (ErrorCode, &'static str) {
@@ -212,7 +236,8 @@ fn directory(error: &DataDirError) -> (ErrorCode, &'static str) {
         DataDirError::NewerFormat { .. } => (ErrorCode::DirectoryNewer, "start the newer release"),
         DataDirError::Foreign { .. }
         | DataDirError::Occupied { .. }
-        | DataDirError::OtherCluster { .. } => {
+        | DataDirError::OtherCluster { .. }
+        | DataDirError::OtherAuthority { .. } => {
             (ErrorCode::DirectoryForeign, "name the right directory, or an empty one")
         }
         DataDirError::Io { .. } => {

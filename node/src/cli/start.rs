@@ -2,14 +2,21 @@
 //!
 //! An empty directory neither invents nor joins a cluster by itself: without
 //! `--join` it must hold a node already. A directory that holds one ignores
-//! `--join`, so the same command line may stand in a service file.
+//! `--join`, so the same command line may stand in a service file; only when it
+//! holds a node of another cluster than the token's is it refused.
 
-use std::{fmt, future::Future, path::PathBuf};
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use transport::identity::JoinToken;
+use transport::identity::{Credentials, JoinToken, TokenError};
 
 use crate::{
     config::{EngineKind, HostPort, NodeConfig},
@@ -32,7 +39,7 @@ pub struct StartArgs {
     pub join: Option<HostPort>,
     /// A join token (from `cdb cluster token`), used up by the join
     #[arg(long, env = TOKEN_VARIABLE, hide_env_values = true, requires = "join")]
-    pub token: Option<JoinToken>,
+    pub token: Option<TokenText>,
     /// What to log, for example debug or info,transport=debug
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
@@ -40,6 +47,40 @@ pub struct StartArgs {
     #[arg(long, value_name = "PID", hide = true)]
     pub dev_parent: Option<u32>,
 }
+
+/// A join token as it was given. It parses in any case: what the command line
+/// refuses it repeats in its error, and a mistyped token is still a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenText(Result<JoinToken, TokenError>);
+
+impl FromStr for TokenText {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.parse()))
+    }
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenText").finish_non_exhaustive()
+    }
+}
+
+impl TokenText {
+    /// The token.
+    ///
+    /// # Errors
+    /// If the text is none.
+    pub fn token(&self) -> Result<&JoinToken, JoinRefused> {
+        self.0.as_ref().map_err(|error| JoinRefused(error.to_string()))
+    }
+}
+
+/// A join that will not succeed with this token.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct JoinRefused(pub String);
 
 /// How a node begins.
 #[derive(Clone, PartialEq, Eq)]
@@ -100,16 +141,33 @@ where
 /// Decides how to begin, before anything is opened.
 fn mode(args: &StartArgs, config: &NodeConfig) -> anyhow::Result<StartMode> {
     if is_born(&config.data_dir) {
+        if let Some(token) = &args.token {
+            same_cluster(&config.data_dir, token.token()?)?;
+        }
         return Ok(StartMode::Existing);
     }
     match (&args.join, &args.token) {
         (Some(addr), Some(token)) => {
-            Ok(StartMode::Join { addr: addr.clone(), token: token.clone() })
+            Ok(StartMode::Join { addr: addr.clone(), token: token.token()?.clone() })
         }
         (Some(_), None) | (None, Some(_) | None) => {
             Err(DataDirError::Fresh { path: config.data_dir.clone() }.into())
         }
     }
+}
+
+/// Refuses to start a node of one cluster where it was to join another.
+fn same_cluster(data_dir: &Path, token: &JoinToken) -> anyhow::Result<()> {
+    let read = |name: &str| {
+        let path = data_dir.join(name);
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let credentials = Credentials::from_pem(&read("node.pem")?, &read("node.key")?)?;
+    if token.is_of(credentials.authority()) {
+        return Ok(());
+    }
+    let (path, found) = (data_dir.to_owned(), credentials.names().cluster);
+    Err(DataDirError::OtherAuthority { path, found }.into())
 }
 
 /// Resolves when the process is told to stop (SIGTERM, or Ctrl-C).
@@ -145,7 +203,7 @@ mod tests {
         StartArgs {
             config: "node.yaml".into(),
             join: join.then(|| "n1:7400".parse().unwrap()),
-            token: join.then(|| JoinToken::generate(b"authority", &entropy)),
+            token: join.then(|| TokenText(Ok(JoinToken::generate(b"authority", &entropy)))),
             log: None,
             dev_parent: None,
         }
@@ -162,14 +220,16 @@ mod tests {
         assert!(!config.data_dir.exists(), "refusing leaves no trace");
 
         assert!(matches!(mode(&args(true), &config).unwrap(), StartMode::Join { .. }));
-        create_cluster(&config, "main", &folder.path().join("client.yaml")).unwrap();
-        assert_eq!(mode(&args(true), &config).unwrap(), StartMode::Existing);
+        let born = create_cluster(&config, "main", &folder.path().join("client.yaml")).unwrap();
+        assert_eq!(mode(&args(false), &config).unwrap(), StartMode::Existing);
+        let error = mode(&args(true), &config).unwrap_err().to_string();
+        assert!(error.contains(&format!("belongs to cluster {}", born.cluster)), "{error}");
     }
 
     #[test]
     fn a_token_is_not_printed() {
         let args = args(true);
-        let secret = args.token.clone().unwrap().to_string();
+        let secret = args.token.as_ref().unwrap().token().unwrap().to_string();
         assert!(!format!("{args:?}").contains(&secret));
     }
 

@@ -53,6 +53,11 @@ impl JoinToken {
         Self { fingerprint: sha256(authority), secret }
     }
 
+    /// Whether it lets into the cluster with this authority certificate (DER).
+    pub fn is_of(&self, authority: &[u8]) -> bool {
+        self.fingerprint == sha256(authority)
+    }
+
     /// The name under which the catalog keeps it.
     pub fn hash(&self) -> [u8; 32] {
         token_hash(&self.secret)
