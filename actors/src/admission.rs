@@ -17,6 +17,8 @@ pub struct Admission {
     bytes_max: usize,
     count: AtomicUsize,
     bytes: AtomicUsize,
+    /// The wider bounds these lie in: those of the node.
+    outer: Option<Arc<Admission>>,
 }
 
 /// The right to have one message under way; given back on drop.
@@ -30,21 +32,37 @@ impl Admission {
     /// At most `count_max` messages of together `bytes_max` bytes. One message
     /// larger than `bytes_max` is still let in when nothing else is there.
     pub fn new(count_max: usize, bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self {
-            count_max,
-            bytes_max,
-            count: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
-        })
+        Self::bounded(count_max, bytes_max, None)
+    }
+
+    /// Bounds of its own within those of `self`: what enters counts in both.
+    pub fn within(self: &Arc<Self>, count_max: usize, bytes_max: usize) -> Arc<Self> {
+        Self::bounded(count_max, bytes_max, Some(Arc::clone(self)))
+    }
+
+    fn bounded(count_max: usize, bytes_max: usize, outer: Option<Arc<Self>>) -> Arc<Self> {
+        let (count, bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { count_max, bytes_max, count, bytes, outer })
     }
 
     /// Takes a permit for a message of `bytes`, or refuses at once.
     pub fn try_enter(self: &Arc<Self>, bytes: usize) -> Option<Permit> {
+        // Taken back on drop, also when one of the bounds refuses.
+        let permit = Permit { admission: Arc::clone(self), bytes };
+        let mut fits = true;
+        let mut bounds = Some(self);
+        while let Some(at) = bounds {
+            fits &= at.add(bytes);
+            bounds = at.outer.as_ref();
+        }
+        fits.then_some(permit)
+    }
+
+    /// Adds one message; whether it fits.
+    fn add(&self, bytes: usize) -> bool {
         let count = self.count.fetch_add(1, Ordering::AcqRel);
         let held = self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        let permit = Permit { admission: Arc::clone(self), bytes };
-        let fits = count < self.count_max && (count == 0 || held + bytes <= self.bytes_max);
-        fits.then_some(permit)
+        count < self.count_max && (count == 0 || held + bytes <= self.bytes_max)
     }
 
     /// Messages under way.
@@ -67,8 +85,12 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.admission.count.fetch_sub(1, Ordering::AcqRel);
-        self.admission.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        let mut bounds = Some(&self.admission);
+        while let Some(at) = bounds {
+            at.count.fetch_sub(1, Ordering::AcqRel);
+            at.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+            bounds = at.outer.as_ref();
+        }
     }
 }
 
@@ -85,6 +107,18 @@ mod tests {
         assert!(admission.try_enter(0).is_none(), "count is bounded");
         drop((first, second));
         assert_eq!((admission.count(), admission.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn what_enters_counts_against_the_node_too() {
+        let node = Admission::new(10, 100);
+        let (one, other) = (node.within(10, 80), node.within(10, 80));
+        let held = one.try_enter(70).expect("room");
+        assert!(other.try_enter(70).is_none(), "the node's bytes are bounded");
+        assert_eq!((other.count(), other.bytes()), (0, 0), "a refusal leaves nothing behind");
+        assert_eq!((node.count(), node.bytes()), (1, 70));
+        drop(held);
+        assert!(other.try_enter(70).is_some());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! the doors and the command line use. See this crate's README for the tree.
 
 pub mod admission;
+pub mod budget;
 pub mod catalog;
 pub mod client;
 pub mod controller;

@@ -24,3 +24,26 @@ pub const READ_ROUNDS: &str = "cdb_replica_read_rounds_total";
 pub const OVERLAY_BYTES: &str = "cdb_disk_overlay_bytes";
 /// Flushes from overlay to store.
 pub const FLUSHES: &str = "cdb_disk_flushes_total";
+/// Segments of the log in use.
+pub const LOG_SEGMENTS: &str = "cdb_log_segments";
+
+/// Tells the recorder what each of them means.
+pub fn describe() {
+    use metrics::{describe_counter, describe_gauge, describe_histogram};
+    describe_counter!(OUTBOX_DROPPED, "Raft messages dropped because the outbox was full.");
+    describe_counter!(
+        REPLICA_INBOX_DROPPED,
+        "Raft messages dropped because a replica had no room for them."
+    );
+    describe_counter!(REQUESTS_REFUSED, "Requests refused by admission.");
+    describe_counter!(REQUESTS, "Requests served, forwarded ones too.");
+    describe_histogram!(REQUEST_SECONDS, "Time a request took at the node that served it.");
+    describe_counter!(APPLIED, "Log entries with a command that took effect.");
+    describe_counter!(ELECTIONS, "Elections won on this node.");
+    describe_counter!(STOPPED, "Replicas stopped for good; each needs a person to look.");
+    describe_counter!(RESTARTS, "Actors started again after a failure.");
+    describe_counter!(READ_ROUNDS, "Rounds of heartbeats that confirmed reads.");
+    describe_gauge!(OVERLAY_BYTES, "Bytes applied and not yet in a store.");
+    describe_counter!(FLUSHES, "Flushes begun from overlay to store.");
+    describe_gauge!(LOG_SEGMENTS, "Segments of the log in use.");
+}

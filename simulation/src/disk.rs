@@ -18,7 +18,7 @@ use cluster::{
     ids::{ClusterId, LogIndex, NodeId, ReplicaId},
     log::{LogOptions, LogStamp, Recovery, SegmentedLog},
     memory::{MemoryEngine, MemoryFiles},
-    ports::log::{Done, LogError, LogRecord, LogStore, RecoveredReplica},
+    ports::log::{Done, LogError, LogPins, LogRecord, LogStore, RecoveredReplica},
     raft::types::Entry,
 };
 
@@ -201,6 +201,8 @@ impl Writer {
     /// Syncs it; the outcomes in the order in which they are to be told.
     fn finish(&mut self, batch: Batch) -> Vec<Finished> {
         let synced = self.log.sync();
+        // As the product's writer does after each batch; a failure fences.
+        let _ = self.log.reclaim();
         let mut by_replica: BTreeMap<ReplicaId, Vec<Finished>> = BTreeMap::new();
         for (replica, done, staged) in batch {
             let outcome = staged.and_then(|()| synced.clone());
@@ -260,6 +262,16 @@ impl LogStore for SimulatedLog {
             let recovered = this.lock().log.recover(replica);
             done(recovered);
         });
+    }
+
+    fn pins(&self, done: Done<LogPins>) {
+        let writer = self.lock();
+        let pins = LogPins {
+            usage: writer.log.usage(),
+            oldest_segment_replicas: writer.log.oldest_segment_replicas(),
+        };
+        drop(writer);
+        done(pins);
     }
 }
 

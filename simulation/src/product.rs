@@ -7,6 +7,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use actors::{
+    budget::NodeLimits,
     catalog,
     probe::{Probe, Report},
     root::{NodeActors, NodeParts},
@@ -79,6 +80,7 @@ async fn start(parts: Parts, invariants: Invariants) -> Result<Arc<dyn Inbound>,
         seeds: seeds.collect(),
         catalog: Arc::new(known),
         gate: Arc::new(NoGate),
+        limits: NodeLimits::default(),
         record,
         world: world(&parts, invariants.clone()),
         recovered: parts.recovery.replicas,

@@ -7,31 +7,29 @@
 //! nobody; it watches what others publish. Supervised by: the root. May lose
 //! when it dies: nothing. Invariants: flushes are paced by overlay bytes and
 //! by the age of unflushed data over the whole node, never by timers per
-//! shard. Limits: [`OVERLAY_BYTES_MAX`], above which writes are refused.
+//! shard; replicas that keep the log's oldest segment are flushed before the
+//! log grows beyond [`SEGMENTS_MAX`], and beyond [`SEGMENTS_PRESSED`] they keep
+//! no entry that only a follower needs. Limits: those of [`crate::budget`].
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use cluster::ids::StoreId;
+use cluster::{ids::StoreId, ports::log::LogPins};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
 use crate::{
-    replica::messages::ReplicaMessage,
+    budget::NodeBudget,
+    replica::messages::{ReplicaHandle, ReplicaMessage},
     router::Hosted,
     world::{Space, World},
 };
 
-/// Bytes of overlays over all replicas of a node. At the limit writes are
-/// refused until flushes catch up; half of it starts flushing the largest.
-pub const OVERLAY_BYTES_MAX: usize = 256 << 20;
-/// Overlays above this share of the limit are flushed, largest first.
-const OVERLAY_BYTES_START: usize = OVERLAY_BYTES_MAX / 4;
 /// Flushes begun in one round: more would only queue behind each other.
 const FLUSHES_PER_ROUND: usize = 4;
 /// How often the pacer looks.
@@ -42,6 +40,12 @@ const MEASURE_ROUNDS: u64 = 4;
 /// Rounds after which even a small overlay is flushed, so that the log of a
 /// quiet node can be trimmed and a restart has little to replay: ten seconds.
 const SMALL_FLUSH_ROUNDS: u64 = 40;
+/// Segments of the log from which on its oldest is emptied: 512 MiB, what a
+/// restart reads in a few seconds.
+pub const SEGMENTS_MAX: usize = 8;
+/// Segments from which on a follower that lags gets a snapshot instead of the
+/// entries it lacks: the byte budget of all of them, 1 GiB.
+pub const SEGMENTS_PRESSED: usize = 16;
 
 /// Hands out numbers of new stores; they rise for the life of a data directory.
 #[derive(Debug)]
@@ -66,19 +70,21 @@ pub struct DiskArguments {
     pub world: World,
     /// The node's replicas.
     pub hosted: watch::Receiver<Arc<Hosted>>,
-    /// Bytes in all overlays.
-    pub overlay: Arc<AtomicUsize>,
+    /// What all replicas of the node may hold together.
+    pub budget: Arc<NodeBudget>,
     /// Where the measured space is shown.
     pub space: watch::Sender<Space>,
 }
 
 /// What the disk is told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum DiskMessage {
     /// Time to look.
     Round,
     /// The space as measured on a worker.
     Measured(Space),
+    /// What the log is kept by.
+    Pinned(LogPins),
 }
 
 /// State of the pacer.
@@ -86,6 +92,8 @@ pub enum DiskMessage {
 pub struct DiskState {
     arguments: DiskArguments,
     rounds: u64,
+    /// Whether a look at the device is under way: a slow one is not doubled.
+    measuring: bool,
 }
 
 /// The actor.
@@ -103,7 +111,7 @@ impl Actor for DiskActor {
         arguments: DiskArguments,
     ) -> Result<DiskState, ActorProcessingErr> {
         myself.cast(DiskMessage::Round)?;
-        Ok(DiskState { arguments, rounds: 0 })
+        Ok(DiskState { arguments, rounds: 0, measuring: false })
     }
 
     async fn handle(
@@ -117,9 +125,11 @@ impl Actor for DiskActor {
                 state.round(&myself);
                 myself.send_after(ROUND, || DiskMessage::Round);
             }
+            DiskMessage::Pinned(pins) => state.relieve(&pins),
             DiskMessage::Measured(space) => {
+                state.measuring = false;
                 // What waits in overlays needs room in the stores as well.
-                let promised = state.arguments.overlay.load(Ordering::Relaxed);
+                let promised = state.arguments.budget.overlay_bytes();
                 let space = space.with_promised(promised as u64);
                 state
                     .arguments
@@ -137,11 +147,12 @@ impl DiskState {
         if self.rounds % MEASURE_ROUNDS == 1 {
             self.measure(myself);
         }
-        let bytes = self.arguments.overlay.load(Ordering::Relaxed);
+        self.ask_log(myself);
+        let bytes = self.arguments.budget.overlay_bytes();
         metrics::gauge!(crate::metrics::OVERLAY_BYTES)
             .set(f64::from(u32::try_from(bytes).unwrap_or(u32::MAX)));
         let small_too = self.rounds.is_multiple_of(SMALL_FLUSH_ROUNDS);
-        if bytes == 0 || (bytes < OVERLAY_BYTES_START && !small_too) {
+        if bytes == 0 || !(self.arguments.budget.overlay_grows() || small_too) {
             return;
         }
         let hosted = self.arguments.hosted.borrow();
@@ -154,18 +165,55 @@ impl DiskState {
         overlays.sort_by_key(|(bytes, handle)| (std::cmp::Reverse(*bytes), handle.replica));
         let count = if small_too { overlays.len() } else { FLUSHES_PER_ROUND };
         for (_, handle) in overlays.into_iter().take(count) {
-            metrics::counter!(crate::metrics::FLUSHES).increment(1);
-            let _ = handle.actor.cast(ReplicaMessage::Flush);
+            flush(handle, false);
         }
     }
 
-    /// Measures space on a worker: it may touch the file system.
-    fn measure(&self, myself: &ActorRef<DiskMessage>) {
+    /// Empties the log's oldest segment when there are too many. Also replicas
+    /// without an overlay are asked: their last entries may lie there.
+    fn relieve(&self, pins: &LogPins) {
+        metrics::gauge!(crate::metrics::LOG_SEGMENTS)
+            .set(f64::from(u32::try_from(pins.usage.segments).unwrap_or(u32::MAX)));
+        if pins.usage.segments <= SEGMENTS_MAX {
+            return;
+        }
+        let pressed = pins.usage.segments > SEGMENTS_PRESSED;
+        let hosted = self.arguments.hosted.borrow();
+        let keeps = |handle: &&ReplicaHandle| {
+            pins.oldest_segment_replicas.binary_search(&handle.replica).is_ok()
+        };
+        let keepers: Vec<_> = hosted.by_shard.values().filter(keeps).collect();
+        // Others each round: the first ones may wait for their followers.
+        let turn = usize::try_from(self.rounds).unwrap_or(0) * FLUSHES_PER_ROUND;
+        let first = turn % keepers.len().max(1);
+        for handle in keepers.iter().cycle().skip(first).take(FLUSHES_PER_ROUND.min(keepers.len()))
+        {
+            flush(handle, pressed);
+        }
+    }
+
+    fn ask_log(&self, myself: &ActorRef<DiskMessage>) {
+        let myself = myself.clone();
+        self.arguments.world.log.pins(Box::new(move |pins| {
+            let _ = myself.cast(DiskMessage::Pinned(pins));
+        }));
+    }
+
+    /// Measures space on a worker: it touches the file system.
+    fn measure(&mut self, myself: &ActorRef<DiskMessage>) {
+        if std::mem::replace(&mut self.measuring, true) {
+            return;
+        }
         let (gauge, myself) = (Arc::clone(&self.arguments.world.space), myself.clone());
         self.arguments.world.workers.beside(Box::new(move || {
             let _ = myself.cast(DiskMessage::Measured(gauge.measure()));
         }));
     }
+}
+
+fn flush(handle: &ReplicaHandle, pressed: bool) {
+    metrics::counter!(crate::metrics::FLUSHES).increment(1);
+    let _ = handle.actor.cast(ReplicaMessage::Flush { pressed });
 }
 
 #[cfg(test)]

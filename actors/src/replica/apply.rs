@@ -33,8 +33,11 @@ use cluster::{
 use ractor::ActorRef;
 use tokio::sync::watch;
 
-use super::messages::{AppliedBatch, ReplicaMessage};
-use crate::world::World;
+use super::{
+    gate::{StoreGate, Turn},
+    messages::{AppliedBatch, ReplicaMessage},
+};
+use crate::{budget::NodeBudget, world::World};
 
 /// What a replica shows to readers, routers and status.
 #[derive(Clone, Debug, Default)]
@@ -84,25 +87,24 @@ pub struct Opened {
     pub applied_term: Term,
 }
 
-/// Bytes waiting in the overlays of a node, and in this replica's share.
-#[derive(Debug, Default)]
+/// Bytes waiting in this replica's overlay, as a share of the node's.
+#[derive(Debug)]
 pub struct OverlayGauge {
-    /// Of all replicas of the node.
-    pub node: Arc<AtomicUsize>,
+    node: Arc<NodeBudget>,
     /// Of this one.
     pub own: Arc<AtomicUsize>,
 }
 
 impl OverlayGauge {
-    /// A share of the node's gauge.
-    pub fn new(node: Arc<AtomicUsize>) -> Self {
+    /// A share of the node's budget.
+    pub fn new(node: Arc<NodeBudget>) -> Self {
         Self { node, own: Arc::default() }
     }
 
     fn set(&self, bytes: usize) {
         let before = self.own.swap(bytes, Ordering::Relaxed);
-        self.node.fetch_add(bytes, Ordering::Relaxed);
-        self.node.fetch_sub(before, Ordering::Relaxed);
+        self.node.overlay.fetch_add(bytes, Ordering::Relaxed);
+        self.node.overlay.fetch_sub(before, Ordering::Relaxed);
     }
 }
 
@@ -115,6 +117,7 @@ impl Drop for OverlayGauge {
 struct Open {
     machine: ShardMachine,
     store: Arc<dyn Store>,
+    turn: Turn,
     flushing: bool,
 }
 
@@ -127,6 +130,7 @@ pub struct ApplyHalf {
     actor: ActorRef<ReplicaMessage>,
     published: watch::Sender<Published>,
     gauge: OverlayGauge,
+    gate: Arc<StoreGate>,
     open: Mutex<Option<Open>>,
 }
 
@@ -143,13 +147,14 @@ impl ApplyHalf {
         actor: ActorRef<ReplicaMessage>,
         published: watch::Sender<Published>,
         gauge: OverlayGauge,
+        gate: Arc<StoreGate>,
     ) -> Arc<Self> {
-        Arc::new(Self { world, replica, actor, published, gauge, open: Mutex::new(None) })
+        Arc::new(Self { world, replica, actor, published, gauge, gate, open: Mutex::new(None) })
     }
 
-    /// Bytes all replicas of the node have in memory above their stores.
-    pub(super) fn node_overlay_bytes(&self) -> usize {
-        self.gauge.node.load(Ordering::Relaxed)
+    /// What all replicas of the node share.
+    pub(super) fn budget(&self) -> &NodeBudget {
+        &self.gauge.node
     }
 
     /// What readers need, as published last.
@@ -177,11 +182,15 @@ impl ApplyHalf {
         self.published.borrow().serves(level, now)
     }
 
-    /// Shows the replica's state.
-    pub(super) fn publish_status(&self, status: ReplicaStatus, group: Option<GroupStatus>) {
+    /// Shows the replica's state: `change` adjusts what was shown before.
+    pub(super) fn publish_status(
+        &self,
+        group: Option<GroupStatus>,
+        change: impl FnOnce(&mut Option<ReplicaStatus>),
+    ) {
         let group = group.map(Arc::new);
         self.published.send_modify(|published| {
-            published.status = Some(status);
+            change(&mut published.status);
             published.group = group;
         });
     }
@@ -236,6 +245,8 @@ impl ApplyHalf {
     }
 
     fn open_now(&self, store: StoreId) -> Result<Opened, OpenHalfError> {
+        // Before the store is read: what is read must not change under it.
+        let turn = self.gate.enter();
         let store = self.world.engine.open(store)?;
         let machine = {
             let view = store.view()?;
@@ -243,7 +254,7 @@ impl ApplyHalf {
         };
         let opened = opened(&machine);
         self.publish(&machine, &store);
-        *self.lock() = Some(Open { machine, store, flushing: false });
+        *self.lock() = Some(Open { machine, store, turn, flushing: false });
         Ok(opened)
     }
 
@@ -289,30 +300,42 @@ impl ApplyHalf {
     }
 
     /// Writes the overlay to the store: copied in the lane, committed beside
-    /// it (apply goes on meanwhile), forgotten in the lane.
+    /// it (apply goes on meanwhile), forgotten in the lane. A store that holds
+    /// everything already says so at once, for the log may still wait for that.
     pub(super) fn flush(self: &Arc<Self>) {
         self.in_lane(|half| {
             let mut guard = half.lock();
-            let Some(open) = guard.as_mut() else { return };
-            if open.flushing {
-                return;
+            let Some(open) = guard.as_mut().filter(|open| !open.flushing) else { return };
+            let applied = open.machine.applied();
+            if open.machine.flushed_index() == applied.0 {
+                return half.tell(ReplicaMessage::Flushed(Ok(applied)));
             }
             open.flushing = true;
-            let flush = open.machine.flush();
+            let (flush, turn) = (open.machine.flush(), open.turn);
             let store = Arc::clone(&open.store);
             drop(guard);
             let half = Arc::clone(half);
             let world = half.world.clone();
-            world.workers.beside(Box::new(move || {
-                let committed = store.commit(&flush.writes()).map_err(|error| error.to_string());
-                half.in_lane(move |half| half.flushed(&flush, committed));
-            }));
+            world.workers.beside(Box::new(move || half.commit(store.as_ref(), flush, turn)));
         });
     }
 
-    fn flushed(&self, flush: &Flush, committed: Result<(), String>) {
+    /// Commits a flush, unless its store has passed to another opening.
+    fn commit(self: &Arc<Self>, store: &dyn Store, flush: Flush, turn: Turn) {
+        let work = || {
+            let commit = || store.commit(&flush.writes()).map_err(|error| error.to_string());
+            catch_unwind(AssertUnwindSafe(commit))
+                .unwrap_or_else(|panic| Err(panic_text(panic.as_ref())))
+        };
+        if let Some(committed) = self.gate.commit(turn, work) {
+            self.in_lane(move |half| half.flushed(&flush, turn, committed));
+        }
+    }
+
+    fn flushed(&self, flush: &Flush, turn: Turn, committed: Result<(), String>) {
         let mut guard = self.lock();
-        let Some(open) = guard.as_mut() else { return };
+        // Another store is open by now: what the old one proves says nothing of it.
+        let Some(open) = guard.as_mut().filter(|open| open.turn == turn) else { return };
         open.flushing = false;
         if committed.is_ok() {
             open.machine.flushed(flush);
@@ -321,9 +344,11 @@ impl ApplyHalf {
         self.tell(ReplicaMessage::Flushed(committed.map(|()| flush.applied())));
     }
 
-    /// Forgets machine and store, so that the store can be replaced.
+    /// Forgets machine and store, so that the store can be replaced. A flush
+    /// that was begun and not yet committed never is.
     pub(super) fn close(self: &Arc<Self>, then: impl FnOnce() + Send + 'static) {
         self.in_lane(|half| {
+            half.gate.enter();
             *half.lock() = None;
             half.gauge.set(0);
             half.published.send_modify(|published| published.half = None);
@@ -357,5 +382,5 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("panic in apply: {}", text.as_deref().unwrap_or("(no text)"))
+    format!("panic in an engine job: {}", text.as_deref().unwrap_or("(no text)"))
 }

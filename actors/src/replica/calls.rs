@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use cluster::{
     ids::{CATALOG_SHARD, LogIndex, Term},
-    limits::{BATCH_OPS_MAX, CLOCK_AHEAD_MS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX},
+    limits::{BATCH_OPS_MAX, CLOCK_AHEAD_MS_MAX, ENTRY_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX},
     mvcc::version::{Hlc, Version, VersionKind},
     raft::{Input, Ticket, types::ConfigurationChange},
     request::{Fault, ReadLevel, ShardAnswer, ShardBody, ShardRequest, ShardResult, WriteLevel},
@@ -27,11 +27,14 @@ use super::{
     messages::{AppliedBatch, ReplicaCall, refused},
     state::{Phase, ReplicaState},
 };
-use crate::{admission::Permit, disk::OVERLAY_BYTES_MAX};
+use crate::{admission::Permit, probe::Report};
 
 /// Largest step of shard time one command adds: a leader that slept does not
 /// end sessions early.
 const SHARD_TIME_STEP_MS_MAX: u128 = 10_000;
+/// Longest any request waits here, whatever its sender says: a minute is six
+/// times the usual deadline.
+const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(60);
 /// What a refused asker should wait before it tries again.
 const RETRY_MS: u32 = 20;
 
@@ -112,10 +115,15 @@ impl ReplicaState {
     /// Takes a request.
     pub(super) fn call(&mut self, call: ReplicaCall) {
         let ReplicaCall { request, permit, reply } = call;
+        if request.body == ShardBody::Inspect {
+            // Also one that takes no part says so.
+            let status = self.half.status().map(ShardResult::Replica);
+            return self.answer(reply, status.ok_or(Fault::NotLeader { leader: None }));
+        }
         if let Err(fault) = self.admit(&request) {
             return self.refuse(reply, fault);
         }
-        let timeout = std::time::Duration::from_millis(u64::from(request.timeout_ms));
+        let timeout = std::time::Duration::from_millis(u64::from(request.timeout_ms)).min(WAIT_MAX);
         let asked = Asked { reply, deadline: self.world.clock.now() + timeout, _permit: permit };
         match request.body {
             ShardBody::OpenSession => self.propose(asked, Action::OpenSession, WriteLevel::Strong),
@@ -134,22 +142,16 @@ impl ReplicaState {
             ShardBody::List { prefix, after, limit, level, at, values } => {
                 self.read(asked, ReadQuery::List { prefix, after, limit, at, values }, level);
             }
-            ShardBody::Inspect => {
-                let status = self.half.status();
-                self.answer(
-                    asked.reply,
-                    status
-                        .map(ShardResult::Replica)
-                        .ok_or(Fault::Busy { retry_after_ms: RETRY_MS }),
-                );
-            }
+            ShardBody::Inspect => {}
         }
     }
 
     /// What can be judged before anything is done.
     fn admit(&mut self, request: &ShardRequest) -> Result<(), Fault> {
         match &self.phase {
-            Phase::Opening(_) => return Err(Fault::NotLeader { leader: None }),
+            Phase::Asking { .. } | Phase::Opening(_) => {
+                return Err(Fault::NotLeader { leader: None });
+            }
             Phase::Stopped(cause) => return Err(Fault::Stopped(cause.clone())),
             Phase::Destroying => return Err(Fault::NoReplica(self.facts.shard)),
             Phase::Running(_) => {}
@@ -177,39 +179,25 @@ impl ReplicaState {
         level: WriteLevel,
         ops: &[Op],
     ) -> Result<(), Fault> {
-        if ops.is_empty() || ops.len() > BATCH_OPS_MAX {
-            return Err(Fault::Invalid(format!(
-                "a batch takes 1 to {BATCH_OPS_MAX} operations, not {}",
-                ops.len()
-            )));
-        }
+        check_ops(ops)?;
         if level == WriteLevel::Strong && !has_session {
             return Err(Fault::Invalid("a strong write needs a session".to_owned()));
         }
-        let mut bytes = 0;
-        for op in ops {
-            let key_bytes = op.key().len();
-            if key_bytes == 0 || key_bytes > KEY_BYTES_MAX {
-                return Err(Fault::Invalid(format!(
-                    "a key takes 1 to {KEY_BYTES_MAX} bytes, not {key_bytes}"
-                )));
-            }
-            if let Op::Put { value, .. } = op {
-                bytes += value.len();
-            }
-        }
-        if bytes > VALUE_BYTES_MAX {
-            return Err(Fault::Invalid(format!(
-                "the values of one write take at most {VALUE_BYTES_MAX} bytes (4 MiB), not {bytes}"
-            )));
+        // Whoever does not lead refuses anyway, and names who does.
+        if !self.leads() {
+            return Ok(());
         }
         if ops.iter().any(|op| matches!(op, Op::Put { .. })) {
             self.admit_puts()?;
         }
-        if self.half.node_overlay_bytes() > OVERLAY_BYTES_MAX {
+        if self.half.budget().overlay_full() {
             return Err(Fault::Busy { retry_after_ms: RETRY_MS * 5 });
         }
         Ok(())
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        matches!(&self.phase, Phase::Running(group) if group.glance().leading)
     }
 
     /// Puts a command before the shard's log.
@@ -223,9 +211,16 @@ impl ReplicaState {
             shard_time_step_ms: self.shard_time_step(),
             action,
         };
+        let command = command.encode();
+        if command.len() > ENTRY_BYTES_MAX {
+            let text = format!(
+                "one request takes at most {ENTRY_BYTES_MAX} bytes with its keys, not {}",
+                command.len()
+            );
+            return self.fail(waiting, Fault::Invalid(text));
+        }
         let ticket = self.calls.ticket();
         self.calls.waiting.insert(ticket, waiting);
-        let command = command.encode();
         let bytes = command.len();
         self.input(Input::Propose { ticket, command, level });
         self.fed(bytes);
@@ -334,7 +329,13 @@ impl ReplicaState {
 
     /// Entries took effect: answer who waited for them.
     pub(super) fn applied(&mut self, batch: AppliedBatch) {
-        self.applied = (batch.index, batch.term);
+        let AppliedBatch { index, term, .. } = batch;
+        if index > self.applied.0 {
+            // A batch of before a snapshot may come after it.
+            self.applied = (index, term);
+        }
+        let (shard, replica) = (self.facts.shard, self.facts.replica);
+        self.world.probe.report(Report::Applied { shard, replica, index, term });
         metrics::counter!(crate::metrics::APPLIED).increment(batch.outcomes.len() as u64);
         for (index, term, outcome) in batch.outcomes {
             if let Some((expected, ticket)) = self.calls.proposed.remove(&index) {
@@ -428,10 +429,40 @@ impl ReplicaState {
     /// The node that leads, as far as this replica knows.
     pub(super) fn leader_node(&self) -> Option<cluster::ids::NodeId> {
         match &self.phase {
-            Phase::Running(group) => group.status().leader.and_then(|leader| self.node_of(leader)),
-            Phase::Opening(_) | Phase::Stopped(_) | Phase::Destroying => None,
+            Phase::Running(group) => group.glance().leader.and_then(|leader| self.node_of(leader)),
+            Phase::Asking { .. } | Phase::Opening(_) | Phase::Stopped(_) | Phase::Destroying => {
+                None
+            }
         }
     }
+}
+
+/// Limits of keys, values and batches.
+fn check_ops(ops: &[Op]) -> Result<(), Fault> {
+    if ops.is_empty() || ops.len() > BATCH_OPS_MAX {
+        return Err(Fault::Invalid(format!(
+            "a batch takes 1 to {BATCH_OPS_MAX} operations, not {}",
+            ops.len()
+        )));
+    }
+    let mut bytes = 0;
+    for op in ops {
+        let key_bytes = op.key().len();
+        if key_bytes == 0 || key_bytes > KEY_BYTES_MAX {
+            return Err(Fault::Invalid(format!(
+                "a key takes 1 to {KEY_BYTES_MAX} bytes, not {key_bytes}"
+            )));
+        }
+        if let Op::Put { value, .. } = op {
+            bytes += value.len();
+        }
+    }
+    if bytes > VALUE_BYTES_MAX {
+        return Err(Fault::Invalid(format!(
+            "the values of one write take at most {VALUE_BYTES_MAX} bytes (4 MiB), not {bytes}"
+        )));
+    }
+    Ok(())
 }
 
 impl ReadQuery {

@@ -1,6 +1,6 @@
 //! Does what the Raft core asked, in the order it asked.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use cluster::{
     ids::{LogIndex, NodeId, ReplicaId, Term},
@@ -27,6 +27,8 @@ impl ReplicaState {
     pub(super) fn run_effects(&mut self) {
         let mut outgoing: BTreeMap<NodeId, Vec<Addressed>> = BTreeMap::new();
         for effect in std::mem::take(&mut self.effects) {
+            // After a broken invariant nothing may be written or said.
+            let Phase::Running(_) = self.phase else { return };
             if let Effect::Send { to, message } = effect {
                 self.address(to, message, &mut outgoing);
             } else {
@@ -124,12 +126,18 @@ impl ReplicaState {
             Err(LogError::Busy | LogError::Full(_)) => {
                 // The core sees its record wait and, if this replica leads,
                 // gives leadership away in time.
-                self.journal.again();
-                self.myself.send_after(LOG_RETRY, || ReplicaMessage::Timer(ReplicaTimer::RetryLog));
+                if self.journal.again() {
+                    let alarm = || ReplicaMessage::Timer(ReplicaTimer::RetryLog);
+                    self.myself.send_after(LOG_RETRY, alarm);
+                }
             }
             // The disk is fenced for good: the process ends and recovers.
             Err(LogError::Fenced(cause)) => {
                 self.world.probe.report(Report::DiskFenced { cause });
+            }
+            // A replica that was never born has no end to write.
+            Err(LogError::Refused { .. }) if matches!(self.phase, Phase::Destroying) => {
+                self.destroyed();
             }
             Err(
                 error @ (LogError::Refused { .. }
@@ -153,6 +161,7 @@ impl ReplicaState {
 
     /// Gives a record again that the log had no room for.
     pub(super) fn retry_log(&mut self) {
+        self.journal.rested();
         self.append();
     }
 
@@ -185,7 +194,7 @@ impl ReplicaState {
                 match step {
                     ConfigurationStep::Voter(replica, node)
                     | ConfigurationStep::Learner(replica, node) => {
-                        self.nodes.insert(*replica, *node);
+                        self.learn_node(*replica, *node);
                     }
                     ConfigurationStep::Remove(_) => {}
                 }
@@ -201,8 +210,11 @@ impl ReplicaState {
     }
 
     /// The pacer says it is time to write the overlay to the store.
-    pub(super) fn flush(&mut self) {
+    pub(super) fn flush(&mut self, pressed: bool) {
         if matches!(self.phase, Phase::Running(_)) {
+            if pressed {
+                self.trim(true);
+            }
             self.half.flush();
         }
     }
@@ -210,40 +222,58 @@ impl ReplicaState {
     /// The store proves a position: the log may forget what nobody needs.
     pub(super) fn flushed(&mut self, result: Result<(LogIndex, Term), String>) {
         match result {
-            Ok((index, term)) => self.trim(index, term),
+            Ok(proven) => {
+                self.proven = self.proven.max(proven);
+                self.trim(false);
+            }
             Err(cause) => {
-                tracing::error!(shard = %self.facts.shard, %cause, "a flush failed; the log keeps its entries")
+                tracing::error!(shard = %self.facts.shard, %cause, "a flush failed; the log keeps its entries");
             }
         }
     }
 
-    fn trim(&mut self, proven: LogIndex, proven_term: Term) {
+    /// Lets the log forget what the store proves, but for what live followers
+    /// and offered snapshots still need, unless the log is over its budget.
+    fn trim(&mut self, pressed: bool) {
         let Phase::Running(group) = &self.phase else { return };
-        let status = group.status();
-        let needed = LogIndex(status.needed_from.0.saturating_sub(1));
-        let index = proven.min(needed);
+        let (proven, proven_term) = self.proven;
+        let needed = LogIndex(group.needed_from().0.saturating_sub(1));
+        let index = if pressed { proven } else { proven.min(needed) };
         if index <= self.trimmed {
             return;
         }
         let term = if index == proven { Some(proven_term) } else { group.term_of(index) };
         let Some(term) = term else { return };
         self.trimmed = index;
-        self.journal.push(Written::Own, LogRecord::Trimmed { index, term });
+        self.journal.push_trim(LogRecord::Trimmed { index, term });
         self.input(Input::Trimmed { index });
         self.append();
     }
 
     /// Gives leadership to another replica.
     pub(super) fn transfer_leader(&mut self, to: Option<ReplicaId>) {
+        self.input(Input::Wake);
         self.input(Input::TransferLeader { to });
+        self.wake();
     }
 
     /// Ends this replica and its data: the catalog no longer wants it.
     pub(super) fn destroy(&mut self) {
+        match &mut self.phase {
+            Phase::Destroying => {}
+            // Where its data lies is known in a moment.
+            Phase::Asking { doomed } => *doomed = true,
+            Phase::Opening(_) | Phase::Running(_) | Phase::Stopped(_) => self.end(),
+        }
+    }
+
+    pub(super) fn end(&mut self) {
         self.interrupt_all();
         self.phase = Phase::Destroying;
+        self.effects.clear();
+        self.journal.abandon();
+        self.let_go();
         self.publish();
-        self.journal = super::journal::Journal::default();
         let myself = self.myself.clone();
         self.half.close(move || {
             let _ = myself.cast(ReplicaMessage::Closed);
@@ -259,16 +289,19 @@ impl ReplicaState {
     }
 
     /// The end is durable: the data may go, and so may this actor.
-    fn destroyed(&mut self) {
-        let (engine, store, myself) = (self.world.engine.clone(), self.store, self.myself.clone());
+    pub(super) fn destroyed(&mut self) {
+        self.phase = Phase::Destroying;
+        let mut stores = self.snapshots.all_stores();
+        stores.extend(Some(self.store).filter(|store| store.0 != 0));
+        let (engine, myself) = (Arc::clone(&self.world.engine), self.myself.clone());
         self.world.workers.in_order(
             self.facts.replica,
             Box::new(move || {
-                if store.0 != 0
-                    && let Err(error) = engine.destroy(store)
-                {
-                    // No record names it any more: the next start quarantines it.
-                    tracing::warn!(%store, %error, "a store could not be deleted");
+                for store in stores {
+                    if let Err(error) = engine.destroy(store) {
+                        // No record names it any more: the next start quarantines it.
+                        tracing::warn!(%store, %error, "a store could not be deleted");
+                    }
                 }
                 myself.stop(None);
             }),

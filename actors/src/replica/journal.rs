@@ -4,7 +4,8 @@
 //! and is joined into the next record. So a busy disk makes larger records,
 //! not longer queues, and a record the log had no room for is given again
 //! before any later one. (Records of all replicas of a disk still share one
-//! sync: the log joins them.)
+//! sync: the log joins them.) Joining stops at [`JOIN_BYTES_MAX`], far below
+//! the largest record the log takes: a stalled disk must not end in a refusal.
 
 use std::collections::VecDeque;
 
@@ -13,9 +14,10 @@ use cluster::{
     raft::types::{Entry, HardState, Payload},
 };
 
-/// Bytes of entries up to which steps are joined into one record: beyond it a
-/// longer write gains nothing, and a record must fit a segment of the log.
-const JOINED_BYTES_MAX: usize = 8 << 20;
+/// Bytes beyond which a waiting record takes no further step. A record must
+/// fit a segment of the log (64 MiB); one step alone holds at most what the
+/// inbox or the requests of a replica may hold (32 MiB).
+const JOIN_BYTES_MAX: usize = 8 << 20;
 
 /// What a record's completion means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +39,12 @@ pub(super) enum Written {
 pub(super) struct Journal {
     waiting: VecDeque<(Written, LogRecord)>,
     in_flight: Option<(Written, LogRecord)>,
-    /// Bytes of entries joined into the last waiting record.
-    joined_bytes: usize,
+    /// Bytes of the last waiting record.
+    last_bytes: usize,
+    /// The log had no room: nothing is given to it until the alarm rings.
+    resting: bool,
+    /// Whether the alarm is set; one is enough.
+    alarm: bool,
 }
 
 impl Journal {
@@ -49,12 +55,12 @@ impl Journal {
         hard_state: Option<HardState>,
         entries: Vec<Entry>,
     ) {
-        let bytes = entries_bytes(&entries);
+        let bytes = entries.iter().map(entry_bytes).sum::<usize>();
         if let Some((Written::Steps(last), LogRecord::Ready { hard_state: state, entries: joined })) =
             self.waiting.back_mut()
-            && self.joined_bytes + bytes <= JOINED_BYTES_MAX
+            && self.last_bytes + bytes <= JOIN_BYTES_MAX
         {
-            self.joined_bytes += bytes;
+            self.last_bytes += bytes;
             *last = number;
             *state = hard_state.or(*state);
             if let Some(first) = entries.first() {
@@ -63,7 +69,7 @@ impl Journal {
             joined.extend(entries);
             return;
         }
-        self.joined_bytes = bytes;
+        self.last_bytes = bytes;
         self.waiting.push_back((Written::Steps(number), LogRecord::Ready { hard_state, entries }));
     }
 
@@ -72,9 +78,16 @@ impl Journal {
         self.waiting.push_back((written, record));
     }
 
+    /// Adds a record that lets the log forget, before all others: it speaks of
+    /// what is durable already, and a full log takes nothing else.
+    pub(super) fn push_trim(&mut self, record: LogRecord) {
+        self.waiting.push_front((Written::Own, record));
+        self.resting = false;
+    }
+
     /// The next record to append, if none is in flight.
     pub(super) fn next(&mut self) -> Option<LogRecord> {
-        if self.in_flight.is_some() {
+        if self.in_flight.is_some() || self.resting {
             return None;
         }
         let (written, record) = self.waiting.pop_front()?;
@@ -87,20 +100,44 @@ impl Journal {
         self.in_flight.take().map(|(written, _)| written)
     }
 
-    /// The log had no room: the record waits again, before all others.
-    pub(super) fn again(&mut self) {
+    /// The log had no room: the record waits again, before all others, until
+    /// [`Self::rested`]. True when an alarm must be set for that.
+    pub(super) fn again(&mut self) -> bool {
+        self.resting = true;
         if let Some(record) = self.in_flight.take() {
+            if self.waiting.is_empty() {
+                // It may have grown as far as it should.
+                self.last_bytes = JOIN_BYTES_MAX;
+            }
             self.waiting.push_front(record);
+        }
+        !std::mem::replace(&mut self.alarm, true)
+    }
+
+    /// The alarm rang.
+    pub(super) fn rested(&mut self) {
+        self.resting = false;
+        self.alarm = false;
+    }
+
+    /// Forgets what waits. The record in flight goes on, and its completion
+    /// means nothing any more.
+    pub(super) fn abandon(&mut self) {
+        self.waiting.clear();
+        if let Some((written, _)) = &mut self.in_flight {
+            *written = Written::Own;
         }
     }
 }
 
-fn entries_bytes(entries: &[Entry]) -> usize {
-    let bytes = |entry: &Entry| match &entry.payload {
-        Payload::Command(bytes) => bytes.len(),
-        Payload::Empty | Payload::Configuration(_) => 0,
-    };
-    entries.iter().map(bytes).sum()
+/// About what an entry takes in a record.
+fn entry_bytes(entry: &Entry) -> usize {
+    const ENVELOPE_BYTES: usize = 64;
+    ENVELOPE_BYTES
+        + match &entry.payload {
+            Payload::Command(bytes) => bytes.len(),
+            Payload::Empty | Payload::Configuration(_) => 0,
+        }
 }
 
 #[cfg(test)]
@@ -134,20 +171,56 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_joined_only_as_far_as_a_record_fits_a_segment() {
-        let mut journal = Journal::default();
-        let large = |index| Entry {
-            payload: Payload::Command(vec![0; JOINED_BYTES_MAX / 2]),
-            ..entry(index, 1)
+    fn a_stalled_disk_does_not_join_records_beyond_what_the_log_takes() {
+        let big = |index| Entry {
+            index: LogIndex(index),
+            term: Term(1),
+            payload: Payload::Command(vec![0; JOIN_BYTES_MAX / 4]),
         };
-        for index in 1..=5 {
-            journal.push_step(index, None, vec![large(index)]);
+        let mut journal = Journal::default();
+        for index in 1..=40 {
+            journal.push_step(index, None, vec![big(index)]);
         }
-        let mut steps = Vec::new();
+        let (mut records, mut upto) = (0, 0);
+        while let Some(LogRecord::Ready { entries, .. }) = journal.next() {
+            let bytes: usize = entries.iter().map(entry_bytes).sum();
+            assert!(bytes <= JOIN_BYTES_MAX, "{bytes}");
+            assert_eq!(entries.first().map(|entry| entry.index.0), Some(upto + 1));
+            upto += entries.len() as u64;
+            assert_eq!(journal.done(), Some(Written::Steps(upto)), "a number for all before it");
+            records += 1;
+        }
+        assert_eq!((upto, records), (40, 14));
+    }
+
+    #[test]
+    fn a_step_after_a_snapshot_waits_behind_it() {
+        let mut journal = Journal::default();
+        journal.push_step(1, state(1), vec![entry(1, 1)]);
+        let hard_state = HardState { term: Term(2), vote: ReplicaId(0), commit: LogIndex(9) };
+        let (store, index, term) = (cluster::ids::StoreId(4), LogIndex(9), Term(2));
+        let installed = LogRecord::Installed { store, index, term, hard_state };
+        journal.push(Written::Installed(2), installed.clone());
+        journal.push_step(3, None, vec![entry(10, 2)]);
+        let mut order = Vec::new();
         while journal.next().is_some() {
-            steps.extend(journal.done());
+            order.extend(journal.done());
         }
-        assert_eq!(steps, [Written::Steps(2), Written::Steps(4), Written::Steps(5)]);
+        assert_eq!(order, [Written::Steps(1), Written::Installed(2), Written::Steps(3)]);
+    }
+
+    #[test]
+    fn the_record_in_flight_of_an_abandoned_journal_is_not_taken_for_a_later_one() {
+        let mut journal = Journal::default();
+        journal.push_step(1, state(1), vec![]);
+        assert!(journal.next().is_some());
+        journal.push_step(2, state(2), vec![]);
+        journal.abandon();
+        journal.push(Written::Destroyed, LogRecord::Destroyed);
+        assert_eq!(journal.next(), None, "the first is still in flight");
+        assert_eq!(journal.done(), Some(Written::Own));
+        assert_eq!(journal.next(), Some(LogRecord::Destroyed));
+        assert_eq!(journal.done(), Some(Written::Destroyed));
     }
 
     #[test]
@@ -156,7 +229,26 @@ mod tests {
         journal.push_step(1, state(1), vec![]);
         let first = journal.next();
         journal.push(Written::Destroyed, LogRecord::Destroyed);
-        journal.again();
+        assert!(journal.again(), "an alarm is wanted");
+        assert_eq!(journal.next(), None, "a log without room is left alone for a while");
+        journal.rested();
         assert_eq!(journal.next(), first);
+        assert!(journal.again());
+        journal.rested();
+        assert_eq!(journal.next(), first);
+    }
+
+    #[test]
+    fn a_full_log_is_given_what_frees_room_first_and_one_alarm_is_set() {
+        let mut journal = Journal::default();
+        journal.push_step(1, state(1), vec![]);
+        assert!(journal.next().is_some());
+        assert!(journal.again());
+        let trimmed = LogRecord::Trimmed { index: LogIndex(1), term: Term(1) };
+        journal.push_trim(trimmed.clone());
+        assert_eq!(journal.next(), Some(trimmed));
+        assert_eq!(journal.done(), Some(Written::Own));
+        assert!(journal.next().is_some());
+        assert!(!journal.again(), "the alarm is set already");
     }
 }

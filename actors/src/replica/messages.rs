@@ -19,7 +19,10 @@ use ractor::ActorRef;
 use tokio::sync::{oneshot, watch};
 
 use super::{apply::Published, snapshots::FetchError};
-use crate::admission::{Admission, Permit};
+use crate::{
+    admission::{Admission, Permit},
+    budget::NodeBudget,
+};
 
 /// Requests one replica holds at a time: sixteen sessions of 64.
 pub const REQUESTS_MAX: usize = 1_024;
@@ -79,7 +82,11 @@ pub enum ReplicaMessage {
     /// Give leadership to another replica; to the furthest when none is named.
     TransferLeader(Option<ReplicaId>),
     /// Write the overlay to the store: the disk's pacer says it is time.
-    Flush,
+    Flush {
+        /// The log is over its budget: entries that only a follower still
+        /// needs go too, and it takes a snapshot instead.
+        pressed: bool,
+    },
     /// A receiver asks for a piece of a pinned snapshot.
     SnapshotPiece {
         /// Which.
@@ -166,6 +173,7 @@ pub struct ReplicaHandle {
     pub(super) requests: Arc<Admission>,
     pub(super) inbox: Arc<Admission>,
     pub(super) overlay: Arc<AtomicUsize>,
+    pub(super) budget: Arc<NodeBudget>,
 }
 
 impl ReplicaHandle {
@@ -187,14 +195,26 @@ impl ReplicaHandle {
     }
 
     /// Delivers a message of another replica, or drops it when the inbox is
-    /// full: Raft repeats.
+    /// full, or when it brings entries and there is no memory for them: Raft
+    /// repeats.
     pub fn deliver(&self, from: ReplicaId, node: NodeId, message: Message, bytes: usize) {
-        match self.inbox.try_enter(bytes) {
+        let permit = if self.budget.overlay_overflows() && brings_entries(&message) {
+            None
+        } else {
+            self.inbox.try_enter(bytes)
+        };
+        match permit {
             Some(permit) => {
                 let _ = self.actor.cast(ReplicaMessage::Deliver { from, node, message, permit });
             }
             None => metrics::counter!(crate::metrics::REPLICA_INBOX_DROPPED).increment(1),
         }
+    }
+
+    /// A node did not answer a request: if this shard sleeps and that node
+    /// leads it, it is time to look.
+    pub fn doubt(&self, node: NodeId) {
+        let _ = self.actor.cast(ReplicaMessage::LinkLost(node));
     }
 
     /// What the replica shows of itself.
@@ -208,13 +228,17 @@ impl ReplicaHandle {
     }
 }
 
+fn brings_entries(message: &Message) -> bool {
+    matches!(message, Message::Raft(raft) if !raft.entries.is_empty())
+}
+
 /// An answer that says why there is none.
 pub(crate) fn refused(clock: Hlc, fault: Fault) -> ShardAnswer {
     ShardAnswer { clock, leader: None, result: Err(fault) }
 }
 
 /// Roughly the bytes a request holds in memory.
-fn request_bytes(request: &ShardRequest) -> usize {
+pub(crate) fn request_bytes(request: &ShardRequest) -> usize {
     use cluster::{request::ShardBody, shard::command::Op};
     const HEAD: usize = 256;
     match &request.body {

@@ -14,6 +14,7 @@ pub mod apply;
 mod calls;
 mod effects;
 mod full;
+mod gate;
 mod journal;
 pub mod messages;
 mod snapshots;
@@ -31,9 +32,9 @@ use self::{
         ReplicaMessage, ReplicaTimer,
     },
 };
-pub use self::{snapshots::FetchError, state::ReplicaState};
+pub use self::{gate::StoreGate, snapshots::FetchError, state::ReplicaState};
 use crate::{
-    admission::Admission,
+    budget::NodeBudget,
     disk::StoreIds,
     outbox::Outbox,
     world::{Space, World},
@@ -73,8 +74,10 @@ pub struct ReplicaArguments {
     pub outbox: Outbox,
     /// Hands out new stores.
     pub stores: Arc<StoreIds>,
-    /// The node's overlay bytes.
+    /// Its share of the node's overlay bytes.
     pub overlay: OverlayGauge,
+    /// Who may write to its store; outlives its actors.
+    pub gate: Arc<StoreGate>,
     /// Room on the disk.
     pub space: watch::Receiver<Space>,
     /// Stores that hold part of a snapshot for it.
@@ -84,24 +87,18 @@ pub struct ReplicaArguments {
 }
 
 impl ReplicaActor {
-    /// A handle to `actor`, with fresh admission.
+    /// A handle to `actor`, with fresh admission within the node's.
     pub fn handle(
         arguments: (ReplicaId, ShardId, VolumeId),
         actor: ActorRef<ReplicaMessage>,
         published: watch::Receiver<Published>,
         overlay: Arc<AtomicUsize>,
+        budget: Arc<NodeBudget>,
     ) -> ReplicaHandle {
         let (replica, shard, volume) = arguments;
-        ReplicaHandle {
-            replica,
-            shard,
-            volume,
-            actor,
-            published,
-            requests: Admission::new(REQUESTS_MAX, REQUEST_BYTES_MAX),
-            inbox: Admission::new(INBOX_MAX, INBOX_BYTES_MAX),
-            overlay,
-        }
+        let requests = budget.requests.within(REQUESTS_MAX, REQUEST_BYTES_MAX);
+        let inbox = budget.inbox.within(INBOX_MAX, INBOX_BYTES_MAX);
+        ReplicaHandle { replica, shard, volume, actor, published, requests, inbox, overlay, budget }
     }
 }
 
@@ -140,7 +137,7 @@ impl Actor for ReplicaActor {
             ReplicaMessage::LinkLost(node) => state.link_lost(node),
             ReplicaMessage::Configure { change, reply } => state.configure(change, reply),
             ReplicaMessage::TransferLeader(to) => state.transfer_leader(to),
-            ReplicaMessage::Flush => state.flush(),
+            ReplicaMessage::Flush { pressed } => state.flush(pressed),
             ReplicaMessage::SnapshotPiece { request, reply } => {
                 state.snapshot_piece(request, reply)
             }

@@ -3,9 +3,18 @@
 //! The sender keeps a reader aside and answers pieces on reading threads. The
 //! receiver pulls piece after piece into a new store, so that it sets the
 //! pace; each piece is committed with its progress, and a receiver that dies
-//! goes on where its store stands.
+//! goes on where its store stands. A fetch that is no longer wanted is told
+//! so and ends between two pieces: killed in the middle of one it would leave
+//! a store behind that nobody knows.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use cluster::{
     ids::{Epoch, LogIndex, NodeId, ReplicaId, ShardId, StoreId, Term},
@@ -17,9 +26,13 @@ use cluster::{
     request::{Answer, Fault, Request, SnapshotPiece, SnapshotPieceRequest},
     shard::snapshot::{PinnedSnapshot, SnapshotReceiver, snapshot_piece},
 };
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::sync::oneshot;
 
-use super::{journal::Written, messages::ReplicaMessage, state::ReplicaState};
+use super::{
+    journal::Written,
+    messages::ReplicaMessage,
+    state::{Phase, ReplicaState},
+};
 use crate::{disk::StoreIds, probe::Report, world::World};
 
 /// Bytes of one piece: large enough to keep a disk busy, small enough for a
@@ -44,7 +57,8 @@ struct Pin {
 struct Fetch {
     id: u64,
     from: ReplicaId,
-    task: JoinHandle<()>,
+    /// Set when its outcome no longer matters.
+    ended: Arc<AtomicBool>,
     store: Option<StoreId>,
 }
 
@@ -68,12 +82,24 @@ impl Snapshots {
     pub(super) fn unpin(&mut self, id: u64) {
         self.pins.remove(&id);
     }
+
+    /// This replica no longer serves anybody.
+    pub(super) fn unpin_all(&mut self) {
+        self.pins.clear();
+    }
+
+    /// Stores that were being received, to be deleted with the replica.
+    pub(super) fn all_stores(&mut self) -> Vec<StoreId> {
+        let mut stores = std::mem::take(&mut self.partial);
+        stores.extend(self.installing.take().map(|(store, ..)| store));
+        stores
+    }
 }
 
 impl Drop for Snapshots {
     fn drop(&mut self) {
         if let Some(fetch) = &self.fetch {
-            fetch.task.abort();
+            fetch.ended.store(true, Ordering::Release);
         }
     }
 }
@@ -121,7 +147,9 @@ impl ReplicaState {
         let Some(node) = self.node_of(from) else {
             return self.input(Input::SnapshotFailed { from, id: offer.id });
         };
+        let ended = Arc::new(AtomicBool::new(false));
         let fetcher = Fetcher {
+            ended: Arc::clone(&ended),
             world: self.world.clone(),
             stores: Arc::clone(&self.stores),
             shard: self.facts.shard,
@@ -130,12 +158,14 @@ impl ReplicaState {
             id: offer.id,
         };
         let (myself, id) = (self.myself.clone(), offer.id);
-        let partial = std::mem::take(&mut self.snapshots.partial);
-        let task = tokio::spawn(async move {
+        let mut partial = std::mem::take(&mut self.snapshots.partial);
+        partial.retain(|store| *store != self.store);
+        tokio::spawn(async move {
             let result = fetcher.run(partial).await;
+            // A replica that is gone leaves the store to the next start.
             let _ = myself.cast(ReplicaMessage::SnapshotFetched { id, result });
         });
-        self.snapshots.fetch = Some(Fetch { id, from, task, store: None });
+        self.snapshots.fetch = Some(Fetch { id, from, ended, store: None });
     }
 
     /// The fetch ended: all is here, or not.
@@ -144,8 +174,9 @@ impl ReplicaState {
         id: u64,
         result: Result<(StoreId, Epoch), FetchError>,
     ) {
-        let Some(fetch) = self.snapshots.fetch.as_mut().filter(|fetch| fetch.id == id) else {
-            return;
+        let wanted = |fetch: &&mut Fetch| fetch.id == id && fetch.store.is_none();
+        let Some(fetch) = self.snapshots.fetch.as_mut().filter(wanted) else {
+            return self.fetched_in_vain(result);
         };
         let from = fetch.from;
         match result {
@@ -162,6 +193,24 @@ impl ReplicaState {
         }
     }
 
+    /// A fetch that was given up has ended: what came may serve the next one.
+    fn fetched_in_vain(&mut self, result: Result<(StoreId, Epoch), FetchError>) {
+        let store = match result {
+            Ok((store, _)) => Some(store),
+            Err(error) => error.partial,
+        };
+        match &self.phase {
+            Phase::Destroying | Phase::Stopped(_) => {
+                if let Some(store) = store {
+                    self.destroy_store(store);
+                }
+            }
+            Phase::Asking { .. } | Phase::Opening(_) | Phase::Running(_) => {
+                self.snapshots.partial.extend(store);
+            }
+        }
+    }
+
     /// A fetched snapshot is not needed after all.
     pub(super) fn discard_snapshot(&mut self, id: u64) {
         if self.snapshots.fetch.as_ref().is_some_and(|fetch| fetch.id == id) {
@@ -169,9 +218,9 @@ impl ReplicaState {
         }
     }
 
-    fn discard_fetch(&mut self) {
+    pub(super) fn discard_fetch(&mut self) {
         let Some(fetch) = self.snapshots.fetch.take() else { return };
-        fetch.task.abort();
+        fetch.ended.store(true, Ordering::Release);
         if let Some(store) = fetch.store {
             self.destroy_store(store);
         }
@@ -196,6 +245,8 @@ impl ReplicaState {
                 .stop_for_good(format!("snapshot {id} was to be installed but is not here"));
         };
         self.snapshots.installing = Some((store, index, term));
+        // What a flush of the old store still proves is behind this.
+        self.trimmed = index;
         let record = LogRecord::Installed { store, index, term, hard_state };
         self.journal.push(Written::Installed(number), record);
     }
@@ -210,7 +261,7 @@ impl ReplicaState {
             self.destroy_store(old);
         }
         self.applied = (index, term);
-        self.trimmed = index;
+        self.proven = (LogIndex(0), Term(0));
         let (shard, replica) = (self.facts.shard, self.facts.replica);
         self.world.probe.report(Report::SnapshotInstalled { shard, replica, index });
         self.input(Input::Persisted { number });
@@ -242,6 +293,7 @@ pub struct FetchError {
 /// Pulls one snapshot into a store.
 #[derive(Debug)]
 struct Fetcher {
+    ended: Arc<AtomicBool>,
     world: World,
     stores: Arc<StoreIds>,
     shard: ShardId,
@@ -261,6 +313,9 @@ impl Fetcher {
         let failed = |cause| FetchError { cause, partial: Some(id) };
         tracing::info!(shard = %self.shard, from = %self.node, resumed_bytes = receiver.received_bytes(), "fetching a snapshot");
         while !receiver.is_complete() {
+            if self.ended.load(Ordering::Acquire) {
+                return Err(failed("it is no longer wanted".to_owned()));
+            }
             let piece = self.piece(receiver.position().to_vec()).await.map_err(failed)?;
             let store = Arc::clone(&store);
             receiver = on_worker(&self.world, move || {

@@ -40,11 +40,19 @@ const LOG_MEMORY_BYTES_MAX: usize = 8 << 20;
 const RUN_BYTES_MAX: usize = 4 << 20;
 /// Ticks without traffic before a shard tries to sleep: five seconds.
 const HIBERNATE_AFTER_TICKS: u32 = 50;
+/// Replicas whose nodes one replica remembers: seven voters, as many being
+/// moved, and some that left. Beyond it only the descriptor's are kept.
+const NODES_MAX: usize = 64;
 
 /// Where a replica stands in its life.
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// Its store is being opened (or born, or its log asked).
+    /// Its log is being asked, after a failure.
+    Asking {
+        /// It is to be destroyed as soon as it is known where its data lies.
+        doomed: bool,
+    },
+    /// Its store is being opened, or born.
     Opening(Option<RecoveredReplica>),
     /// It takes part.
     Running(Box<Group>),
@@ -83,6 +91,8 @@ pub struct ReplicaState {
     pub(super) applied: (LogIndex, Term),
     /// Position up to which the log was told it may forget.
     pub(super) trimmed: LogIndex,
+    /// Position the store is known to prove, and its term.
+    pub(super) proven: (LogIndex, Term),
     /// Where replicas of this shard lie: by descriptor, by changes on their way
     /// and by the certificates of those who were heard.
     pub(super) nodes: BTreeMap<ReplicaId, NodeId>,
@@ -112,11 +122,12 @@ impl ReplicaState {
             outbox,
             stores,
             overlay,
+            gate,
             space,
             partial,
             published,
         } = arguments;
-        let half = ApplyHalf::new(world.clone(), replica, myself.clone(), published, overlay);
+        let half = ApplyHalf::new(world.clone(), replica, myself.clone(), published, overlay, gate);
         let facts = Facts { shard, volume, replica, versions, role };
         let mut state = Self {
             myself,
@@ -132,6 +143,7 @@ impl ReplicaState {
             snapshots: Snapshots::with_partial(partial),
             applied: (LogIndex(0), Term(0)),
             trimmed: LogIndex(0),
+            proven: (LogIndex(0), Term(0)),
             nodes: BTreeMap::new(),
             space,
             effects: Effects::default(),
@@ -145,7 +157,7 @@ impl ReplicaState {
         match beginning {
             Beginning::Founder(descriptor) => state.found(descriptor),
             Beginning::Joiner(descriptor) => state.join(descriptor),
-            Beginning::Recovered(recovered) => state.recovered(Ok(recovered)),
+            Beginning::Recovered(recovered) => state.take_log(recovered),
             Beginning::Restarted => state.ask_log(),
         }
         state
@@ -170,6 +182,9 @@ impl ReplicaState {
 
     /// The store of a newborn is durable: write the birth record.
     pub(super) fn born_in_store(&mut self, result: Result<(), String>) {
+        if !matches!(self.phase, Phase::Opening(None)) {
+            return; // It is being destroyed meanwhile.
+        }
         if let Err(cause) = result {
             return self.stop_for_good(cause);
         }
@@ -182,7 +197,7 @@ impl ReplicaState {
     /// The birth is durable: begin as if recovered from it.
     pub(super) fn born_in_log(&mut self) {
         let Facts { shard, volume, replica, .. } = self.facts;
-        self.recovered(Ok(RecoveredReplica {
+        self.take_log(RecoveredReplica {
             replica,
             shard,
             volume,
@@ -192,11 +207,12 @@ impl ReplicaState {
             base_term: Term(0),
             entries: Vec::new(),
             damaged: false,
-        }));
+        });
     }
 
     /// Asks the log what it holds of this replica, after a failure.
     fn ask_log(&mut self) {
+        self.phase = Phase::Asking { doomed: false };
         let myself = self.myself.clone();
         self.world.log.recover(
             self.facts.replica,
@@ -206,26 +222,37 @@ impl ReplicaState {
         );
     }
 
-    /// The log's picture of the replica is here: open its store.
+    /// The log has answered what it holds.
     pub(super) fn recovered(&mut self, result: Result<RecoveredReplica, LogError>) {
+        let Phase::Asking { doomed } = self.phase else { return };
         match result {
-            Ok(recovered) if recovered.damaged => self.stop_for_good(
+            Ok(recovered) if doomed => {
+                self.store = recovered.store;
+                self.end();
+            }
+            Ok(recovered) => self.take_log(recovered),
+            // Its end may be durable already, or it was never born.
+            Err(LogError::Refused { .. }) if doomed => self.destroyed(),
+            Err(error) => self.stop_for_good(error.to_string()),
+        }
+    }
+
+    /// The log's picture of the replica is here: open its store.
+    fn take_log(&mut self, recovered: RecoveredReplica) {
+        self.store = recovered.store;
+        if recovered.damaged {
+            return self.stop_for_good(
                 "its log is damaged: it may have forgotten a vote or an acknowledged entry, so it \
                  takes no part any more; remove this node and let it join anew"
                     .to_owned(),
-            ),
-            Ok(recovered) => {
-                self.store = recovered.store;
-                self.trimmed = recovered.base_index;
-                let store = recovered.store;
-                self.phase = Phase::Opening(Some(recovered));
-                if store == StoreId(0) {
-                    self.half.open_without_store();
-                } else {
-                    self.half.open(store);
-                }
-            }
-            Err(error) => self.stop_for_good(error.to_string()),
+            );
+        }
+        self.trimmed = recovered.base_index;
+        self.phase = Phase::Opening(Some(recovered));
+        if self.store == StoreId(0) {
+            self.half.open_without_store();
+        } else {
+            self.half.open(self.store);
         }
     }
 
@@ -240,6 +267,7 @@ impl ReplicaState {
             return self.stop_for_good(cause);
         };
         self.applied = (opened.applied, opened.applied_term);
+        self.proven = self.applied;
         if let Some(descriptor) = &opened.descriptor {
             self.describe(descriptor.clone());
         }
@@ -255,7 +283,7 @@ impl ReplicaState {
         };
         match Group::new(config, start) {
             Ok(group) => {
-                let alone = group.status().configuration.voters == [self.facts.replica];
+                let alone = opened.configuration.voters == [self.facts.replica];
                 self.phase = Phase::Running(Box::new(group));
                 if self.eager || alone {
                     self.input(Input::Campaign);
@@ -271,7 +299,8 @@ impl ReplicaState {
     /// The store of an installed snapshot is open.
     fn reopened(&mut self, result: Result<Opened, String>) {
         match result {
-            Ok(Opened { descriptor, .. }) => {
+            Ok(Opened { descriptor, applied, applied_term, .. }) => {
+                self.proven = (applied, applied_term);
                 if let Some(descriptor) = descriptor {
                     self.describe(descriptor);
                 }
@@ -328,10 +357,40 @@ impl ReplicaState {
         message: Message,
         permit: Permit,
     ) {
-        self.nodes.insert(from, node);
+        if !self.hear(from, node) {
+            return;
+        }
         self.input(Input::Message { from, message });
         self.fed(permit.bytes());
         self.wake();
+    }
+
+    /// Whether `node` may speak for `from`. A replica never moves, so whoever
+    /// is known to lie elsewhere is somebody else; one that is not known (a
+    /// leader newer than our descriptor) is believed once.
+    fn hear(&mut self, from: ReplicaId, node: NodeId) -> bool {
+        match self.nodes.get(&from) {
+            Some(known) if *known == node => true,
+            Some(known) => {
+                let cause = format!("it speaks for {from}, which lies on {known}");
+                self.world.probe.report(Report::PeerRefused { peer: node, cause });
+                false
+            }
+            None => {
+                self.learn_node(from, node);
+                true
+            }
+        }
+    }
+
+    /// Remembers where a replica lies; forgets those that left when there are
+    /// too many.
+    pub(super) fn learn_node(&mut self, replica: ReplicaId, node: NodeId) {
+        if self.nodes.len() >= NODES_MAX {
+            let members = &self.descriptor.replicas;
+            self.nodes.retain(|known, _| members.iter().any(|member| member.replica == *known));
+        }
+        self.nodes.insert(replica, node);
     }
 
     /// One step of Raft time.
@@ -351,8 +410,10 @@ impl ReplicaState {
 
     fn asleep(&self) -> bool {
         match &self.phase {
-            Phase::Running(group) => group.status().hibernating,
-            Phase::Opening(_) | Phase::Stopped(_) | Phase::Destroying => true,
+            Phase::Running(group) => group.glance().hibernating,
+            Phase::Asking { .. } | Phase::Opening(_) | Phase::Stopped(_) | Phase::Destroying => {
+                true
+            }
         }
     }
 
@@ -387,47 +448,60 @@ impl ReplicaState {
     /// Stops this replica for good and says so to everyone who asks. The
     /// process and all other replicas go on.
     pub(super) fn stop_for_good(&mut self, cause: String) {
+        if matches!(self.phase, Phase::Destroying | Phase::Stopped(_)) {
+            return; // What it may still fail at no longer matters.
+        }
         let (shard, replica) = (self.facts.shard, self.facts.replica);
         metrics::counter!(crate::metrics::STOPPED).increment(1);
         self.world.probe.report(Report::ReplicaStopped { shard, replica, cause: cause.clone() });
         self.phase = Phase::Stopped(cause);
         self.effects = Effects::default();
         self.interrupt_all();
+        self.let_go();
         self.publish();
+    }
+
+    /// Gives back what only a replica that takes part needs: overlay, store,
+    /// pins and fetches.
+    pub(super) fn let_go(&mut self) {
+        self.snapshots.unpin_all();
+        self.discard_fetch();
+        self.half.close(|| {});
     }
 
     /// Shows the state to routers and status.
     pub(super) fn publish(&self) {
         let (replica, applied) = (self.facts.replica, self.applied.0);
-        let mut status = ReplicaStatus {
-            replica,
-            descriptor: self.descriptor.clone(),
-            leading: false,
-            leader: None,
-            term: 0,
-            committed: applied,
-            applied,
-            last: applied,
-            hibernating: false,
-            version: self.half.version(),
-            stopped: None,
-        };
-        let mut group_status = None;
-        match &self.phase {
+        let (descriptor, version) = (&self.descriptor, self.half.version());
+        let (glance, group, stopped) = match &self.phase {
             Phase::Running(group) => {
-                let core = group.status();
-                status.leading = core.leading;
-                status.leader = core.leader.and_then(|leader| self.node_of(leader));
-                status.term = core.term.0;
-                status.committed = core.committed;
-                status.last = core.last;
-                status.hibernating = core.hibernating;
-                group_status = Some(core);
+                // Only the catalog's controller looks closer.
+                let closer = (self.facts.shard == CATALOG_SHARD).then(|| group.status());
+                (Some(group.glance()), closer, None)
             }
-            Phase::Stopped(cause) => status.stopped = Some(cause.clone()),
-            Phase::Opening(_) | Phase::Destroying => {}
-        }
-        self.half.publish_status(status, group_status);
+            Phase::Stopped(cause) => (None, None, Some(cause.clone())),
+            Phase::Asking { .. } | Phase::Opening(_) | Phase::Destroying => (None, None, None),
+        };
+        let leader = glance.and_then(|glance| glance.leader).and_then(|id| self.node_of(id));
+        self.half.publish_status(group, |shown| {
+            // A descriptor changes rarely, and this runs with every batch.
+            let known = shown.take().map(|shown| shown.descriptor);
+            *shown = Some(ReplicaStatus {
+                replica,
+                descriptor: known
+                    .filter(|known| known == descriptor)
+                    .unwrap_or_else(|| descriptor.clone()),
+                leading: glance.is_some_and(|glance| glance.leading),
+                leader,
+                term: glance.map_or(0, |glance| glance.term.0),
+                committed: glance.map_or(applied, |glance| glance.committed),
+                applied,
+                last: glance.map_or(applied, |glance| glance.last),
+                hibernating: glance.is_some_and(|glance| glance.hibernating),
+                version,
+                stopped,
+            });
+        });
     }
 
     /// The node a replica lies on.
@@ -437,10 +511,10 @@ impl ReplicaState {
 
     /// Takes a descriptor over, and where it says replicas lie.
     pub(super) fn describe(&mut self, descriptor: ShardDescriptor) {
-        for replica in &descriptor.replicas {
-            self.nodes.insert(replica.replica, replica.node);
-        }
         self.descriptor = descriptor;
+        for replica in self.descriptor.replicas.clone() {
+            self.learn_node(replica.replica, replica.node);
+        }
     }
 }
 

@@ -31,6 +31,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use self::{children::Child, state::RootState};
 use crate::{
+    budget::NodeLimits,
     membership::MembershipDoor,
     router::{Hosted, Router},
     supervision::RestartPolicy,
@@ -66,6 +67,8 @@ pub struct NodeParts {
     pub catalog: Arc<CatalogView>,
     /// What only the node itself can do.
     pub gate: Arc<dyn Gate>,
+    /// Bounds its configuration sets.
+    pub limits: NodeLimits,
 }
 
 /// Why a node's actors ended by themselves.

@@ -1,10 +1,6 @@
 //! The root's children, and the order in which they begin and end.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cluster::membership::swim::Roster;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef};
@@ -16,6 +12,7 @@ use super::{
     register::{founding_catalog, register},
 };
 use crate::{
+    budget::NodeBudget,
     catalog::{FollowerActor, FollowerArguments, Reporter},
     controller::{ControllerActor, ControllerArguments},
     disk::{DiskActor, DiskArguments, StoreIds},
@@ -34,7 +31,7 @@ const STOP_WAIT: Duration = Duration::from_secs(5);
 pub struct RootState {
     myself: ActorRef<RootMessage>,
     arguments: RootArguments,
-    overlay: Arc<AtomicUsize>,
+    budget: Arc<NodeBudget>,
     membership: ActorRef<MembershipMessage>,
     door: MembershipDoor,
     outbox: ActorCell,
@@ -55,13 +52,13 @@ impl RootState {
         let membership = spawn_membership(&myself, &arguments).await?;
         let (outbox, _) =
             Actor::spawn_linked(None, OutboxActor, world.clone(), myself.get_cell()).await?;
-        let overlay = Arc::new(AtomicUsize::new(0));
+        let budget = NodeBudget::new(arguments.parts.limits);
         let volumes =
-            spawn_volumes(&myself, &mut arguments, &Outbox::new(outbox.clone()), &overlay).await?;
+            spawn_volumes(&myself, &mut arguments, &Outbox::new(outbox.clone()), &budget).await?;
         let registering = tokio::spawn(announce(myself.clone(), &arguments));
         let mut state = Self {
             myself,
-            overlay,
+            budget,
             door: MembershipDoor::new(membership.clone()),
             membership,
             outbox: outbox.get_cell(),
@@ -89,7 +86,7 @@ impl RootState {
                 let arguments = DiskArguments {
                     world,
                     hosted: self.arguments.hosted.subscribe(),
-                    overlay: Arc::clone(&self.overlay),
+                    budget: Arc::clone(&self.budget),
                     space: self.arguments.space.clone(),
                 };
                 Actor::spawn_linked(None, DiskActor, arguments, me).await?.0.get_cell()
@@ -199,7 +196,7 @@ async fn spawn_volumes(
     myself: &ActorRef<RootMessage>,
     arguments: &mut RootArguments,
     outbox: &Outbox,
-    overlay: &Arc<AtomicUsize>,
+    budget: &Arc<NodeBudget>,
 ) -> Result<ActorRef<VolumesMessage>, ActorProcessingErr> {
     let parts = &mut arguments.parts;
     let world = parts.world.clone();
@@ -207,7 +204,7 @@ async fn spawn_volumes(
     let volumes = VolumesArguments {
         outbox: outbox.clone(),
         stores: StoreIds::after(parts.highest_store),
-        overlay: Arc::clone(overlay),
+        budget: Arc::clone(budget),
         space: arguments.space.subscribe(),
         partial: Arc::new(std::mem::take(&mut parts.partial)),
         reporter: Reporter::new(world.clone(), arguments.router.clone()),

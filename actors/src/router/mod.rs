@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cluster::{
     catalog::view::CatalogView,
-    ids::{NodeId, ReplicaId, ShardId},
+    ids::{CATALOG_SHARD, NodeId, ReplicaId, ShardId},
     mvcc::version::Version,
     request::{
         Answer, Fault, ReadLevel, Request, ShardAnswer, ShardBody, ShardRequest,
@@ -19,7 +19,7 @@ use cluster::{
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    replica::messages::{ReplicaHandle, ReplicaMessage, refused},
+    replica::messages::{ReplicaHandle, ReplicaMessage, refused, request_bytes},
     world::World,
 };
 
@@ -27,6 +27,8 @@ use crate::{
 const CATALOG_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Catalog changes in one answer; more follow at once.
 const CATALOG_CHANGES_MAX: usize = 1_000;
+/// Bytes of a request that is kept to be forwarded after all.
+const COPIED_BYTES_MAX: usize = 4 << 10;
 /// Time kept back from a forwarded request, so that the forwarder still
 /// answers when the other node does not.
 const FORWARD_MARGIN: Duration = Duration::from_millis(50);
@@ -75,6 +77,14 @@ impl Router {
             return refused(self.world.hybrid.last(), Fault::ClockAhead(ahead.to_string()));
         }
         metrics::counter!(crate::metrics::REQUESTS).increment(1);
+        let begun = self.world.clock.now();
+        let answer = self.route(request).await;
+        metrics::histogram!(crate::metrics::REQUEST_SECONDS)
+            .record(self.world.clock.now().since(begun).as_secs_f64());
+        answer
+    }
+
+    async fn route(&self, request: ShardRequest) -> ShardAnswer {
         let handle = self.hosted.borrow().by_shard.get(&request.shard).cloned();
         let Some(handle) = handle else {
             return self.forward_blind(request).await;
@@ -82,16 +92,37 @@ impl Router {
         if request.forwarded {
             return handle.call(request).await;
         }
-        let again = ShardRequest { forwarded: true, ..request.clone() };
+        if let Some(leader) = self.leads_elsewhere(&handle, &request) {
+            let answer = self.forward(leader, request).await;
+            if matches!(&answer.result, Err(Fault::NotLeader { leader: None } | Fault::Interrupted))
+            {
+                handle.doubt(leader);
+            }
+            return answer;
+        }
+        // Large requests are not copied for the rare case that leadership
+        // moved this moment: their asker repeats them.
+        let again = (request_bytes(&request) <= COPIED_BYTES_MAX).then(|| request.clone());
         let answer = handle.call(request).await;
-        match &answer.result {
-            Err(Fault::NotLeader { leader: Some(leader) })
+        match (&answer.result, again) {
+            (Err(Fault::NotLeader { leader: Some(leader) }), Some(again))
                 if *leader != self.world.identity.node =>
             {
                 self.forward(*leader, again).await
             }
-            Ok(_) | Err(_) => answer,
+            (Err(Fault::Stopped(_)), Some(again)) if again.body != ShardBody::Inspect => {
+                self.forward_blind(again).await
+            }
+            (Ok(_) | Err(_), _) => answer,
         }
+    }
+
+    /// The node to ask when only the leader may answer and it is not here.
+    fn leads_elsewhere(&self, handle: &ReplicaHandle, request: &ShardRequest) -> Option<NodeId> {
+        let published = handle.published.borrow();
+        let status = published.status.as_ref().filter(|_| needs_leader(&request.body))?;
+        let current = request.epoch >= status.descriptor.epoch || request.shard == CATALOG_SHARD;
+        status.leader.filter(|leader| current && *leader != self.world.identity.node)
     }
 
     /// Forwards to some node of the shard when this one has no replica of it.
@@ -102,7 +133,7 @@ impl Router {
         let Some(node) = self.pick(request.shard) else {
             return refused(request.clock, Fault::NoReplica(request.shard));
         };
-        self.forward(node, ShardRequest { forwarded: true, ..request }).await
+        self.forward(node, request).await
     }
 
     /// A node that should have a replica of the shard, drawn at random so
@@ -128,7 +159,7 @@ impl Router {
             request.body,
             ShardBody::Get { .. } | ShardBody::List { .. } | ShardBody::Inspect
         );
-        let request = Request::Shard(request);
+        let request = Request::Shard(ShardRequest { forwarded: true, ..request });
         let (class, body) = (request.class(), request.encode().into());
         let reply = self.world.network.request(node, class, body, timeout).await;
         match reply.map(|bytes| Answer::decode(&bytes)) {
@@ -146,7 +177,7 @@ impl Router {
 
     /// What the catalog replica on this node has beyond `after`; waits for news.
     pub async fn catalog_changes(&self, after: Version, wait: Duration) -> Answer {
-        let shard = cluster::ids::CATALOG_SHARD;
+        let shard = CATALOG_SHARD;
         let Some(handle) = self.hosted.borrow().by_shard.get(&shard).cloned() else {
             return Answer::Fault(Fault::NoReplica(shard));
         };

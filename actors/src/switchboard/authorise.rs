@@ -1,7 +1,7 @@
 //! Who may ask what: one exhaustive table.
 
 use cluster::{
-    ids::CATALOG_SHARD,
+    ids::{CATALOG_SHARD, FIRST_TENANT},
     ports::network::{Peer, RequestClass},
     request::{Fault, Request, ShardBody},
 };
@@ -21,14 +21,15 @@ pub fn authorise(from: &Peer, class: RequestClass, request: &Request) -> Result<
         (Peer::Node(_), Request::Join(_)) => Err("join twice"),
         (Peer::Node(_), _)
         | (Peer::Anonymous, Request::Join(_))
-        | (
-            Peer::Client { .. },
-            Request::CatalogChanges { .. } | Request::NodeStatus | Request::NewToken,
-        ) => Ok(()),
+        | (Peer::Client { .. }, Request::CatalogChanges { .. } | Request::NodeStatus) => Ok(()),
         (Peer::Anonymous, _) => Err("do anything but join"),
         (Peer::Client { .. }, Request::Shard(request)) => {
             client_may(request.shard == CATALOG_SHARD, &request.body, from)
         }
+        // Who lets nodes in can read everybody's data: the first tenant runs
+        // the cluster.
+        (Peer::Client { tenant, .. }, Request::NewToken) if *tenant == FIRST_TENANT => Ok(()),
+        (Peer::Client { .. }, Request::NewToken) => Err("let nodes in"),
         (Peer::Client { .. }, Request::SnapshotPiece(_)) => Err("fetch snapshots"),
         (Peer::Client { .. }, Request::Join(_)) => Err("join as a node"),
     };

@@ -6,6 +6,7 @@
 //! request becomes a future of the router.
 
 mod authorise;
+mod tenancy;
 
 use std::{
     fmt,
@@ -15,14 +16,8 @@ use std::{
 
 use bytes::Bytes;
 use cluster::{
-    catalog::{
-        encoding::{
-            CLUSTER_KEY, NODE_PREFIX, SHARD_PREFIX, VOLUME_PREFIX, decode_record, encode_record,
-        },
-        record::ClusterRecord,
-    },
     formats,
-    ids::{NodeId, TenantId},
+    ids::NodeId,
     membership::{
         Boot,
         identity::{BootLedger, BootVerdict, judge_boot},
@@ -38,7 +33,7 @@ pub use authorise::authorise;
 use crate::{
     membership::MembershipDoor,
     probe::Report,
-    replica::messages::ReplicaMessage,
+    replica::messages::{ReplicaMessage, refused},
     router::{Hosted, Router},
     world::World,
 };
@@ -84,15 +79,29 @@ impl Switchboard {
         if let Err(fault) = authorise(&from, class, &request) {
             return Answer::Fault(fault);
         }
+        let tenant = match &from {
+            Peer::Client { tenant, .. } => Some(*tenant),
+            Peer::Node(_) | Peer::Anonymous => None,
+        };
         match request {
-            Request::Shard(request) => Answer::Shard(self.router.shard(request).await),
+            Request::Shard(request) => {
+                let allowed = tenant.map_or(Ok(()), |tenant| {
+                    tenancy::check_shard(&self.router.catalog(), tenant, request.shard)
+                });
+                Answer::Shard(match allowed {
+                    Ok(()) => self.router.shard(request).await,
+                    Err(fault) => refused(self.world.hybrid.last(), fault),
+                })
+            }
             Request::CatalogChanges { after, wait_ms } => {
                 let wait = Duration::from_millis(u64::from(wait_ms));
-                let answer = self.router.catalog_changes(after, wait).await;
-                match from {
-                    Peer::Node(_) => answer,
-                    Peer::Client { tenant, .. } => for_tenant(answer, tenant),
-                    Peer::Anonymous => Answer::Fault(not_allowed("read the catalog", &from)),
+                match (self.router.catalog_changes(after, wait).await, tenant) {
+                    (Answer::CatalogChanges { version, changes }, Some(tenant)) => {
+                        let view = self.router.catalog();
+                        let changes = tenancy::visible(&view, tenant, changes);
+                        Answer::CatalogChanges { version, changes }
+                    }
+                    (answer, _) => answer,
                 }
             }
             Request::SnapshotPiece(request) => self.router.snapshot_piece(request).await,
@@ -172,24 +181,6 @@ impl Inbound for Switchboard {
     }
 }
 
-/// What a client may know of the catalog: nodes, shards, the volumes of its
-/// tenant, and of the cluster all but its sealed key.
-fn for_tenant(answer: Answer, tenant: TenantId) -> Answer {
-    let Answer::CatalogChanges { version, mut changes } = answer else { return answer };
-    let volumes = format!("{VOLUME_PREFIX}{}/", tenant.0);
-    let public = [CLUSTER_KEY, NODE_PREFIX, SHARD_PREFIX, volumes.as_str()];
-    changes.retain(|(key, _)| public.iter().any(|public| key.starts_with(public)));
-    for (key, value) in &mut changes {
-        if key == CLUSTER_KEY {
-            *value = value.take().and_then(|bytes| {
-                let record: ClusterRecord = decode_record(&bytes).ok()?;
-                Some(encode_record(&ClusterRecord { authority_key_sealed: Vec::new(), ..record }))
-            });
-        }
-    }
-    Answer::CatalogChanges { version, changes }
-}
-
 /// The fault of a request nobody may make.
 pub(crate) fn not_allowed(what: &str, who: &Peer) -> Fault {
     let who = match who {
@@ -198,30 +189,4 @@ pub(crate) fn not_allowed(what: &str, who: &Peer) -> Fault {
         Peer::Anonymous => "a peer without a certificate".to_owned(),
     };
     Fault::NotAllowed(format!("{who} may not {what}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_client_is_told_no_secret_and_nothing_of_other_tenants() {
-        let cluster = ClusterRecord {
-            cluster: cluster::ids::ClusterId(7),
-            name: "main".to_owned(),
-            authority: vec![1],
-            authority_key_sealed: vec![9; 32],
-            feature_level: 1,
-        };
-        let keys = ["ids", "node/a", "shard/1", "token/x", "volume/1/ours", "volume/12/theirs"];
-        let mut changes = vec![("cluster".to_owned(), Some(encode_record(&cluster)))];
-        changes.extend(keys.map(|key| (key.to_owned(), Some(vec![0]))));
-        let version = cluster::mvcc::version::Version(3);
-        let told = for_tenant(Answer::CatalogChanges { version, changes }, TenantId(1));
-        let Answer::CatalogChanges { changes, .. } = told else { panic!("another answer") };
-        let seen: Vec<_> = changes.iter().map(|(key, _)| key.as_str()).collect();
-        assert_eq!(seen, ["cluster", "node/a", "shard/1", "volume/1/ours"]);
-        let record: ClusterRecord = decode_record(changes[0].1.as_ref().unwrap()).unwrap();
-        assert_eq!(record, ClusterRecord { authority_key_sealed: Vec::new(), ..cluster });
-    }
 }

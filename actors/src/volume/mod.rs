@@ -5,15 +5,12 @@
 //! their supervisor). Supervised by: the volumes actor. May lose when it
 //! dies: nothing; its replicas are started again from the log. Invariants:
 //! one actor per replica; a replica that failed too often stays down and is
-//! reported. Limits: [`REPLICA_RESTARTS`].
+//! reported, but can still be destroyed; two actors of one replica never write
+//! to its store (the gate it keeps for each). Limits: [`REPLICA_RESTARTS`].
 
 mod state;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cluster::{
     catalog::record::VolumeKind,
@@ -25,6 +22,7 @@ use tokio::sync::watch;
 
 pub use self::state::VolumeState;
 use crate::{
+    budget::NodeBudget,
     disk::StoreIds,
     outbox::Outbox,
     replica::messages::Beginning,
@@ -50,8 +48,8 @@ pub struct VolumeShared {
     pub outbox: Outbox,
     /// Numbers of new stores.
     pub stores: Arc<StoreIds>,
-    /// Bytes in all overlays of the node.
-    pub overlay: Arc<AtomicUsize>,
+    /// What all replicas of the node may hold together.
+    pub budget: Arc<NodeBudget>,
     /// Room on the disk.
     pub space: watch::Receiver<Space>,
     /// Stores found at start that hold part of a snapshot.
@@ -114,14 +112,22 @@ impl Actor for VolumeActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             VolumeMessage::Begin { shard, replica, beginning } => {
-                state.begin(shard, replica, *beginning).await
+                state.begin(shard, replica, *beginning).await;
             }
-            VolumeMessage::Destroy(replica) => {
-                state.destroy(replica);
-                Ok(())
-            }
+            VolumeMessage::Destroy(replica) => state.destroy(replica).await,
             VolumeMessage::Restart(replica) => state.restart(replica).await,
         }
+        Ok(())
+    }
+
+    /// Replicas end before their supervisor: ractor would kill them.
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<VolumeMessage>,
+        state: &mut VolumeState,
+    ) -> Result<(), ActorProcessingErr> {
+        state.stop_all().await;
+        Ok(())
     }
 
     async fn handle_supervisor_evt(

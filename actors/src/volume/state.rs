@@ -1,6 +1,6 @@
 //! The replicas of one volume on this node.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cluster::{
     catalog::record::VolumeKind,
@@ -15,7 +15,7 @@ use super::{REPLICA_RESTARTS, VolumeArguments, VolumeMessage};
 use crate::{
     probe::Report,
     replica::{
-        ReplicaActor, ReplicaArguments,
+        ReplicaActor, ReplicaArguments, StoreGate,
         apply::{OverlayGauge, Published},
         messages::{Beginning, ReplicaMessage},
     },
@@ -23,11 +23,24 @@ use crate::{
     volumes::VolumesMessage,
 };
 
+/// How a replica's actor fares.
+#[derive(Debug)]
+enum Life {
+    Runs(ActorRef<ReplicaMessage>),
+    /// It failed and waits for its restart.
+    Rests,
+    /// It failed too often.
+    GivenUp,
+}
+
 #[derive(Debug)]
 struct Child {
     shard: ShardId,
-    actor: ActorRef<ReplicaMessage>,
+    life: Life,
     failures: Failures,
+    gate: Arc<StoreGate>,
+    /// To be destroyed as soon as it runs.
+    doomed: bool,
 }
 
 /// State of a volume.
@@ -38,56 +51,73 @@ pub struct VolumeState {
     children: BTreeMap<ReplicaId, Child>,
 }
 
+/// Longest wait for one replica's end.
+const STOP_WAIT: Duration = Duration::from_secs(1);
+
 impl VolumeState {
     pub(super) fn new(myself: ActorRef<VolumeMessage>, arguments: VolumeArguments) -> Self {
         Self { myself, arguments, children: BTreeMap::new() }
     }
 
-    /// Starts a replica unless it runs already.
-    pub(super) async fn begin(
-        &mut self,
-        shard: ShardId,
-        replica: ReplicaId,
-        beginning: Beginning,
-    ) -> Result<(), ActorProcessingErr> {
+    /// Starts a replica unless it is here already.
+    pub(super) async fn begin(&mut self, shard: ShardId, replica: ReplicaId, beginning: Beginning) {
         if self.children.contains_key(&replica) {
-            return Ok(());
+            return;
         }
-        let failures = Failures::new(REPLICA_RESTARTS);
-        self.spawn(shard, replica, beginning, failures).await
+        let (failures, gate) = (Failures::new(REPLICA_RESTARTS), Arc::default());
+        let child = Child { shard, life: Life::Rests, failures, gate, doomed: false };
+        self.children.insert(replica, child);
+        self.start(replica, beginning).await;
+    }
+
+    /// Starts a replica's actor; one that does not even start has failed.
+    async fn start(&mut self, replica: ReplicaId, beginning: Beginning) {
+        if let Err(error) = self.spawn(replica, beginning).await {
+            self.record(replica, &error.to_string());
+        }
     }
 
     async fn spawn(
         &mut self,
-        shard: ShardId,
         replica: ReplicaId,
         beginning: Beginning,
-        failures: Failures,
     ) -> Result<(), ActorProcessingErr> {
-        let common = &self.arguments.shared;
-        let volume = self.arguments.volume;
+        let (versions, role) = (self.versions(), self.role());
+        let Some(child) = self.children.get_mut(&replica) else { return Ok(()) };
+        let (shared, volume) = (&self.arguments.shared, self.arguments.volume);
         let (published, shown) = watch::channel(Published::default());
+        let partial = match &beginning {
+            Beginning::Recovered(_) => shared.partial.get(&replica).cloned().unwrap_or_default(),
+            // What was found at the node's start may be its own store by now.
+            Beginning::Founder(_) | Beginning::Joiner(_) | Beginning::Restarted => Vec::new(),
+        };
         let arguments = ReplicaArguments {
-            world: common.world.clone(),
-            shard,
+            world: shared.world.clone(),
+            shard: child.shard,
             volume,
             replica,
-            versions: self.versions(),
-            role: self.role(),
+            versions,
+            role,
             beginning,
-            outbox: common.outbox.clone(),
-            stores: std::sync::Arc::clone(&common.stores),
-            overlay: OverlayGauge::new(std::sync::Arc::clone(&common.overlay)),
-            space: common.space.clone(),
-            partial: common.partial.get(&replica).cloned().unwrap_or_default(),
+            outbox: shared.outbox.clone(),
+            stores: Arc::clone(&shared.stores),
+            overlay: OverlayGauge::new(Arc::clone(&shared.budget)),
+            gate: Arc::clone(&child.gate),
+            space: shared.space.clone(),
+            partial,
             published,
         };
-        let overlay = std::sync::Arc::clone(&arguments.overlay.own);
-        let (actor, _) =
-            Actor::spawn_linked(None, ReplicaActor, arguments, self.myself.get_cell()).await?;
-        let handle = ReplicaActor::handle((replica, shard, volume), actor.clone(), shown, overlay);
-        self.children.insert(replica, Child { shard, actor, failures });
-        common.volumes.cast(VolumesMessage::ReplicaUp(Box::new(handle)))?;
+        let overlay = Arc::clone(&arguments.overlay.own);
+        let me = self.myself.get_cell();
+        let (actor, _) = Actor::spawn_linked(None, ReplicaActor, arguments, me).await?;
+        let budget = Arc::clone(&shared.budget);
+        let names = (replica, child.shard, volume);
+        let handle = ReplicaActor::handle(names, actor.clone(), shown, overlay, budget);
+        if child.doomed {
+            let _ = actor.cast(ReplicaMessage::Destroy);
+        }
+        child.life = Life::Runs(actor);
+        shared.volumes.cast(VolumesMessage::ReplicaUp(Box::new(handle)))?;
         Ok(())
     }
 
@@ -103,55 +133,84 @@ impl VolumeState {
     }
 
     /// Tells a replica to destroy itself; its end arrives as an event.
-    pub(super) fn destroy(&mut self, replica: ReplicaId) {
-        if let Some(child) = self.children.get(&replica) {
-            let _ = child.actor.cast(ReplicaMessage::Destroy);
+    pub(super) async fn destroy(&mut self, replica: ReplicaId) {
+        let Some(child) = self.children.get_mut(&replica) else { return };
+        child.doomed = true;
+        match &child.life {
+            Life::Runs(actor) => drop(actor.cast(ReplicaMessage::Destroy)),
+            Life::Rests => {}
+            // Its log still says where its data lies; that much it can do.
+            Life::GivenUp => self.start(replica, Beginning::Restarted).await,
         }
     }
 
     /// Starts a failed replica again, from its log.
-    pub(super) async fn restart(&mut self, replica: ReplicaId) -> Result<(), ActorProcessingErr> {
-        let Some(child) = self.children.remove(&replica) else { return Ok(()) };
-        self.spawn(child.shard, replica, Beginning::Restarted, child.failures).await
+    pub(super) async fn restart(&mut self, replica: ReplicaId) {
+        let rests = |child: &Child| matches!(child.life, Life::Rests);
+        if self.children.get(&replica).is_some_and(rests) {
+            self.start(replica, Beginning::Restarted).await;
+        }
     }
 
     /// A replica's actor failed: a panic or a broken invariant in its Raft half.
     pub(super) fn failed(&mut self, actor: ActorId, cause: &str) {
-        let now = self.arguments.shared.world.clock.now();
-        let Some((replica, child)) = self.find(actor) else { return };
-        let (shard, verdict) = (child.shard, child.failures.record(now));
-        let world = &self.arguments.shared.world;
-        let volumes = &self.arguments.shared.volumes;
-        match verdict {
+        if let Some(replica) = self.find(actor) {
+            self.record(replica, cause);
+        }
+    }
+
+    /// Takes note of a failure, and does what the policy says.
+    fn record(&mut self, replica: ReplicaId, cause: &str) {
+        let shared = &self.arguments.shared;
+        let (now, probe) = (shared.world.clock.now(), &shared.world.probe);
+        let Some(child) = self.children.get_mut(&replica) else { return };
+        let shard = child.shard;
+        match child.failures.record(now) {
             Verdict::RestartAfter(wait) => {
+                child.life = Life::Rests;
                 metrics::counter!(crate::metrics::RESTARTS).increment(1);
                 let cause = cause.to_owned();
-                world.probe.report(Report::Restarted { actor: "replica", cause });
+                probe.report(Report::Restarted { actor: "replica", cause });
                 self.myself.send_after(wait, move || VolumeMessage::Restart(replica));
             }
             Verdict::GiveUp => {
+                child.life = Life::GivenUp;
                 metrics::counter!(crate::metrics::STOPPED).increment(1);
                 let cause = format!("failed too often: {cause}");
-                world.probe.report(Report::ReplicaStopped { shard, replica, cause: cause.clone() });
-                let _ = volumes.cast(VolumesMessage::ReplicaStopped { shard, replica, cause });
+                probe.report(Report::ReplicaStopped { shard, replica, cause: cause.clone() });
+                let stopped = VolumesMessage::ReplicaStopped { shard, replica, cause };
+                let _ = shared.volumes.cast(stopped);
             }
         }
-        let _ = volumes.cast(VolumesMessage::ReplicaDown { shard, replica });
+        let _ = shared.volumes.cast(VolumesMessage::ReplicaDown(replica));
     }
 
     /// A replica ended in order: it was destroyed.
     pub(super) fn ended(&mut self, actor: ActorId) {
-        let Some((replica, child)) = self.find(actor) else { return };
-        let shard = child.shard;
-        self.children.remove(&replica);
-        let down = VolumesMessage::ReplicaDown { shard, replica };
-        let _ = self.arguments.shared.volumes.cast(down);
+        let Some(replica) = self.find(actor) else { return };
+        if let Some(Child { shard, .. }) = self.children.remove(&replica) {
+            let ended = VolumesMessage::ReplicaEnded { shard, replica };
+            let _ = self.arguments.shared.volumes.cast(ended);
+        }
     }
 
-    fn find(&mut self, actor: ActorId) -> Option<(ReplicaId, &mut Child)> {
-        self.children
-            .iter_mut()
-            .find(|(_, child)| child.actor.get_id() == actor)
-            .map(|(replica, child)| (*replica, child))
+    fn find(&self, actor: ActorId) -> Option<ReplicaId> {
+        let is = |life: &Life| matches!(life, Life::Runs(runs) if runs.get_id() == actor);
+        self.children.iter().find(|(_, child)| is(&child.life)).map(|(replica, _)| *replica)
+    }
+
+    /// Ends all replicas, each after what it is doing.
+    pub(super) async fn stop_all(&mut self) {
+        let children = std::mem::take(&mut self.children).into_values();
+        let running: Vec<_> = children
+            .filter_map(|child| match child.life {
+                Life::Runs(actor) => Some(actor),
+                Life::Rests | Life::GivenUp => None,
+            })
+            .collect();
+        running.iter().for_each(|actor| actor.stop(None));
+        for actor in running {
+            let _ = actor.wait(Some(STOP_WAIT)).await;
+        }
     }
 }

@@ -12,10 +12,7 @@
 mod reconcile;
 mod state;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::AtomicUsize},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use cluster::{
     catalog::view::CatalogView,
@@ -28,6 +25,7 @@ use tokio::sync::watch;
 
 pub use self::state::VolumesState;
 use crate::{
+    budget::NodeBudget,
     catalog::Reporter,
     disk::StoreIds,
     outbox::Outbox,
@@ -45,8 +43,8 @@ pub struct VolumesArguments {
     pub outbox: Outbox,
     /// Numbers of new stores.
     pub stores: Arc<StoreIds>,
-    /// Bytes in all overlays.
-    pub overlay: Arc<AtomicUsize>,
+    /// What all replicas of the node may hold together.
+    pub budget: Arc<NodeBudget>,
     /// Room on the disk.
     pub space: watch::Receiver<Space>,
     /// Stores found at start that hold part of a snapshot.
@@ -70,8 +68,10 @@ pub enum VolumesMessage {
     CatalogChanged(Arc<CatalogView>),
     /// A replica runs.
     ReplicaUp(Box<ReplicaHandle>),
-    /// A replica no longer runs.
-    ReplicaDown {
+    /// A replica's actor failed. Its data is here, and it may come back.
+    ReplicaDown(ReplicaId),
+    /// A replica is gone with its data.
+    ReplicaEnded {
         /// Its shard.
         shard: ShardId,
         /// Which.
@@ -116,11 +116,23 @@ impl Actor for VolumesActor {
         match message {
             VolumesMessage::CatalogChanged(view) => state.reconcile(view).await?,
             VolumesMessage::ReplicaUp(handle) => state.replica_up(*handle),
-            VolumesMessage::ReplicaDown { shard, replica } => state.replica_down(shard, replica),
+            VolumesMessage::ReplicaDown(replica) => state.replica_down(replica),
+            VolumesMessage::ReplicaEnded { shard, replica } => state.replica_ended(shard, replica),
             VolumesMessage::ReplicaStopped { shard, replica, cause } => {
                 state.replica_stopped(shard, replica, cause);
             }
         }
+        Ok(())
+    }
+
+    /// Volumes end before their supervisor: ractor would kill them, and their
+    /// replicas with them.
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<VolumesMessage>,
+        state: &mut VolumesState,
+    ) -> Result<(), ActorProcessingErr> {
+        state.stop_all().await;
         Ok(())
     }
 

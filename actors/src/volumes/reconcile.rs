@@ -2,7 +2,9 @@
 //!
 //! The catalog forgets a deleted shard only after each of its nodes confirmed
 //! that its replica is gone, so a shard without a record is merely not known
-//! to this view, and its replica stays.
+//! to this view, and its replica stays. A view that is older than a replica
+//! (a node that starts has only the copy it last wrote) does not know it
+//! either, and decides nothing about it.
 
 use std::collections::BTreeMap;
 
@@ -42,10 +44,13 @@ pub(super) fn plan(
         let present = running.get(&shard).copied();
         match (wanted, present) {
             (Some(replica), None) => steps.push(begin(record, replica)),
-            (Some(replica), Some(present)) if replica != present => {
+            (Some(replica), Some(present)) if replica != present && view.knows_of(present) => {
                 steps.push(Step::Destroy(shard, present));
             }
-            (None, Some(present)) => steps.push(Step::Destroy(shard, present)),
+            (None, Some(present)) if view.knows_of(present) => {
+                steps.push(Step::Destroy(shard, present));
+            }
+            (None, Some(_)) => {}
             (None, None) => steps.extend(named.map(|replica| Step::Confirm(shard, replica))),
             (Some(_), Some(_)) => {}
         }
@@ -68,3 +73,6 @@ fn begin(record: &ShardRecord, replica: ReplicaId) -> Step {
         && descriptor.replicas.iter().any(|placed| placed.replica == replica);
     if founder { Step::Found(descriptor, replica) } else { Step::Join(descriptor, replica) }
 }
+
+#[cfg(test)]
+mod tests;

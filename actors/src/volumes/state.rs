@@ -1,6 +1,6 @@
 //! The map of replicas, and the volumes that run them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cluster::{
     catalog::{command::CatalogCommand, record::VolumeKind, view::CatalogView},
@@ -18,6 +18,9 @@ use crate::{
     router::Hosted,
     volume::{VolumeActor, VolumeArguments, VolumeMessage, VolumeShared},
 };
+
+/// Longest wait for one volume's end.
+const STOP_WAIT: Duration = Duration::from_secs(2);
 
 /// State of the volumes actor.
 #[derive(Debug)]
@@ -114,7 +117,7 @@ impl VolumesState {
             world: self.arguments.world.clone(),
             outbox: self.arguments.outbox.clone(),
             stores: Arc::clone(&self.arguments.stores),
-            overlay: Arc::clone(&self.arguments.overlay),
+            budget: Arc::clone(&self.arguments.budget),
             space: self.arguments.space.clone(),
             partial: Arc::clone(&self.arguments.partial),
             volumes: self.myself.clone(),
@@ -155,17 +158,46 @@ impl VolumesState {
         });
     }
 
-    pub(super) fn replica_down(&mut self, shard: ShardId, replica: ReplicaId) {
-        let stays = self.arguments.hosted.borrow().stopped.contains_key(&replica);
-        if !stays {
-            self.running.retain(|at, (_, id)| *at != shard || *id != replica);
-        }
+    /// A replica's actor failed. It still counts as running here: its data is
+    /// there, so it must neither be begun anew nor be confirmed as gone.
+    pub(super) fn replica_down(&self, replica: ReplicaId) {
         self.publish(|hosted| {
             hosted.by_shard.retain(|_, handle| handle.replica != replica);
         });
+    }
+
+    pub(super) fn replica_ended(&mut self, shard: ShardId, replica: ReplicaId) {
+        self.running.retain(|at, (_, id)| *at != shard || *id != replica);
+        self.publish(|hosted| {
+            hosted.by_shard.retain(|_, handle| handle.replica != replica);
+            hosted.stopped.remove(&replica);
+        });
+        self.end_empty_volumes();
         let view = Arc::clone(&self.arguments.catalog);
         // What ended may be wanted again under another id.
         let _ = self.myself.cast(VolumesMessage::CatalogChanged(view));
+    }
+
+    /// Volumes come and go; one without a replica here needs no actor.
+    fn end_empty_volumes(&mut self) {
+        let running = &self.running;
+        let used = |id: &VolumeId| running.values().any(|(volume, _)| volume == id);
+        self.volumes.retain(|id, actor| {
+            let used = used(id);
+            if !used {
+                actor.stop(None);
+            }
+            used
+        });
+    }
+
+    /// Ends all volumes, each after its replicas.
+    pub(super) async fn stop_all(&mut self) {
+        let volumes = std::mem::take(&mut self.volumes);
+        volumes.values().for_each(|actor| actor.stop(None));
+        for actor in volumes.into_values() {
+            let _ = actor.wait(Some(STOP_WAIT)).await;
+        }
     }
 
     pub(super) fn replica_stopped(&mut self, shard: ShardId, replica: ReplicaId, cause: String) {

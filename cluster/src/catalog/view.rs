@@ -6,7 +6,7 @@
 //! a new view shares all it can with the one before.
 //!
 //! Invariants: a view's version never falls by an update; records of kinds it
-//! does not know (ids, tokens, those of a newer release) are passed over.
+//! does not know (tokens, those of a newer release) are passed over.
 
 #[cfg(test)]
 mod tests;
@@ -18,16 +18,16 @@ use rpds::RedBlackTreeMapSync;
 
 use super::{
     encoding::{
-        CLUSTER_KEY, NODE_PREFIX, SHARD_PREFIX, VOLUME_PREFIX, decode_record, encode_record,
-        node_key, shard_key, volume_key,
+        CLUSTER_KEY, IDS_KEY, NODE_PREFIX, SHARD_PREFIX, VOLUME_PREFIX, decode_record,
+        encode_record, node_key, shard_key, volume_key,
     },
-    record::{ClusterRecord, NodeRecord, NodeState, ShardRecord, VolumeRecord},
+    record::{ClusterRecord, IdsRecord, NodeRecord, NodeState, ShardRecord, VolumeRecord},
 };
 use crate::{
     formats::{
         FrameError, FrameKind, InvalidRecord, decode_frame, encode_frame, from_bytes, to_bytes,
     },
-    ids::{NodeId, ShardId, TenantId, VolumeId},
+    ids::{NodeId, ReplicaId, ShardId, TenantId, VolumeId},
     mvcc::version::Version,
 };
 
@@ -42,6 +42,7 @@ pub const VIEW_BYTES_MAX: usize = 64 << 20;
 pub struct CatalogView {
     version: Version,
     cluster: Option<Arc<ClusterRecord>>,
+    ids: Option<IdsRecord>,
     nodes: RedBlackTreeMapSync<NodeId, Arc<NodeRecord>>,
     volumes: RedBlackTreeMapSync<(TenantId, String), Arc<VolumeRecord>>,
     names: RedBlackTreeMapSync<VolumeId, (TenantId, String)>,
@@ -83,6 +84,13 @@ impl CatalogView {
     /// The cluster, once it is bootstrapped.
     pub fn cluster(&self) -> Option<&ClusterRecord> {
         self.cluster.as_deref()
+    }
+
+    /// Whether this view is young enough to know what became of a replica: it
+    /// was handed out before the view's time. An older view that does not name
+    /// it proves nothing.
+    pub fn knows_of(&self, replica: ReplicaId) -> bool {
+        self.ids.is_some_and(|ids| replica.0 < ids.replica)
     }
 
     /// One node, also a removed one.
@@ -154,6 +162,8 @@ impl CatalogView {
     fn change(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), InvalidRecord> {
         if key == CLUSTER_KEY {
             self.cluster = value.map(decode_record).transpose()?.map(Arc::new);
+        } else if key == IDS_KEY {
+            self.ids = value.map(decode_record).transpose()?;
         } else if let Some(hex) = key.strip_prefix(NODE_PREFIX) {
             let node = NodeId::from_hex(hex).ok_or_else(|| strange_key(key))?;
             set(&mut self.nodes, node, value)?;
@@ -187,10 +197,11 @@ impl CatalogView {
     /// to one that knows nothing.
     pub fn records(&self) -> Vec<(String, Vec<u8>)> {
         let cluster = self.cluster.iter().map(|c| (CLUSTER_KEY.to_owned(), encode_record(&**c)));
+        let ids = self.ids.iter().map(|ids| (IDS_KEY.to_owned(), encode_record(ids)));
         let nodes = self.nodes().map(|node| (node_key(node.node), encode_record(node)));
         let shards = self.shards().map(|s| (shard_key(s.descriptor.shard), encode_record(s)));
         let volumes = self.volumes().map(|v| (volume_key(v.tenant, &v.name), encode_record(v)));
-        cluster.chain(nodes).chain(shards).chain(volumes).collect()
+        cluster.chain(ids).chain(nodes).chain(shards).chain(volumes).collect()
     }
 
     /// The view as bytes for a small state file, in a checked frame.

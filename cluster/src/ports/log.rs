@@ -9,6 +9,7 @@ use std::fmt;
 
 use crate::{
     ids::{LogIndex, ReplicaId, ShardId, StoreId, Term, VolumeId},
+    log::LogUsage,
     raft::types::{Entry, HardState},
 };
 
@@ -131,6 +132,15 @@ pub enum LogError {
     },
 }
 
+/// What keeps a log from shrinking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPins {
+    /// What the log takes and holds.
+    pub usage: LogUsage,
+    /// Replicas whose entries keep the oldest segment; flush these first.
+    pub oldest_segment_replicas: Vec<ReplicaId>,
+}
+
 /// The log of one disk.
 pub trait LogStore: Send + Sync + fmt::Debug {
     /// Appends one record; `done` is called when it is durable or refused.
@@ -147,4 +157,7 @@ pub trait LogStore: Send + Sync + fmt::Debug {
     /// Reads back all that the log holds of one replica, behind the appends
     /// given before: its actor failed and begins again.
     fn recover(&self, replica: ReplicaId, done: Done<Result<RecoveredReplica, LogError>>);
+    /// Asks what keeps the log from shrinking. A log that has ended drops the
+    /// question.
+    fn pins(&self, done: Done<LogPins>);
 }

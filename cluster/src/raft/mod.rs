@@ -32,6 +32,6 @@ pub use self::{
     core::{ChangeRefusal, Effect, Effects, Input, Ticket},
     group::Group,
     start::{GroupConfig, GroupError, GroupStart},
-    status::{GroupStatus, PeerStatus},
+    status::{GroupGlance, GroupStatus, PeerStatus},
     validate::PeerFault,
 };

@@ -47,6 +47,25 @@ pub struct GroupStatus {
     pub peers: Vec<PeerStatus>,
 }
 
+/// What of a group changes all the time and costs nothing to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupGlance {
+    /// Whether this replica leads.
+    pub leading: bool,
+    /// Who leads, if known.
+    pub leader: Option<ReplicaId>,
+    /// The term.
+    pub term: Term,
+    /// Committed position.
+    pub committed: LogIndex,
+    /// Last position.
+    pub last: LogIndex,
+    /// Whether it sleeps.
+    pub hibernating: bool,
+    /// Heartbeat rounds issued for reads.
+    pub read_rounds: u64,
+}
+
 /// A peer, as the leader sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerStatus {
@@ -69,6 +88,20 @@ impl Group {
         let known = (log.store.base()..=log.last_index()).contains(&index.0);
         let term = log.unstable.maybe_term(index.0).or_else(|| log.store.term(index.0).ok());
         term.filter(|_| known).map(Term)
+    }
+
+    /// A glance at the group, without allocation.
+    pub fn glance(&self) -> GroupGlance {
+        let raft = &self.raw.raft;
+        GroupGlance {
+            leading: self.role.leading,
+            leader: self.role.leader,
+            term: Term(raft.term),
+            committed: LogIndex(raft.raft_log.committed),
+            last: LogIndex(raft.raft_log.last_index()),
+            hibernating: self.sleep.asleep(),
+            read_rounds: self.reads.rounds,
+        }
     }
 
     /// A look at the group.
@@ -97,7 +130,7 @@ impl Group {
     }
 
     /// First position live followers and offered snapshots may ask for.
-    pub(super) fn needed_from(&self) -> LogIndex {
+    pub fn needed_from(&self) -> LogIndex {
         let own = LogIndex(self.raw.raft.raft_log.applied + 1);
         if !self.leads() {
             return own;

@@ -15,6 +15,7 @@ mod teach;
 use std::{sync::Arc, time::Duration};
 
 use actors::{
+    budget::NodeLimits,
     probe::TracingProbe,
     root::{Ended, NodeActors, NodeParts},
     world::{NodeIdentity, World},
@@ -136,6 +137,7 @@ impl Devices {
         record: &NodeRecord,
         founding: Option<ClusterRecord>,
         seeds: &[join::Seed],
+        limits: NodeLimits,
     ) -> anyhow::Result<NodeParts> {
         let found = |(node, addresses): &join::Seed| (*node, teach::resolve_now(addresses));
         Ok(NodeParts {
@@ -147,6 +149,7 @@ impl Devices {
             seeds: seeds.iter().map(found).collect(),
             catalog: Arc::new(actors::catalog::load(self.world.state_files.as_ref())?),
             gate: self.gate.clone(),
+            limits,
             world: self.world.clone(),
         })
     }
@@ -167,7 +170,11 @@ impl Node {
         let devices = Devices::open(&config, &dir, &clock, &entropy)?;
         let NodeIdentity { node, boot, .. } = devices.world.identity;
         let record = node_record(&config, http.as_ref(), node, boot, &devices.storage)?;
-        let parts = devices.parts(&record, founding.clone(), &seeds)?;
+        let limits = NodeLimits {
+            overlay_bytes_max: usize::try_from(config.limits.memory.bytes())
+                .context("this machine has no 64-bit addresses")?,
+        };
+        let parts = devices.parts(&record, founding.clone(), &seeds, limits)?;
         let actors = NodeActors::start(parts)
             .await
             .map_err(|error| anyhow::anyhow!("the node's actors do not start: {error}"))?;

@@ -26,8 +26,8 @@ use std::{
 
 use cluster::{
     ids::{LogIndex, ReplicaId},
-    log::{LogUsage, SegmentedLog},
-    ports::log::{Done, LogError, LogRecord, LogStore, RecoveredReplica},
+    log::SegmentedLog,
+    ports::log::{Done, LogError, LogPins, LogRecord, LogStore, RecoveredReplica},
     raft::types::{Entry, Payload},
 };
 
@@ -66,15 +66,6 @@ const MOVE_BYTES: usize = 256 << 10;
 /// An oldest segment with more needed bytes than one part in this many is left
 /// to flushing: moving it would write most of it again.
 const MOVE_SHARE: u64 = 4;
-
-/// What keeps the log from shrinking.
-#[derive(Clone, Debug)]
-pub struct LogPins {
-    /// What the log takes and holds.
-    pub usage: LogUsage,
-    /// Replicas whose entries keep the oldest segment; flush these first.
-    pub oldest_segment_replicas: Vec<ReplicaId>,
-}
 
 enum Item {
     Append { replica: ReplicaId, record: LogRecord, bytes: usize, done: Done<Result<(), LogError>> },
@@ -162,11 +153,6 @@ impl LogWriter {
         }
     }
 
-    /// Asks what keeps the log from shrinking.
-    pub fn pins(&self, done: Done<LogPins>) {
-        self.push(Item::Pins { done });
-    }
-
     /// Counters since birth.
     pub fn stats(&self) -> LogStats {
         let (records, bytes) = {
@@ -229,6 +215,10 @@ impl LogStore for LogWriter {
 
     fn recover(&self, replica: ReplicaId, done: Done<Result<RecoveredReplica, LogError>>) {
         self.push(Item::Recover { replica, done });
+    }
+
+    fn pins(&self, done: Done<LogPins>) {
+        self.push(Item::Pins { done });
     }
 }
 

@@ -74,6 +74,7 @@ fn describe() {
     describe_gauge!(BUILD_INFO, "Always 1; the label says which release runs.");
     describe_gauge!(PROCESS_START_SECONDS, "When the process started, in seconds since 1970.");
     describe_gauge!(PROCESS_OPEN_FILES_MAX, "Files the process may have open.");
+    actors::metrics::describe();
 }
 
 /// Says when the process started and how many files it may open.
