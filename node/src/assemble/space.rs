@@ -1,11 +1,12 @@
 //! How much room a node has: the gauge that decides when puts are refused.
 //!
 //! Idea: room is not only what the file system calls free. LMDB never gives
-//! pages back, it uses them again; so do free files of the log. A gauge that
-//! looked at file sizes alone would refuse writes for ever once full, whatever
-//! is deleted. So *used* is what lives: segments in use, live pages, the rest
-//! of the directory; *room* is what the file system still gives plus what lies
-//! free inside our own files.
+//! pages back, it uses them again. A gauge that looked at file sizes alone
+//! would refuse writes for ever once full, whatever is deleted. So *used* is
+//! what lives: the log, live pages, the rest of the directory; *room* is what
+//! the file system still gives plus the free pages inside the stores. The
+//! log's two waiting files are no room: a store cannot use them, and every
+//! write ends in a store. Segments it no longer needs it deletes.
 //!
 //! Invariant: room never exceeds what the node offers less what it uses.
 //! Limits: the whole directory is walked once in [`WALK_EVERY`] measures; in
@@ -52,7 +53,7 @@ pub(super) struct Rest {
     measures: u32,
 }
 
-/// What of some files lives, and what of them can be used again.
+/// What of the stores lives, and what of their files can be used again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Extent {
     live_bytes: u64,
@@ -64,13 +65,13 @@ impl SpaceGauge for DiskGauge {
         let Ok(stat) = rustix::fs::statvfs(&self.root) else { return Space::default() };
         let device_bytes = stat.f_blocks.saturating_mul(stat.f_frsize);
         let device_free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let log = log_extent(&self.log);
+        let log_bytes = own_bytes(&self.log);
         let (stores, largest) = self.stores();
-        let rest_bytes = self.rest_bytes(log, stores);
+        let rest_bytes = self.rest_bytes(log_bytes, stores);
         let measured = Measured {
             offered_bytes: self.capacity.map_or(device_bytes, ByteSize::bytes).min(device_bytes),
-            used_bytes: log.live_bytes + stores.live_bytes + rest_bytes,
-            reachable_bytes: device_free_bytes + log.reusable_bytes + stores.reusable_bytes,
+            used_bytes: log_bytes + stores.live_bytes + rest_bytes,
+            reachable_bytes: device_free_bytes + stores.reusable_bytes,
             largest_store_bytes: largest,
             segment_bytes: self.segment_bytes,
         };
@@ -89,11 +90,11 @@ impl DiskGauge {
         (all, largest)
     }
 
-    fn rest_bytes(&self, log: Extent, stores: Extent) -> u64 {
+    fn rest_bytes(&self, log_bytes: u64, stores: Extent) -> u64 {
         let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
         if rest.measures.is_multiple_of(WALK_EVERY) {
-            let known = [log, stores].map(|part| part.live_bytes + part.reusable_bytes);
-            rest.bytes = own_bytes(&self.root).saturating_sub(known.iter().sum());
+            let known = log_bytes + stores.live_bytes + stores.reusable_bytes;
+            rest.bytes = own_bytes(&self.root).saturating_sub(known);
         }
         rest.measures = rest.measures.wrapping_add(1);
         rest.bytes
@@ -126,20 +127,6 @@ impl Measured {
             reserve_bytes: scaled.max(RESERVE_SEGMENTS * self.segment_bytes),
         }
     }
-}
-
-/// Segments in use live; files that wait to become one can be used again.
-fn log_extent(log: &Path) -> Extent {
-    let mut extent = Extent::default();
-    for entry in fs::read_dir(log).into_iter().flatten().flatten() {
-        let bytes = entry.metadata().map_or(0, |meta| meta.blocks() * 512);
-        if entry.path().extension().is_some_and(|end| end == "free") {
-            extent.reusable_bytes += bytes;
-        } else {
-            extent.live_bytes += bytes;
-        }
-    }
-    extent
 }
 
 /// Bytes the files below `root` take.
@@ -209,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_freed_inside_a_store_and_free_log_files_are_room() {
+    fn pages_freed_inside_a_store_are_room_and_the_log_is_used() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         fs::create_dir(&log).unwrap();
@@ -238,9 +225,7 @@ mod tests {
         assert!(emptied.room_bytes + MIB > empty.room_bytes, "{empty:?} {emptied:?}");
 
         fs::write(log.join("1.segment"), vec![1; 4 << 20]).unwrap();
-        fs::write(log.join("1.free"), vec![1; 8 << 20]).unwrap();
-        let logged = gauge.measure();
-        let grown = logged.used_bytes - emptied.used_bytes;
-        assert!((4 * MIB..5 * MIB).contains(&grown), "only the segment lives: {grown}");
+        let grown = gauge.measure().used_bytes - emptied.used_bytes;
+        assert!((4 * MIB..5 * MIB).contains(&grown), "{grown}");
     }
 }

@@ -1,0 +1,149 @@
+//! Full disks: one node, then all, then room again.
+//!
+//! Each node has a small file system of its own (tmpfs), which only root can
+//! mount; others skip, and `a_full_log_and_store_refuse_and_go_on` in
+//! `full_disk_ports.rs` shows the same with ports that have no room.
+
+mod common;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use common::{Cluster, LONG, until};
+
+/// Size of one node's disk in MiB: the log's three files of 16 MiB, and room
+/// for some of the values below.
+const DISK_MIB: usize = 192;
+/// Values written to fill them.
+const VALUE: [u8; 1 << 20] = [7; 1 << 20];
+
+/// A small file system, unmounted when dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(path: &Path) -> Option<Self> {
+        fs::create_dir_all(path).unwrap();
+        let size = format!("size={DISK_MIB}m");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path);
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        mounted.then(|| Self(path.to_owned()))
+    }
+
+    /// Fills what is left of it, as a neighbour would.
+    fn fill(&self) -> PathBuf {
+        let ballast = self.0.join("ballast");
+        let mut file = fs::File::create(&ballast).unwrap();
+        while std::io::Write::write_all(&mut file, &VALUE).is_ok() {}
+        ballast
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).output());
+    }
+}
+
+/// The cluster is dropped first: its processes hold the disks.
+struct World {
+    cluster: Cluster,
+    disks: Vec<Disk>,
+    _folder: tempfile::TempDir,
+}
+
+fn world() -> Option<World> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut disks = Vec::new();
+    for number in 1..=3 {
+        let Some(disk) = Disk::mount(&folder.path().join(format!("n{number}"))) else {
+            eprintln!("skipped: mounting a small file system needs root");
+            return None;
+        };
+        disks.push(disk);
+    }
+    let mut cluster = Cluster::prepare(folder.path(), 3, "");
+    cluster.found();
+    Some(World { cluster, disks, _folder: folder })
+}
+
+fn used(cluster: &Cluster) -> Vec<u64> {
+    let status = cluster.status();
+    let nodes = status["nodes"].as_array().unwrap();
+    nodes.iter().map(|node| node["used_bytes"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn a_full_disk_refuses_puts_serves_the_rest_and_takes_writes_again() {
+    let Some(World { cluster, disks, _folder }) = world() else { return };
+    let mut cluster = cluster;
+    cluster.volume("data", 2);
+    cluster.volume("bulk", 2);
+    cluster.put("data/kept", b"kept");
+    let empty = used(&cluster);
+    let disk_bytes = u64::try_from(DISK_MIB << 20).unwrap();
+    assert!(empty.iter().all(|bytes| *bytes < disk_bytes / 2), "{empty:?}");
+
+    // One node full: others lead, and the cluster serves.
+    let ballast = disks[2].fill();
+    until("n3 to say that it is full", LONG, || {
+        let (status, text) = common::http_get(cluster.nodes[2].http, "/readyz")?;
+        (status == 503 && text.contains("full")).then_some(())
+    });
+    for number in 0..20 {
+        cluster.put(&format!("data/{number}"), &number_bytes(number));
+    }
+    cluster.holds("data/kept", b"kept");
+    let findings = cluster.status()["findings"].to_string();
+    assert!(findings.contains("n3") && findings.contains("full"), "{findings}");
+    fs::remove_file(ballast).unwrap();
+    cluster.wait_healthy();
+
+    // All full: puts are refused and say where, reads and deletes go on.
+    let mut written = 0;
+    let refused = loop {
+        let place = format!("bulk/{written}");
+        let ran = cluster.cdb_with(&["put", &place, "-"], &VALUE);
+        if ran.code != 0 {
+            break ran;
+        }
+        written += 1;
+        assert!(written < DISK_MIB, "it never fills");
+    };
+    refused.fails(1, &["E0415", "the disk of node", "% full"]);
+    assert!(written > 20, "full after {written} MiB of {DISK_MIB}");
+    cluster.all_run();
+    cluster.holds("data/kept", b"kept");
+    for number in 0..written {
+        cluster.holds(&format!("bulk/{number}"), &VALUE);
+    }
+    for number in 0..20 {
+        cluster.holds(&format!("data/{number}"), &number_bytes(number));
+        cluster.cdb(&["rm", &format!("data/{number}")]).ok();
+    }
+    cluster.cdb(&["get", "data/0"]).fails(3, &["E0102"]);
+
+    // A restart with full disks loses nothing either.
+    cluster.nodes[0].kill();
+    cluster.nodes[0].start(&[]);
+    cluster.holds("bulk/0", &VALUE);
+
+    // Room again: writes are taken without anybody's help.
+    cluster.cdb(&["volume", "rm", "bulk", "--yes"]).ok();
+    until("room for a put", Duration::from_secs(60), || {
+        let ran = cluster.cdb_with(&["--deadline", "2s", "put", "data/again", "-"], &VALUE);
+        (ran.code == 0).then_some(())
+    });
+    cluster.holds("data/again", &VALUE);
+    cluster.holds("data/kept", b"kept");
+    cluster.wait_healthy();
+    cluster.all_run();
+}
+
+fn number_bytes(number: usize) -> Vec<u8> {
+    number.to_le_bytes().repeat(4_000)
+}
