@@ -9,22 +9,27 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cluster::{
     catalog::view::CatalogView,
-    ids::{CATALOG_SHARD, NodeId, ReplicaId, ShardId},
+    ids::{CATALOG_SHARD, Epoch, NodeId, ReplicaId, ShardId},
     mvcc::version::Version,
     request::{
-        Answer, Fault, ReadLevel, Request, ShardAnswer, ShardBody, ShardRequest,
+        Answer, Fault, ReadLevel, Request, ShardAnswer, ShardBody, ShardRequest, ShardResult,
         SnapshotPieceRequest,
     },
 };
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    replica::messages::{ReplicaHandle, ReplicaMessage, refused, request_bytes},
+    replica::{
+        apply::Published,
+        messages::{ReplicaHandle, ReplicaMessage, refused, request_bytes},
+    },
     world::World,
 };
 
 /// Longest a catalog question may wait for news.
 const CATALOG_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Longest a client's question to the catalog waits for this node to catch up.
+const CATALOG_SETTLE_MAX: Duration = Duration::from_millis(500);
 /// Catalog changes in one answer; more follow at once.
 const CATALOG_CHANGES_MAX: usize = 1_000;
 /// Bytes of a request that is kept to be forwarded after all.
@@ -173,6 +178,38 @@ impl Router {
             }
             Err(_) => refused(clock, Fault::Interrupted),
         }
+    }
+
+    /// Waits until the catalog replica on this node has what the catalog's
+    /// leader had when this was asked, so that a client is never told that
+    /// something is not there which it just made through another node. Without
+    /// a leader to ask, what is here must do.
+    pub async fn catalog_settled(&self) {
+        let shard = CATALOG_SHARD;
+        let Some(handle) = self.hosted.borrow().by_shard.get(&shard).cloned() else { return };
+        let body = ShardBody::List {
+            prefix: cluster::catalog::encoding::IDS_KEY.into(),
+            after: None,
+            limit: 1,
+            level: ReadLevel::Strong,
+            at: None,
+            values: false,
+        };
+        let timeout_ms = u32::try_from(CATALOG_SETTLE_MAX.as_millis()).unwrap_or(u32::MAX);
+        let clock = self.world.hybrid.last();
+        let request =
+            ShardRequest { shard, epoch: Epoch(0), clock, timeout_ms, forwarded: false, body };
+        let settled = async {
+            let Ok(ShardResult::Page { at, .. }) = self.shard(request).await.result else { return };
+            let mut published = handle.published;
+            let has = |published: &Published| {
+                published.half.as_ref().is_some_and(|half| half.reader.version() >= at)
+            };
+            // An actor that ends meanwhile publishes nothing more.
+            drop(published.wait_for(has).await);
+        };
+        // Whoever is cut off from the catalog's leader answers what it has.
+        let _ = tokio::time::timeout(CATALOG_SETTLE_MAX, settled).await;
     }
 
     /// What the catalog replica on this node has beyond `after`; waits for news.

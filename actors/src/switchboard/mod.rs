@@ -95,6 +95,9 @@ impl Switchboard {
             }
             Request::CatalogChanges { after, wait_ms } => {
                 let wait = Duration::from_millis(u64::from(wait_ms));
+                if tenant.is_some() {
+                    self.router.catalog_settled().await;
+                }
                 match (self.router.catalog_changes(after, wait).await, tenant) {
                     (Answer::CatalogChanges { version, changes }, Some(tenant)) => {
                         let view = self.router.catalog();
