@@ -27,9 +27,28 @@ pub const FLUSHES: &str = "cdb_disk_flushes_total";
 /// Segments of the log in use.
 pub const LOG_SEGMENTS: &str = "cdb_log_segments";
 
-/// Tells the recorder what each of them means.
+const COUNTERS: [&str; 10] = [
+    OUTBOX_DROPPED,
+    REPLICA_INBOX_DROPPED,
+    REQUESTS_REFUSED,
+    REQUESTS,
+    APPLIED,
+    ELECTIONS,
+    STOPPED,
+    RESTARTS,
+    READ_ROUNDS,
+    FLUSHES,
+];
+
+/// Tells the recorder what each of them means, and begins to count: a counter
+/// that shows only after its first event hides that event from rates.
 pub fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
+    for name in COUNTERS {
+        metrics::counter!(name).increment(0);
+    }
+    metrics::gauge!(OVERLAY_BYTES).set(0.0);
+    metrics::gauge!(LOG_SEGMENTS).set(0.0);
     describe_counter!(OUTBOX_DROPPED, "Raft messages dropped because the outbox was full.");
     describe_counter!(
         REPLICA_INBOX_DROPPED,

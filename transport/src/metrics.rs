@@ -51,11 +51,14 @@ const COUNTERS: [(&str, &str); 15] = [
     (REQUESTS_REFUSED, "Requests refused by class or by a limit."),
 ];
 
-/// Tells the recorder what each name means. Call once, after it is installed.
+/// Tells the recorder what each name means, and begins to count. Call once, after it is installed.
 pub fn describe() {
     for (name, help) in COUNTERS {
         metrics::describe_counter!(name, help);
+        // One that shows only after its first event hides that event from rates.
+        metrics::counter!(name).increment(0);
     }
+    metrics::gauge!(LINKS).set(0.0);
     metrics::describe_gauge!(LINKS, "Links to nodes that are usable now.");
 }
 

@@ -306,7 +306,7 @@ fn fault_fix(fault: &Fault) -> String {
         | Fault::Interrupted
         | Fault::Timeout => "see which nodes are down: cdb status",
         Fault::Busy { .. } => "send less at once, or try again later",
-        Fault::DiskFull { .. } => "delete data (cdb rm still works) or give the node a larger disk",
+        Fault::DiskFull { .. } => "remove a volume (cdb volume rm), or give the node a larger disk",
         Fault::ClockAhead(_) => "set the clocks of all machines by NTP",
         Fault::Stopped(_) => "see the node's log, then restart it: cdb node start N",
         Fault::NoSuchVersion(_) => "start the list or read anew, without a version",

@@ -102,6 +102,8 @@ pub struct ReplicaState {
     pub(super) eager: bool,
     pub(super) running: bool,
     pub(super) ticking: bool,
+    /// Rounds of reads as last counted.
+    pub(super) read_rounds: u64,
     /// Bytes given to the core since its last run.
     pub(super) fed_bytes: usize,
     /// When a full disk last made it give leadership away.
@@ -151,6 +153,7 @@ impl ReplicaState {
             running: false,
             ticking: false,
             fed_bytes: 0,
+            read_rounds: 0,
             handed_over: None,
             world,
         };
@@ -344,6 +347,10 @@ impl ReplicaState {
         let now = self.world.clock.now();
         if let Phase::Running(group) = &mut self.phase {
             group.step(now, Input::Ready, &mut self.effects);
+            let rounds = group.glance().read_rounds;
+            let fresh = rounds.saturating_sub(self.read_rounds);
+            self.read_rounds = rounds;
+            metrics::counter!(crate::metrics::READ_ROUNDS).increment(fresh);
         }
         self.run_effects();
         self.append();

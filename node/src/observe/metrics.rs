@@ -74,7 +74,12 @@ fn describe() {
     describe_gauge!(BUILD_INFO, "Always 1; the label says which release runs.");
     describe_gauge!(PROCESS_START_SECONDS, "When the process started, in seconds since 1970.");
     describe_gauge!(PROCESS_OPEN_FILES_MAX, "Files the process may have open.");
+    for kind in ["engine", "read"] {
+        counter!(WORKER_PANICS_TOTAL, "kind" => kind).increment(0);
+        gauge_jobs_waiting(kind, 0);
+    }
     actors::metrics::describe();
+    transport::metrics::describe();
 }
 
 /// Says when the process started and how many files it may open.

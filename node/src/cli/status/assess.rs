@@ -194,7 +194,7 @@ fn node_findings(shown: &NodeLine, status: &NodeStatus, findings: &mut Vec<Findi
         let percent = disk.used_bytes.saturating_mul(100) / offered;
         if disk.capacity_bytes > 0 && percent >= DISK_PERCENT_MAX {
             let text = format!("{}: {percent} % of its space is used", shown.name);
-            warn(text, "cdb rm -r VOLUME/PREFIX, or give it a larger disk".into());
+            warn(text, "cdb volume rm VOLUME, or give it a larger disk".into());
         }
     }
     for replica in replicas(status) {
