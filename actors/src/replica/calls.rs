@@ -34,7 +34,7 @@ use crate::{admission::Permit, probe::Report};
 const SHARD_TIME_STEP_MS_MAX: u128 = 10_000;
 /// Longest any request waits here, whatever its sender says: a minute is six
 /// times the usual deadline.
-const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(60);
+const WAIT_MAX: std::time::Duration = std::time::Duration::from_mins(1);
 /// What a refused asker should wait before it tries again.
 const RETRY_MS: u32 = 20;
 
@@ -358,7 +358,7 @@ impl ReplicaState {
         match self.calls.waiting.remove(&ticket) {
             Some(waiting) if !ours => self.fail(waiting, Fault::Interrupted),
             Some(Waiting::Write(asked)) => {
-                self.answer(asked.reply, Ok(ShardResult::Outcome(outcome)))
+                self.answer(asked.reply, Ok(ShardResult::Outcome(outcome)));
             }
             Some(Waiting::Close(asked, query)) => self.start_read(asked, query),
             Some(Waiting::Read(asked, _)) => self.refuse(asked.reply, Fault::Interrupted),
@@ -407,9 +407,10 @@ impl ReplicaState {
             // A read changes nothing: it may simply be asked again.
             Waiting::Close(asked, _) | Waiting::Read(asked, _) => self.refuse(
                 asked.reply,
-                match fault {
-                    Fault::Interrupted => Fault::NotLeader { leader: self.leader_node() },
-                    other => other,
+                if fault == Fault::Interrupted {
+                    Fault::NotLeader { leader: self.leader_node() }
+                } else {
+                    fault
                 },
             ),
             Waiting::Configure(reply) => drop(reply.send(Err(fault))),

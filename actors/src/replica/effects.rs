@@ -54,7 +54,8 @@ impl ReplicaState {
 
     fn run_effect(&mut self, effect: Effect) {
         match effect {
-            Effect::Send { .. } => {}
+            // Sent in bulk by the caller; told to the apply half by its entry.
+            Effect::Send { .. } | Effect::Configured { .. } => {}
             Effect::Persist { number, hard_state, entries } => {
                 self.learn_nodes(&entries);
                 self.journal.push_step(number, hard_state, entries);
@@ -70,13 +71,12 @@ impl ReplicaState {
             Effect::Fetch { id, from, to, bytes_max } => self.fetch(id, (from, to), bytes_max),
             Effect::PinSnapshot { id, to } => self.pin_snapshot(id, to),
             Effect::UnpinSnapshot { id } => self.snapshots.unpin(id),
-            Effect::FetchSnapshot { from, offer } => self.fetch_snapshot(from, offer),
+            Effect::FetchSnapshot { from, offer } => self.fetch_snapshot(from, &offer),
             Effect::DiscardSnapshot { from: _, id } => self.discard_snapshot(id),
             Effect::InstallSnapshot { number, id, hard_state, index, term, .. } => {
                 self.install_snapshot(number, id, (index, term), hard_state);
             }
             Effect::RoleChanged { leading, term, .. } => self.role_changed(leading, term),
-            Effect::Configured { .. } => {}
             Effect::Hibernated => self.slept(true),
             Effect::Woke => self.slept(false),
             Effect::PeerFault { from, fault } => {

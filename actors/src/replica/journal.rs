@@ -150,21 +150,23 @@ mod tests {
         Entry { index: LogIndex(index), term: Term(term), payload: Payload::Empty }
     }
 
-    fn state(commit: u64) -> Option<HardState> {
-        Some(HardState { term: Term(1), vote: ReplicaId(1), commit: LogIndex(commit) })
+    fn state(commit: u64) -> HardState {
+        HardState { term: Term(1), vote: ReplicaId(1), commit: LogIndex(commit) }
     }
 
     #[test]
     fn steps_that_wait_are_joined_and_later_entries_replace_earlier_ones() {
         let mut journal = Journal::default();
-        journal.push_step(1, state(0), vec![entry(1, 1)]);
+        journal.push_step(1, Some(state(0)), vec![entry(1, 1)]);
         assert!(journal.next().is_some());
-        journal.push_step(2, state(1), vec![entry(2, 1), entry(3, 1)]);
+        journal.push_step(2, Some(state(1)), vec![entry(2, 1), entry(3, 1)]);
         journal.push_step(3, None, vec![entry(3, 2)]);
         assert!(journal.next().is_none(), "one record is in flight at a time");
         assert_eq!(journal.done(), Some(Written::Steps(1)));
-        let joined =
-            LogRecord::Ready { hard_state: state(1), entries: vec![entry(2, 1), entry(3, 2)] };
+        let joined = LogRecord::Ready {
+            hard_state: Some(state(1)),
+            entries: vec![entry(2, 1), entry(3, 2)],
+        };
         assert_eq!(journal.next(), Some(joined));
         assert_eq!(journal.done(), Some(Written::Steps(3)));
         assert_eq!(journal.next(), None);
@@ -196,7 +198,7 @@ mod tests {
     #[test]
     fn a_step_after_a_snapshot_waits_behind_it() {
         let mut journal = Journal::default();
-        journal.push_step(1, state(1), vec![entry(1, 1)]);
+        journal.push_step(1, Some(state(1)), vec![entry(1, 1)]);
         let hard_state = HardState { term: Term(2), vote: ReplicaId(0), commit: LogIndex(9) };
         let (store, index, term) = (cluster::ids::StoreId(4), LogIndex(9), Term(2));
         let installed = LogRecord::Installed { store, index, term, hard_state };
@@ -212,9 +214,9 @@ mod tests {
     #[test]
     fn the_record_in_flight_of_an_abandoned_journal_is_not_taken_for_a_later_one() {
         let mut journal = Journal::default();
-        journal.push_step(1, state(1), vec![]);
+        journal.push_step(1, Some(state(1)), vec![]);
         assert!(journal.next().is_some());
-        journal.push_step(2, state(2), vec![]);
+        journal.push_step(2, Some(state(2)), vec![]);
         journal.abandon();
         journal.push(Written::Destroyed, LogRecord::Destroyed);
         assert_eq!(journal.next(), None, "the first is still in flight");
@@ -226,7 +228,7 @@ mod tests {
     #[test]
     fn a_record_without_room_is_given_again_first() {
         let mut journal = Journal::default();
-        journal.push_step(1, state(1), vec![]);
+        journal.push_step(1, Some(state(1)), vec![]);
         let first = journal.next();
         journal.push(Written::Destroyed, LogRecord::Destroyed);
         assert!(journal.again(), "an alarm is wanted");
@@ -241,7 +243,7 @@ mod tests {
     #[test]
     fn a_full_log_is_given_what_frees_room_first_and_one_alarm_is_set() {
         let mut journal = Journal::default();
-        journal.push_step(1, state(1), vec![]);
+        journal.push_step(1, Some(state(1)), vec![]);
         assert!(journal.next().is_some());
         assert!(journal.again());
         let trimmed = LogRecord::Trimmed { index: LogIndex(1), term: Term(1) };

@@ -126,7 +126,7 @@ impl Actor for ReplicaActor {
             ReplicaMessage::Recovered(result) => state.recovered(result),
             ReplicaMessage::Call(call) => state.call(call),
             ReplicaMessage::Deliver { from, node, message, permit } => {
-                state.deliver(from, node, message, permit);
+                state.deliver(from, node, message, &permit);
             }
             ReplicaMessage::BornInStore(result) => state.born_in_store(result),
             ReplicaMessage::LogWritten(result) => state.log_written(result),
@@ -139,7 +139,7 @@ impl Actor for ReplicaActor {
             ReplicaMessage::TransferLeader(to) => state.transfer_leader(to),
             ReplicaMessage::Flush { pressed } => state.flush(pressed),
             ReplicaMessage::SnapshotPiece { request, reply } => {
-                state.snapshot_piece(request, reply)
+                state.snapshot_piece(request, reply);
             }
             ReplicaMessage::SnapshotFetched { id, result } => state.snapshot_fetched(id, result),
             ReplicaMessage::Destroy => state.destroy(),

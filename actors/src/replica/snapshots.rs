@@ -142,7 +142,7 @@ impl ReplicaState {
     }
 
     /// Begins to fetch an offered snapshot; an older fetch ends.
-    pub(super) fn fetch_snapshot(&mut self, from: ReplicaId, offer: SnapshotOffer) {
+    pub(super) fn fetch_snapshot(&mut self, from: ReplicaId, offer: &SnapshotOffer) {
         self.discard_fetch();
         let Some(node) = self.node_of(from) else {
             return self.input(Input::SnapshotFailed { from, id: offer.id });
@@ -359,13 +359,11 @@ impl Fetcher {
                     }
                 }
             }
-            match found {
-                Some(found) => Ok(found),
-                None => {
-                    let store = engine.create(fresh).map_err(|error| error.to_string())?;
-                    Ok((fresh, store, SnapshotReceiver::new(replica, id)))
-                }
+            if let Some(found) = found {
+                return Ok(found);
             }
+            let store = engine.create(fresh).map_err(|error| error.to_string())?;
+            Ok((fresh, store, SnapshotReceiver::new(replica, id)))
         })
         .await
     }

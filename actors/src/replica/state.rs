@@ -362,7 +362,7 @@ impl ReplicaState {
         from: ReplicaId,
         node: NodeId,
         message: Message,
-        permit: Permit,
+        permit: &Permit,
     ) {
         if !self.hear(from, node) {
             return;

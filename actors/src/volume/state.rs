@@ -161,8 +161,8 @@ impl VolumeState {
 
     /// Takes note of a failure, and does what the policy says.
     fn record(&mut self, replica: ReplicaId, cause: &str) {
-        let shared = &self.arguments.shared;
-        let (now, probe) = (shared.world.clock.now(), &shared.world.probe);
+        let common = &self.arguments.shared;
+        let (now, probe) = (common.world.clock.now(), &common.world.probe);
         let Some(child) = self.children.get_mut(&replica) else { return };
         let shard = child.shard;
         match child.failures.record(now) {
@@ -179,10 +179,10 @@ impl VolumeState {
                 let cause = format!("failed too often: {cause}");
                 probe.report(Report::ReplicaStopped { shard, replica, cause: cause.clone() });
                 let stopped = VolumesMessage::ReplicaStopped { shard, replica, cause };
-                let _ = shared.volumes.cast(stopped);
+                let _ = common.volumes.cast(stopped);
             }
         }
-        let _ = shared.volumes.cast(VolumesMessage::ReplicaDown(replica));
+        let _ = common.volumes.cast(VolumesMessage::ReplicaDown(replica));
     }
 
     /// A replica ended in order: it was destroyed.
@@ -208,7 +208,9 @@ impl VolumeState {
                 Life::Rests | Life::GivenUp => None,
             })
             .collect();
-        running.iter().for_each(|actor| actor.stop(None));
+        for actor in &running {
+            actor.stop(None);
+        }
         for actor in running {
             let _ = actor.wait(Some(STOP_WAIT)).await;
         }

@@ -50,9 +50,9 @@ pub(super) fn plan(
             (None, Some(present)) if view.knows_of(present) => {
                 steps.push(Step::Destroy(shard, present));
             }
-            (None, Some(_)) => {}
             (None, None) => steps.extend(named.map(|replica| Step::Confirm(shard, replica))),
-            (Some(_), Some(_)) => {}
+            // As it should be, or newer than this view.
+            (Some(_) | None, Some(_)) => {}
         }
     }
     steps

@@ -194,7 +194,9 @@ impl VolumesState {
     /// Ends all volumes, each after its replicas.
     pub(super) async fn stop_all(&mut self) {
         let volumes = std::mem::take(&mut self.volumes);
-        volumes.values().for_each(|actor| actor.stop(None));
+        for actor in volumes.values() {
+            actor.stop(None);
+        }
         for actor in volumes.into_values() {
             let _ = actor.wait(Some(STOP_WAIT)).await;
         }
