@@ -1,8 +1,8 @@
 //! Full disks: one node, then all, then room again.
 //!
 //! Each node has a small file system of its own (tmpfs), which only root can
-//! mount; others skip, and `a_full_log_and_store_refuse_and_go_on` in
-//! `full_disk_ports.rs` shows the same with ports that have no room.
+//! mount; others skip, and `simulation/tests/full_disk.rs`
+//! shows the same with devices that have no room.
 
 mod common;
 

@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -72,6 +72,17 @@ impl Pace {
     }
 }
 
+/// Whether the disk has room for more than what is on it.
+#[derive(Clone, Debug, Default)]
+pub struct Room(Arc<AtomicBool>);
+
+impl Room {
+    /// Whether it is full.
+    pub fn is_full(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// What of a machine survives a crash.
 #[derive(Debug, Default)]
 pub struct Storage {
@@ -85,9 +96,20 @@ pub struct Storage {
     pub syncs: Pace,
     /// How slow everything else on it is.
     pub pace: Pace,
+    /// Whether anything more fits on it.
+    pub room: Room,
 }
 
 impl Storage {
+    /// Takes all room, or gives it back: no file can be made, no store grows,
+    /// and the machine's gauge says so. A crash gives devices their room back.
+    pub fn fill(&self, full: bool) {
+        let bytes_max = full.then_some(0);
+        self.log.limit(bytes_max);
+        self.engine.set_bytes_max(bytes_max);
+        self.room.0.store(full, Ordering::Relaxed);
+    }
+
     /// Ends the machine: what is gone is drawn.
     pub(crate) fn die(&self, death: Death, rng: &mut Rng) {
         match death {

@@ -23,7 +23,7 @@ use cluster::{
 
 use crate::{
     clock::{HostClock, Skew},
-    disk::{Death, Storage},
+    disk::{Death, Room, Storage},
     entropy::SeededEntropy,
     host::Host,
     network::{Address, Delivery, Fabric, Port},
@@ -61,6 +61,8 @@ pub struct Parts {
     pub workers: Arc<dyn Workers>,
     /// Its small state files.
     pub state_files: Arc<dyn Files>,
+    /// Whether its disk is full.
+    pub room: Room,
     /// Where it may note what it does, at the world's time.
     pub diary: Diary,
 }
@@ -226,6 +228,7 @@ impl Machine {
             engine: Arc::new(self.storage.engine.clone()),
             workers: Arc::new(InlineWorkers::new(pace, self.rng("workers"))),
             state_files: Arc::new(self.storage.state.clone()),
+            room: self.storage.room.clone(),
             diary: Diary { who: self.address(), clock, trace: around.trace.clone() },
         })
     }

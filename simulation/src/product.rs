@@ -32,6 +32,7 @@ use cluster::{
 };
 
 use crate::{
+    disk::Room,
     node::{Diary, Parts, Resident},
     oracle::invariants::Invariants,
 };
@@ -109,7 +110,7 @@ fn world(parts: &Parts, invariants: Invariants) -> World {
         engine: parts.engine.clone(),
         workers: parts.workers.clone(),
         state_files: parts.state_files.clone(),
-        space: Arc::new(Roomy),
+        space: Arc::new(Gauge(parts.room.clone())),
         probe: Arc::new(Watcher { diary: parts.diary.clone(), invariants }),
     }
 }
@@ -208,13 +209,14 @@ async fn ask_catalog(
     }
 }
 
-/// A disk that never fills.
+/// A disk that is empty or full.
 #[derive(Debug)]
-struct Roomy;
+struct Gauge(Room);
 
-impl SpaceGauge for Roomy {
+impl SpaceGauge for Gauge {
     fn measure(&self) -> Space {
-        Space::of(0, CAPACITY_BYTES)
+        let used_bytes = if self.0.is_full() { CAPACITY_BYTES } else { 0 };
+        Space::of(used_bytes, CAPACITY_BYTES)
     }
 }
 
