@@ -1,4 +1,11 @@
 //! The state machine against its model over LMDB, and LMDB as an engine.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::large_stack_arrays,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and waits on the machine's own clock"
+)]
 
 #[path = "../../cluster/tests/model/mod.rs"]
 mod model;

@@ -6,6 +6,14 @@
 //! (writes after the last sync kept, dropped or torn, each by a coin), and
 //! opens each in a child process. Whatever is cut, the store must open, hold at
 //! least the last commit that had returned, and be the state of one commit.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::large_stack_arrays,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and waits on the machine's own clock"
+)]
 
 use std::{
     collections::BTreeMap,

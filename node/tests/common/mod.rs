@@ -9,7 +9,13 @@
 //! ends it if the test process itself is killed). Ports lie below the range
 //! from which the system draws, and a block of them is held by a listener, so
 //! that tests which run at once never meet.
-
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::large_stack_arrays,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and waits on the machine's own clock"
+)]
 #![allow(dead_code, reason = "each test binary uses its share")]
 
 use std::{
@@ -311,7 +317,7 @@ pub(crate) struct Cluster {
     /// Where everything lies.
     pub(crate) root: PathBuf,
     ports: Ports,
-    _folder: Option<TempDir>,
+    folder_kept: Option<TempDir>,
 }
 
 impl Cluster {
@@ -320,7 +326,7 @@ impl Cluster {
     pub(crate) fn start(count: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut cluster = Self::prepare(folder.path(), count, "");
-        cluster._folder = Some(folder);
+        cluster.folder_kept = Some(folder);
         cluster.found();
         cluster
     }
@@ -330,7 +336,7 @@ impl Cluster {
         let ports = Ports::take();
         let nodes = (1..=count).map(|number| Node::new(root, &ports, number, extra)).collect();
         let profile = root.join("client.yaml");
-        Self { nodes, profile, root: root.to_owned(), ports, _folder: None }
+        Self { nodes, profile, root: root.to_owned(), ports, folder_kept: None }
     }
 
     /// Gives birth to it and lets all nodes join.
