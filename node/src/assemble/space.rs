@@ -42,7 +42,8 @@ pub(super) struct DiskGauge {
     pub(super) engine: Arc<LmdbEngine>,
     pub(super) capacity: Option<ByteSize>,
     pub(super) segment_bytes: u64,
-    /// What else lies in the directory, as last walked.
+    /// What else lies in the directory, as last walked. A lock, because the
+    /// gauge is read from whichever worker is free; never two at once.
     pub(super) rest: Mutex<Rest>,
 }
 
