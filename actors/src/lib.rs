@@ -17,6 +17,8 @@ pub mod probe;
 pub mod replica;
 pub mod root;
 pub mod router;
+#[cfg(test)]
+mod stand;
 pub mod supervision;
 pub mod switchboard;
 pub mod volume;

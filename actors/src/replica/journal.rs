@@ -14,10 +14,10 @@ use cluster::{
     raft::types::{Entry, HardState, Payload},
 };
 
-/// Bytes beyond which a waiting record takes no further step. A record must
-/// fit a segment of the log (64 MiB); one step alone holds at most what the
-/// inbox or the requests of a replica may hold (32 MiB).
-const JOIN_BYTES_MAX: usize = 8 << 20;
+/// Bytes beyond which a waiting record takes no further step: a longer write
+/// gains nothing, and a record must fit a segment of the log (64 MiB). One step
+/// alone may be larger, as far as one run of the core is.
+const JOIN_BYTES_MAX: usize = 1 << 20;
 
 /// What a record's completion means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

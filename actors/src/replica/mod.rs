@@ -19,6 +19,8 @@ mod journal;
 pub mod messages;
 mod snapshots;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
