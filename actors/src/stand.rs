@@ -175,14 +175,14 @@ impl Network for Wire {
         Box::pin(async move {
             let gone = || RequestError::Unreachable { node: to, cause: "gone".into() };
             let router = router.ok_or_else(gone)?;
-            let answer = match Request::decode(&body).unwrap() {
-                Request::Shard(request) => Answer::Shard(router.shard(request).await),
-                Request::SnapshotPiece(request) => {
-                    wires.pieces.fetch_add(1, Relaxed);
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                    router.snapshot_piece(request).await
-                }
-                other => panic!("nobody asks {other:?} here"),
+            let request = Request::decode(&body).unwrap();
+            let answer = if let Request::SnapshotPiece(request) = request {
+                wires.pieces.fetch_add(1, Relaxed);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                router.snapshot_piece(request).await
+            } else {
+                let Request::Shard(request) = request else { panic!("nobody asks that here") };
+                Answer::Shard(router.shard(request).await)
             };
             Ok(answer.encode().into())
         })
@@ -353,7 +353,9 @@ impl StandWorkers {
         self.holding.store(false, Relaxed);
         let held = std::mem::take(&mut *self.held.lock().unwrap());
         let count = held.len();
-        held.into_iter().for_each(|job| job());
+        for job in held {
+            job();
+        }
         count
     }
 }
@@ -633,10 +635,9 @@ impl Stand {
     }
 
     pub(crate) async fn get(&self, shard: u64, key: &str) -> Option<Item> {
-        match self.ask(shard, get(key, ReadLevel::Strong)).await {
-            ShardResult::Value(item) => item,
-            other => panic!("{other:?}"),
-        }
+        let result = self.ask(shard, get(key, ReadLevel::Strong)).await;
+        let ShardResult::Value(item) = result else { panic!("{result:?}") };
+        item
     }
 
     /// Nodes that are not `number`.

@@ -8,6 +8,7 @@ use cluster::{
     mvcc::version::Version,
     ports::network::RequestClass,
     request::{Answer, Request},
+    units::Instant,
 };
 use ractor::ActorRef;
 
@@ -22,12 +23,14 @@ pub struct FollowerState {
     /// Counts questions, to go round those who can be asked.
     turn: usize,
     failures: u32,
+    /// When the question under way was asked.
+    asked: Instant,
 }
 
 impl FollowerState {
     pub(super) fn new(arguments: FollowerArguments) -> Self {
         let view = Arc::clone(&arguments.view);
-        Self { arguments, view, turn: 0, failures: 0 }
+        Self { arguments, view, turn: 0, failures: 0, asked: Instant::ORIGIN }
     }
 
     /// Shows the view to everyone who follows it.
@@ -41,11 +44,13 @@ impl FollowerState {
 
     /// Asks one catalog replica what changed since the view's version.
     pub(super) fn ask(&mut self, myself: &ActorRef<FollowerMessage>) {
+        self.asked = self.arguments.world.clock.now();
         let after = self.view.version();
         let myself = myself.clone();
-        let question = self.question(after);
+        let question = tokio::spawn(self.question(after));
         tokio::spawn(async move {
-            let answer = question.await;
+            // A question that panics is one that failed; the next is asked.
+            let answer = question.await.unwrap_or_else(|error| Err(error.to_string()));
             let _ = myself.cast(FollowerMessage::Answered { after, answer });
         });
     }
@@ -95,8 +100,13 @@ impl FollowerState {
                 self.failures = 0;
                 if version > after && after == self.view.version() {
                     self.advance(version, &changes);
+                    let read = self.view.version() > after;
+                    return if read { Duration::ZERO } else { RETRY };
                 }
-                Duration::ZERO
+                // Nothing new, and at once: who answers cannot wait (its
+                // replica ends). Asking again at once would ask for ever.
+                let waited = self.arguments.world.clock.now().since(self.asked);
+                RETRY.saturating_sub(waited)
             }
             Ok(other) => self.failed(&format!("{other:?}")),
             Err(cause) => self.failed(&cause),

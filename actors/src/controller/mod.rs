@@ -39,8 +39,6 @@ pub struct ControllerArguments {
 pub enum ControllerMessage {
     /// Time to look.
     Round,
-    /// The steps of the last round are done, or failed.
-    Done,
 }
 
 /// The actor.
@@ -69,10 +67,9 @@ impl Actor for ControllerActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             ControllerMessage::Round => {
-                state.round(&myself);
+                state.round();
                 myself.send_after(ROUND, || ControllerMessage::Round);
             }
-            ControllerMessage::Done => state.done(),
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! One plan at a time, carried out in order.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use cluster::{
     catalog::{
@@ -12,10 +12,9 @@ use cluster::{
     request::{ShardBody, ShardRequest, ShardResult},
     shard::command::Outcome,
 };
-use ractor::ActorRef;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinHandle};
 
-use super::{ControllerArguments, ControllerMessage, STEPS_MAX};
+use super::{ControllerArguments, STEPS_MAX};
 use crate::replica::messages::{ReplicaHandle, ReplicaMessage};
 
 /// Time for one step.
@@ -27,17 +26,18 @@ const CAUGHT_UP_ENTRIES: u64 = 64;
 #[derive(Debug)]
 pub struct ControllerState {
     arguments: ControllerArguments,
-    under_way: bool,
+    /// The steps being taken. However they end, they are over then.
+    steps: Option<JoinHandle<()>>,
 }
 
 impl ControllerState {
     pub(super) fn new(arguments: ControllerArguments) -> Self {
-        Self { arguments, under_way: false }
+        Self { arguments, steps: None }
     }
 
     /// Plans and begins the steps, if this node's catalog replica leads.
-    pub(super) fn round(&mut self, myself: &ActorRef<ControllerMessage>) {
-        if self.under_way {
+    pub(super) fn round(&mut self) {
+        if self.steps.as_ref().is_some_and(|steps| !steps.is_finished()) {
             return;
         }
         let hosted = self.arguments.router.hosted();
@@ -52,17 +52,17 @@ impl ControllerState {
         if plan.steps.is_empty() {
             return;
         }
-        self.under_way = true;
         let steps = Steps { arguments: self.arguments.clone(), handle: handle.clone() };
-        let myself = myself.clone();
-        tokio::spawn(async move {
-            steps.run(plan.steps).await;
-            let _ = myself.cast(ControllerMessage::Done);
-        });
+        self.steps = Some(tokio::spawn(steps.run(plan.steps)));
     }
+}
 
-    pub(super) fn done(&mut self) {
-        self.under_way = false;
+impl Drop for ControllerState {
+    /// Steps do not outlive the controller: a second one would take others.
+    fn drop(&mut self) {
+        if let Some(steps) = &self.steps {
+            steps.abort();
+        }
     }
 }
 
@@ -94,7 +94,7 @@ struct Steps {
 
 impl Steps {
     /// Takes steps until one fails: the next round plans anew.
-    async fn run(&self, steps: Vec<ControllerStep>) {
+    async fn run(self, steps: Vec<ControllerStep>) {
         for step in steps.into_iter().take(STEPS_MAX) {
             let done = match step {
                 ControllerStep::Propose(command) => self.propose(command).await,
@@ -130,6 +130,10 @@ impl Steps {
         let (reply, done) = oneshot::channel();
         let configure = ReplicaMessage::Configure { change, reply };
         self.handle.actor.cast(configure).map_err(|error| error.to_string())?;
-        done.await.map_err(|error| error.to_string())?.map_err(|fault| fault.to_string())
+        let timeout = Duration::from_millis(u64::from(STEP_TIMEOUT_MS));
+        let done = tokio::time::timeout(timeout, done).await;
+        done.map_err(|_| "the change was not applied in time".to_owned())?
+            .map_err(|error| error.to_string())?
+            .map_err(|fault| fault.to_string())
     }
 }
