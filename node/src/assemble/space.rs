@@ -24,8 +24,8 @@ use cluster::units::ByteSize;
 
 use crate::devices::lmdb::LmdbEngine;
 
-/// Measures between two walks of the whole directory: ten seconds.
-const WALK_EVERY: u32 = 40;
+/// Measures between two walks of the whole directory: about ten seconds.
+const WALK_EVERY: u32 = 10;
 /// Room kept for deletes, compaction and copying, where the disk is large
 /// enough: design §5.
 const RESERVE: ByteSize = ByteSize::gib(1);

@@ -1,3 +1,5 @@
+//! What a client of one tenant may reach and see, and what stays hidden.
+
 use cluster::{
     catalog::{
         encoding::{IDS_KEY, shard_key, token_key, volume_key},

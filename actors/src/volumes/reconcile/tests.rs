@@ -1,3 +1,5 @@
+//! Which replicas a node begins and ends for what the catalog says.
+
 use cluster::{
     catalog::{
         encoding::{IDS_KEY, encode_record, shard_key},
