@@ -4,11 +4,12 @@
 //! first machine, admits the others with a token, and starts the root with
 //! what log, stores and state files hold.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use actors::{
     budget::NodeLimits,
     catalog,
+    disk::sort_stores,
     probe::{Probe, Report},
     root::{NodeActors, NodeParts},
     switchboard::Gate,
@@ -20,12 +21,9 @@ use cluster::{
         command::{CatalogCommand, CatalogOutcome},
         record::{ClusterRecord, NodeRecord, NodeState},
     },
-    ids::{CATALOG_SHARD, Epoch, NodeId, StoreId},
+    ids::{CATALOG_SHARD, Epoch, NodeId},
     mvcc::version::Hlc,
-    ports::{
-        log::RecoveredReplica,
-        network::{BoxFuture, Inbound, Network},
-    },
+    ports::network::{BoxFuture, Inbound, Network},
     request::{Answer, Fault, JoinRequest, Request, ShardBody, ShardRequest, ShardResult},
     shard::command::Outcome,
     units::WallTime,
@@ -69,14 +67,15 @@ async fn start(parts: Parts, invariants: Invariants) -> Result<Arc<dyn Inbound>,
         admit(&parts, first, &record).await;
     }
     let founding = first.is_none() && known.cluster().is_none();
-    let highest_store = tidy_stores(&parts, &parts.recovery.replicas)?;
+    let found = sort_stores(parts.engine.as_ref(), &parts.recovery.replicas)
+        .map_err(|error| format!("the stores cannot be sorted: {error}"))?;
     let address = SocketAddr::from(([10, 0, 0, 1], 7_000));
     let seeds =
         parts.nodes.iter().filter(|node| **node != parts.node).map(|node| (*node, vec![address]));
     let diary = parts.diary.clone();
     let node = NodeParts {
-        highest_store,
-        partial: std::collections::BTreeMap::new(),
+        highest_store: found.highest,
+        partial: found.partial,
         founding: founding.then(|| cluster_record(&parts)),
         seeds: seeds.collect(),
         catalog: Arc::new(known),
@@ -113,17 +112,6 @@ fn world(parts: &Parts, invariants: Invariants) -> World {
         space: Arc::new(Gauge(parts.room.clone())),
         probe: Arc::new(Watcher { diary: parts.diary.clone(), invariants }),
     }
-}
-
-/// Sets stores aside that no record names; the highest number in use.
-fn tidy_stores(parts: &Parts, recovered: &[RecoveredReplica]) -> Result<StoreId, String> {
-    let named: BTreeSet<StoreId> = recovered.iter().map(|replica| replica.store).collect();
-    let stores = parts.engine.list().map_err(|error| error.to_string())?;
-    for store in stores.iter().filter(|store| !named.contains(store)) {
-        parts.engine.quarantine(*store).map_err(|error| error.to_string())?;
-    }
-    let highest = stores.iter().chain(&named).max().copied();
-    Ok(highest.unwrap_or(StoreId(0)))
 }
 
 fn node_record(parts: &Parts) -> NodeRecord {

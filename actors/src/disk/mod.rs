@@ -11,6 +11,8 @@
 //! log grows beyond [`SEGMENTS_MAX`], and beyond [`SEGMENTS_PRESSED`] they keep
 //! no entry that only a follower needs. Limits: those of [`crate::budget`].
 
+mod stores;
+
 use std::{
     sync::{
         Arc,
@@ -23,6 +25,7 @@ use cluster::{ids::StoreId, ports::log::LogPins};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
+pub use self::stores::{FoundStores, sort_stores};
 use crate::{
     budget::NodeBudget,
     replica::messages::{ReplicaHandle, ReplicaMessage},

@@ -279,7 +279,7 @@ fn without_shards(view: &CatalogView) -> CatalogView {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_given_up_can_still_be_destroyed_and_one_at_rest_is_not_confirmed_as_gone() {
+async fn a_replica_given_up_can_still_be_destroyed() {
     let mut stand = Stand::start(1, 1).await;
     stand.put(100, "a", b"1").await;
     let node = stand.node(1);

@@ -1,22 +1,20 @@
 //! A node's disk: log, stores and the measure of both.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex},
 };
 
-use actors::world::{Space, SpaceGauge};
+use actors::{
+    disk::{FoundStores, sort_stores},
+    world::{Space, SpaceGauge},
+};
 use anyhow::Context;
 use cluster::{
     ids::{ReplicaId, StoreId},
     log::{LogOptions, LogStamp, SegmentedLog},
     memory::{MemoryEngine, MemoryFiles},
-    mvcc::layout::progress_key,
-    ports::{
-        engine::{Engine, Tree},
-        files::Files,
-        log::RecoveredReplica,
-    },
+    ports::{engine::Engine, files::Files, log::RecoveredReplica},
     units::ByteSize,
 };
 use tokio::sync::oneshot;
@@ -80,7 +78,8 @@ impl Storage {
         let log = LogWriter::start(log, options, move |cause| drop(fence.send(cause)))
             .context("cannot start the log's thread")?;
         let recovered = recovery.replicas;
-        let (highest_store, partial) = sort_stores(engine.as_ref(), &recovered)?;
+        let FoundStores { highest: highest_store, partial } =
+            sort_stores(engine.as_ref(), &recovered)?;
         Ok(Self { log: Arc::new(log), engine, gauge, recovered, highest_store, partial })
     }
 
@@ -140,40 +139,6 @@ fn disk_engine(dir: &DataDir, identity: NodeIdentity) -> anyhow::Result<Arc<Lmdb
     let engine = LmdbEngine::new(dir.stores(), dir.quarantine(), config)
         .with_context(|| format!("cannot open the stores in {}", dir.stores().display()))?;
     Ok(Arc::new(engine))
-}
-
-/// Stores by their number and by who may go on in them. What no record of the
-/// log names is set aside, unless a snapshot was being received into it.
-fn sort_stores(
-    engine: &dyn Engine,
-    recovered: &[RecoveredReplica],
-) -> anyhow::Result<(StoreId, BTreeMap<ReplicaId, Vec<StoreId>>)> {
-    let named: BTreeSet<StoreId> = recovered.iter().map(|replica| replica.store).collect();
-    let listed = engine.list()?;
-    let highest = listed.iter().chain(&named).max().copied().unwrap_or_default();
-    let mut partial: BTreeMap<ReplicaId, Vec<StoreId>> = BTreeMap::new();
-    for store in listed.into_iter().filter(|store| !named.contains(store)) {
-        if let Some(replica) = receiver_of(engine, store, recovered) {
-            partial.entry(replica).or_default().push(store);
-        } else {
-            tracing::warn!(%store, "a store no record names is set aside in the quarantine");
-            engine.quarantine(store)?;
-        }
-    }
-    Ok((highest, partial))
-}
-
-/// The replica into which a snapshot was being received in this store.
-fn receiver_of(
-    engine: &dyn Engine,
-    store: StoreId,
-    recovered: &[RecoveredReplica],
-) -> Option<ReplicaId> {
-    let open = engine.open(store).ok()?;
-    let view = open.view().ok()?;
-    recovered.iter().map(|replica| replica.replica).find(|replica| {
-        view.get(Tree::Root, &progress_key(*replica)).is_ok_and(|found| found.is_some())
-    })
 }
 
 /// A node in memory: its use is not measured, only its offer is told.
