@@ -215,12 +215,14 @@ impl ApplyHalf {
     /// for a joiner, nothing yet.
     pub(super) fn give_birth(self: &Arc<Self>, store: StoreId, writes: Vec<Write>) {
         self.in_lane(move |half| {
-            let born = half
-                .world
-                .engine
-                .create(store)
-                .and_then(|created| created.commit(&writes))
-                .map_err(|error| error.to_string());
+            let engine = &half.world.engine;
+            let born = engine.create(store).and_then(|created| created.commit(&writes));
+            if matches!(born, Err(EngineError::Full { .. }))
+                && let Err(error) = engine.destroy(store)
+            {
+                // No record names it: the next start puts it aside.
+                tracing::debug!(%store, %error, "a store that was never filled stays");
+            }
             half.tell(ReplicaMessage::BornInStore(born));
         });
     }

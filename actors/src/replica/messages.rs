@@ -8,7 +8,10 @@ use std::sync::{
 use cluster::{
     ids::{Epoch, LogIndex, NodeId, ReplicaId, ShardId, StoreId, Term, VolumeId},
     mvcc::version::Hlc,
-    ports::log::{LogError, RecoveredReplica},
+    ports::{
+        engine::EngineError,
+        log::{LogError, RecoveredReplica},
+    },
     raft::types::{ConfigurationChange, Entry, Message},
     request::{
         Fault, ReplicaStatus, ShardAnswer, ShardRequest, SnapshotPiece, SnapshotPieceRequest,
@@ -54,7 +57,7 @@ pub enum ReplicaMessage {
     /// A log record is durable, or could not be made so.
     LogWritten(Result<(), LogError>),
     /// The store of a newborn is durable, or could not be made so.
-    BornInStore(Result<(), String>),
+    BornInStore(Result<(), EngineError>),
     /// What the log holds of this replica.
     Recovered(Result<RecoveredReplica, LogError>),
     /// Older entries asked from the log.
@@ -118,6 +121,8 @@ pub enum ReplicaTimer {
     Tick,
     /// Try again to write a log record the disk had no room for.
     RetryLog,
+    /// Try again to be born: the disk had no room for the store.
+    RetryBirth,
 }
 
 /// A request with its way back.

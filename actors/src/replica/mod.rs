@@ -149,6 +149,7 @@ impl Actor for ReplicaActor {
             ReplicaMessage::Run => state.run(),
             ReplicaMessage::Timer(ReplicaTimer::Tick) => state.tick(),
             ReplicaMessage::Timer(ReplicaTimer::RetryLog) => state.retry_log(),
+            ReplicaMessage::Timer(ReplicaTimer::RetryBirth) => state.retry_birth(),
         }
         Ok(())
     }

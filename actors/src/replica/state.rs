@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use cluster::{
     ids::{CATALOG_SHARD, Epoch, LogIndex, NodeId, ReplicaId, ShardId, StoreId, Term, VolumeId},
     mvcc::version::VersionKind,
-    ports::log::{LogError, LogRecord, RecoveredReplica},
+    ports::{
+        engine::EngineError,
+        log::{LogError, LogRecord, RecoveredReplica},
+    },
     raft::{
         Effects, Group, GroupConfig, GroupStart, Input,
         types::{HardState, Message},
@@ -33,6 +36,8 @@ use crate::{
     world::{Space, World},
 };
 
+/// Wait before a founder is born again that found no room on the disk.
+const BIRTH_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 /// Bytes of recent entries one replica keeps in memory for slow followers.
 const LOG_MEMORY_BYTES_MAX: usize = 8 << 20;
 /// Bytes of entries after which the core runs though more may wait: with one
@@ -184,17 +189,30 @@ impl ReplicaState {
     }
 
     /// The store of a newborn is durable: write the birth record.
-    pub(super) fn born_in_store(&mut self, result: Result<(), String>) {
+    pub(super) fn born_in_store(&mut self, result: Result<(), EngineError>) {
         if !matches!(self.phase, Phase::Opening(None)) {
             return; // It is being destroyed meanwhile.
         }
-        if let Err(cause) = result {
-            return self.stop_for_good(cause);
+        match result {
+            Ok(()) => {}
+            Err(EngineError::Full { .. }) => {
+                self.myself
+                    .send_after(BIRTH_RETRY, || ReplicaMessage::Timer(ReplicaTimer::RetryBirth));
+                return;
+            }
+            Err(error) => return self.stop_for_good(error.to_string()),
         }
         let Facts { shard, volume, .. } = self.facts;
         let (store, index, term) = (self.store, LogIndex(0), Term(0));
         self.journal.push(Written::Born, LogRecord::Created { shard, volume, store, index, term });
         self.append();
+    }
+
+    /// There was no room for the store; perhaps there is now.
+    pub(super) fn retry_birth(&mut self) {
+        if matches!(self.phase, Phase::Opening(None)) {
+            self.found(self.descriptor.clone());
+        }
     }
 
     /// The birth is durable: begin as if recovered from it.
