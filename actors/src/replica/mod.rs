@@ -123,6 +123,9 @@ impl Actor for ReplicaActor {
         message: ReplicaMessage,
         state: &mut ReplicaState,
     ) -> Result<(), ActorProcessingErr> {
+        // What is logged below says which node and shard it is about.
+        let span = state.span.clone();
+        let _entered = span.enter();
         match message {
             ReplicaMessage::Opened(result) => state.opened(result),
             ReplicaMessage::Recovered(result) => state.recovered(result),

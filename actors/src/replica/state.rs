@@ -81,6 +81,8 @@ pub(super) struct Facts {
 #[derive(Debug)]
 pub struct ReplicaState {
     pub(super) myself: ActorRef<ReplicaMessage>,
+    /// Names node, shard and replica in every line that is logged.
+    pub(super) span: tracing::Span,
     pub(super) world: World,
     pub(super) facts: Facts,
     pub(super) outbox: Outbox,
@@ -136,7 +138,10 @@ impl ReplicaState {
         } = arguments;
         let half = ApplyHalf::new(world.clone(), replica, myself.clone(), published, overlay, gate);
         let facts = Facts { shard, volume, replica, versions, role };
+        let node = world.identity.node;
+        let span = tracing::info_span!("replica", %node, %shard, %replica);
         let mut state = Self {
+            span,
             myself,
             descriptor: unknown(&facts),
             facts,
