@@ -6,6 +6,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Output, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -22,6 +23,13 @@ struct Dev {
     child: Child,
     output: BufReader<ChildStdout>,
     folder: tempfile::TempDir,
+}
+
+/// One development cluster at a time: a killed node's ports are free for a
+/// moment, and another cluster that just chooses its own would take them.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn cdb() -> Command {
@@ -116,6 +124,7 @@ fn logs(data: &Path) -> String {
 
 #[test]
 fn a_killed_node_is_named_and_started_again_and_no_secret_is_logged() {
+    let _alone = alone();
     let mut dev = Dev::start("3");
     assert!(dev.file().nodes.iter().all(|node| node.state == ProcessState::Ready));
 
@@ -151,6 +160,7 @@ fn a_killed_node_is_named_and_started_again_and_no_secret_is_logged() {
 
 #[test]
 fn no_node_outlives_its_parent_and_the_data_outlives_both() {
+    let _alone = alone();
     let mut dev = Dev::start("1");
     let node = dev.node_pid(1).unwrap();
     let created = dev.run(&["volume", "create", "kept", "--replicas", "1", "--shards", "2"]);
@@ -167,6 +177,7 @@ fn no_node_outlives_its_parent_and_the_data_outlives_both() {
 
 #[test]
 fn a_node_that_keeps_nothing_says_so_and_leaves_nothing() {
+    let _alone = alone();
     let mut child =
         cdb().args(["dev", "--memory", "--nodes", "1"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
