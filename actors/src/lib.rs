@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod client;
 pub mod controller;
 pub mod disk;
+pub mod failpoint;
 pub mod membership;
 pub mod metrics;
 pub mod outbox;

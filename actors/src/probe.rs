@@ -7,6 +7,8 @@ use std::fmt;
 
 use cluster::ids::{Epoch, LogIndex, NodeId, ReplicaId, ShardId, Term};
 
+use crate::failpoint::FailPoint;
+
 /// A fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
@@ -88,6 +90,9 @@ pub enum Report {
 pub trait Probe: Send + Sync + fmt::Debug {
     /// Takes note.
     fn report(&self, report: Report);
+
+    /// A named place was reached. Only a simulator cares.
+    fn reach(&self, _point: FailPoint) {}
 }
 
 /// A probe that only writes to the log.

@@ -24,7 +24,7 @@ use cluster::{
     units::WallTime,
 };
 
-use crate::probe::Probe;
+use crate::{failpoint::FailPoint, probe::Probe};
 
 /// Who this node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +160,11 @@ pub struct World {
 }
 
 impl World {
+    /// Says that a named place was reached.
+    pub fn reach(&self, point: FailPoint) {
+        self.probe.reach(point);
+    }
+
     /// A new point of hybrid time.
     pub fn tick_hybrid(&self) -> Hlc {
         self.hybrid.tick(self.clock.wall())

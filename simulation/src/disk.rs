@@ -7,6 +7,8 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
+    str::FromStr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -42,6 +44,27 @@ pub enum Death {
     Kill,
     /// The power fails; what was not synced is kept, lost or torn by draw.
     Power,
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kill => "kill",
+            Self::Power => "power",
+        })
+    }
+}
+
+impl FromStr for Death {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "kill" => Ok(Self::Kill),
+            "power" => Ok(Self::Power),
+            other => Err(format!("`{other}` is neither kill nor power")),
+        }
+    }
 }
 
 /// How slow the disk is: its usual latency times this.
@@ -102,7 +125,7 @@ pub struct Storage {
 
 impl Storage {
     /// Takes all room, or gives it back: no file can be made, no store grows,
-    /// and the machine's gauge says so. A crash gives devices their room back.
+    /// and the machine's gauge says so.
     pub fn fill(&self, full: bool) {
         let bytes_max = full.then_some(0);
         self.log.limit(bytes_max);
@@ -123,6 +146,7 @@ impl Storage {
             }
         }
         self.engine.crash();
+        self.fill(self.room.is_full());
     }
 
     /// Opens the log for a new boot.
@@ -164,8 +188,8 @@ struct Writer {
     rng: Rng,
 }
 
-impl std::fmt::Debug for Writer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Writer").field("waiting", &self.waiting.len()).finish_non_exhaustive()
     }
 }

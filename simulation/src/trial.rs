@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     disk::Death,
-    faults::{Fault, Schedule},
+    faults::{Ground, Schedule},
     network::Weather,
     node::Resident,
     oracle::{
@@ -186,21 +186,16 @@ impl<'a> Trial<'a> {
         }
         let begin = self.stage.world.now();
         let end = begin + self.plan.span;
-        let weather = self.plan.setup.weather;
-        let drawn = || Schedule::draw(self.plan.seed, self.plan.setup.nodes, weather, begin, end);
-        let mut faults = self.plan.faults.clone().unwrap_or_else(drawn);
+        let ground = Ground { nodes: self.plan.setup.nodes, from: begin, to: end };
+        let drawn = || Schedule::draw(self.plan.seed, &ground);
+        let mut faults = self.plan.faults.clone().unwrap_or_else(drawn).course();
         while self.stage.world.now() < end {
-            for fault in faults.due(self.stage.world.now()) {
-                fault.strike(&mut self.stage.world);
-            }
+            faults.advance(&mut self.stage.world);
             self.stage.world.tick();
             self.stage.check()?;
         }
+        faults.finish(&mut self.stage.world);
         self.stage.world.heal();
-        self.stage.world.set_weather(weather);
-        for number in 1..=self.plan.setup.nodes {
-            Fault::SlowDisk(number, 1).strike(&mut self.stage.world);
-        }
         self.stage.world.start_all();
         self.stop.store(true, Ordering::Relaxed);
         Ok(())

@@ -66,6 +66,9 @@ pub struct World {
     now: Instant,
     cluster: ClusterId,
     fabric: Fabric,
+    usual: Weather,
+    /// What makes the weather worse than usual.
+    changes: Vec<Weather>,
     trace: Trace,
     order: Rng,
     machines: BTreeMap<NodeId, Machine>,
@@ -89,6 +92,8 @@ impl World {
             now: Instant::ORIGIN,
             cluster: ClusterId(u128::from(Rng::stream(setup.seed, "cluster", 0).next())),
             fabric: Fabric::new(network, trace.clone(), setup.weather),
+            usual: setup.weather,
+            changes: Vec::new(),
             trace,
             order: Rng::stream(setup.seed, "order", 0),
             machines,
@@ -103,6 +108,12 @@ impl World {
         let mut nodes: Vec<_> = self.machines.keys().copied().collect();
         nodes.sort_by_key(|node| Address::Node(*node).to_string());
         nodes
+    }
+
+    /// The machine of a number, from 1.
+    pub fn node(&self, number: u32) -> Option<NodeId> {
+        let number = usize::try_from(number).ok()?;
+        self.nodes().get(number.checked_sub(1)?).copied()
     }
 
     /// The world's time.
@@ -219,17 +230,46 @@ impl World {
         self.trace.count(if one_way { "one-way cut" } else { "cut" });
     }
 
+    /// Takes such a cut back; others on the same ways stay.
+    pub fn reunite(&mut self, from: &[NodeId], to: &[NodeId], one_way: bool) {
+        for a in from {
+            for b in to {
+                self.fabric.mend(Address::Node(*a), Address::Node(*b));
+                if !one_way {
+                    self.fabric.mend(Address::Node(*b), Address::Node(*a));
+                }
+            }
+        }
+        self.trace.note(self.now, &format!("cut of {} and {} mended", names(from), names(to)));
+    }
+
     /// Opens every cut.
     pub fn heal(&mut self) {
         self.trace.note(self.now, "cuts healed");
         self.fabric.heal();
     }
 
-    /// Changes the weather.
-    pub fn set_weather(&mut self, weather: Weather) {
+    /// Makes the weather worse, or takes that back. The worst of all changes
+    /// under way counts.
+    pub fn change_weather(&mut self, worse: Weather, on: bool) {
+        if on {
+            self.changes.push(worse);
+        } else if let Some(index) = self.changes.iter().position(|change| *change == worse) {
+            self.changes.remove(index);
+        }
+        let weather = self.changes.iter().fold(self.usual, |sum, change| sum.worst(*change));
         self.trace.note(self.now, &format!("weather {weather:?}"));
         self.trace.count("change of weather");
         self.fabric.set_weather(weather);
+    }
+
+    /// Takes all room of a machine's disk, or gives it back.
+    pub fn fill_disk(&mut self, node: NodeId, full: bool) {
+        let what = if full { "is full" } else { "has room" };
+        self.trace.note(self.now, &format!("{} disk {what}", Address::Node(node)));
+        if let Some(machine) = self.machines.get(&node) {
+            machine.storage().fill(full);
+        }
     }
 
     /// A client's end of the network.

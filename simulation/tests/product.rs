@@ -9,8 +9,7 @@ use std::{
 
 use cluster::units::Instant;
 use simulation::{
-    disk::Death,
-    faults::{Fault, Schedule},
+    faults::{Fault, Planned, Schedule},
     hooks::on_seeded_thread,
     oracle::invariants::Invariants,
     product::Product,
@@ -52,9 +51,9 @@ fn rolling_deaths(span: Duration) -> Schedule {
         if at > Instant::ORIGIN + span {
             break;
         }
-        let death = if faults.len() % 4 == 0 { Death::Power } else { Death::Kill };
-        faults.push((at, Fault::Crash(node, death)));
-        faults.push((at + Duration::from_secs(3), Fault::Start(node)));
+        let power = faults.len() % 2 == 0;
+        let fault = if power { Fault::PowerLoss { node } } else { Fault::Kill { node } };
+        faults.push(Planned { at, life: Duration::from_secs(3), fault });
         at = at + Duration::from_secs(6);
     }
     Schedule::of(faults)

@@ -1,12 +1,14 @@
 //! The copy of the catalog on disk: what a node knows before it hears anything.
 
-use std::{io, sync::Arc};
+use std::io;
 
 use cluster::{
     catalog::view::{CatalogView, VIEW_BYTES_MAX},
     formats::FRAME_HEADER_BYTES,
     ports::files::Files,
 };
+
+use crate::{failpoint::FailPoint, world::World};
 
 const NAME: &str = "catalog";
 const FRESH: &str = "catalog.new";
@@ -38,8 +40,8 @@ pub fn load(files: &dyn Files) -> io::Result<CatalogView> {
 ///
 /// # Errors
 /// The device's.
-pub(super) fn save(files: &Arc<dyn Files>, view: &CatalogView) -> io::Result<()> {
-    let frame = view.encode();
+pub(super) fn save(world: &World, view: &CatalogView) -> io::Result<()> {
+    let (files, frame) = (&world.state_files, view.encode());
     match files.remove(FRESH) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
@@ -47,6 +49,10 @@ pub(super) fn save(files: &Arc<dyn Files>, view: &CatalogView) -> io::Result<()>
     let file = files.create(FRESH, frame.len() as u64)?;
     file.write_at(0, &frame)?;
     file.sync()?;
+    world.reach(FailPoint::CatalogWritten);
     files.rename(FRESH, NAME)?;
-    files.sync_directory()
+    world.reach(FailPoint::CatalogRenamed);
+    files.sync_directory()?;
+    world.reach(FailPoint::CatalogDurable);
+    Ok(())
 }

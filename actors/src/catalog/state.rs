@@ -134,12 +134,12 @@ impl FollowerState {
     /// Keeps a copy on disk, on a worker; a failure costs only freshness at
     /// the next start.
     fn save(&self) {
-        let files = Arc::clone(&self.arguments.world.state_files);
+        let world = self.arguments.world.clone();
         let view = Arc::clone(&self.view);
         self.arguments.world.workers.in_order(
             cluster::ids::ReplicaId(0),
             Box::new(move || {
-                if let Err(error) = cache::save(&files, &view) {
+                if let Err(error) = cache::save(&world, &view) {
                     tracing::warn!(%error, "the catalog could not be copied to disk");
                 }
             }),

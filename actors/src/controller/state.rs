@@ -15,7 +15,10 @@ use cluster::{
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{ControllerArguments, STEPS_MAX};
-use crate::replica::messages::{ReplicaHandle, ReplicaMessage};
+use crate::{
+    failpoint::FailPoint,
+    replica::messages::{ReplicaHandle, ReplicaMessage},
+};
 
 /// Time for one step.
 const STEP_TIMEOUT_MS: u32 = 5_000;
@@ -96,6 +99,7 @@ impl Steps {
     /// Takes steps until one fails: the next round plans anew.
     async fn run(self, steps: Vec<ControllerStep>) {
         for step in steps.into_iter().take(STEPS_MAX) {
+            self.arguments.world.reach(FailPoint::ControllerStep);
             let done = match step {
                 ControllerStep::Propose(command) => self.propose(command).await,
                 ControllerStep::ChangeCatalog(change) => self.change(change).await,
@@ -104,6 +108,7 @@ impl Steps {
                 tracing::debug!(%cause, "a controller step was not taken");
                 return;
             }
+            self.arguments.world.reach(FailPoint::ControllerStepped);
         }
     }
 

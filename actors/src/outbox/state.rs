@@ -11,7 +11,7 @@ use cluster::{
 };
 
 use super::{BATCH_BYTES_MAX, messages::weight};
-use crate::{admission::Permit, world::World};
+use crate::{admission::Permit, failpoint::FailPoint, world::World};
 
 /// Messages waiting for one peer.
 #[derive(Debug, Default)]
@@ -44,6 +44,7 @@ impl OutboxState {
     /// Hands all that waits to the network, in frames of about [`BATCH_BYTES_MAX`].
     pub(super) fn flush(&mut self) {
         for (to, waiting) in std::mem::take(&mut self.waiting) {
+            self.world.reach(FailPoint::OutboxFlush);
             for messages in frames(waiting.messages) {
                 let batch = RaftBatch { boot: self.world.identity.boot, messages };
                 let bytes = Bytes::from(formats::to_bytes(&batch));
@@ -51,6 +52,7 @@ impl OutboxState {
                     tracing::debug!(%to, %error, "raft batch was not taken");
                 }
             }
+            self.world.reach(FailPoint::OutboxSent);
         }
     }
 }

@@ -37,7 +37,7 @@ use super::{
     gate::{StoreGate, Turn},
     messages::{AppliedBatch, ReplicaMessage},
 };
-use crate::{budget::NodeBudget, world::World};
+use crate::{budget::NodeBudget, failpoint::FailPoint, world::World};
 
 /// What a replica shows to readers, routers and status.
 #[derive(Clone, Debug, Default)]
@@ -216,7 +216,11 @@ impl ApplyHalf {
     pub(super) fn give_birth(self: &Arc<Self>, store: StoreId, writes: Vec<Write>) {
         self.in_lane(move |half| {
             let engine = &half.world.engine;
-            let born = engine.create(store).and_then(|created| created.commit(&writes));
+            let born = engine.create(store).and_then(|created| {
+                half.world.reach(FailPoint::BirthStore);
+                created.commit(&writes)
+            });
+            half.world.reach(FailPoint::BirthFilled);
             if matches!(born, Err(EngineError::Full { .. }))
                 && let Err(error) = engine.destroy(store)
             {
@@ -274,7 +278,10 @@ impl ApplyHalf {
     /// Applies committed entries in order.
     pub(super) fn apply(self: &Arc<Self>, entries: Vec<Entry>) {
         self.in_lane(move |half| match half.apply_now(&entries) {
-            Ok(batch) => half.tell(ReplicaMessage::Applied(batch)),
+            Ok(batch) => {
+                half.world.reach(FailPoint::ApplyDone);
+                half.tell(ReplicaMessage::Applied(batch));
+            }
             Err(cause) => half.tell(ReplicaMessage::ApplyFailed(cause)),
         });
     }
@@ -318,6 +325,7 @@ impl ApplyHalf {
             drop(guard);
             let half = Arc::clone(half);
             let world = half.world.clone();
+            world.reach(FailPoint::FlushBegun);
             world.workers.beside(Box::new(move || half.commit(store.as_ref(), flush, turn)));
         });
     }
@@ -326,8 +334,11 @@ impl ApplyHalf {
     fn commit(self: &Arc<Self>, store: &dyn Store, flush: Flush, turn: Turn) {
         let work = || {
             let commit = || store.commit(&flush.writes()).map_err(|error| error.to_string());
-            catch_unwind(AssertUnwindSafe(commit))
-                .unwrap_or_else(|panic| Err(panic_text(panic.as_ref())))
+            self.world.reach(FailPoint::FlushCommit);
+            let committed = catch_unwind(AssertUnwindSafe(commit))
+                .unwrap_or_else(|panic| Err(panic_text(panic.as_ref())));
+            self.world.reach(FailPoint::FlushCommitted);
+            committed
         };
         if let Some(committed) = self.gate.commit(turn, work) {
             self.in_lane(move |half| half.flushed(&flush, turn, committed));

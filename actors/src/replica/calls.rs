@@ -27,7 +27,7 @@ use super::{
     messages::{AppliedBatch, ReplicaCall, refused},
     state::{Phase, ReplicaState},
 };
-use crate::{admission::Permit, probe::Report};
+use crate::{admission::Permit, failpoint::FailPoint, probe::Report};
 
 /// Largest step of shard time one command adds: a leader that slept does not
 /// end sessions early.
@@ -334,6 +334,7 @@ impl ReplicaState {
             // A batch of before a snapshot may come after it.
             self.applied = (index, term);
         }
+        self.world.reach(FailPoint::ApplyReply);
         let (shard, replica) = (self.facts.shard, self.facts.replica);
         self.world.probe.report(Report::Applied { shard, replica, index, term });
         metrics::counter!(crate::metrics::APPLIED).increment(batch.outcomes.len() as u64);
@@ -343,6 +344,7 @@ impl ReplicaState {
             }
         }
         self.settle_rest(batch.index);
+        self.world.reach(FailPoint::ApplyReplied);
         if let Some(descriptor) = batch.descriptor {
             self.described(descriptor);
         }

@@ -1,6 +1,6 @@
 //! Does what the Raft core asked, in the order it asked.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use cluster::{
     ids::{LogIndex, NodeId, ReplicaId, Term},
@@ -17,7 +17,7 @@ use super::{
     messages::{ReplicaMessage, ReplicaTimer},
     state::{Phase, ReplicaState},
 };
-use crate::probe::Report;
+use crate::{failpoint::FailPoint, probe::Report};
 
 /// Wait before a record is given again that the log had no room for.
 const LOG_RETRY: std::time::Duration = std::time::Duration::from_millis(50);
@@ -55,9 +55,17 @@ impl ReplicaState {
     fn run_effect(&mut self, effect: Effect) {
         match effect {
             // Sent in bulk by the caller; told to the apply half by its entry.
-            Effect::Send { .. } | Effect::Configured { .. } => {}
+            Effect::Send { .. } => {}
+            Effect::Configured { configuration, .. } => {
+                let joint = configuration.is_joint();
+                let point = if joint { FailPoint::ChangeJoint } else { FailPoint::ChangeSettled };
+                self.world.reach(point);
+            }
             Effect::Persist { number, hard_state, entries } => {
                 self.learn_nodes(&entries);
+                if hard_state.is_some() {
+                    self.world.reach(FailPoint::VoteAsked);
+                }
                 self.journal.push_step(number, hard_state, entries);
             }
             Effect::Apply { entries } => self.half.apply(entries),
@@ -112,13 +120,19 @@ impl ReplicaState {
         let done = move |result| {
             let _ = myself.cast(ReplicaMessage::LogWritten(result));
         };
+        self.world.reach(FailPoint::LogAsked);
         self.world.log.append(self.facts.replica, record, Box::new(done));
+        self.world.reach(FailPoint::LogHanded);
     }
 
     /// The record in flight is durable, or was not taken.
     pub(super) fn log_written(&mut self, result: Result<(), LogError>) {
         match result {
             Ok(()) => {
+                self.world.reach(FailPoint::LogDurable);
+                if self.journal.in_flight_votes() {
+                    self.world.reach(FailPoint::VoteDurable);
+                }
                 let written = self.journal.done();
                 self.append();
                 self.written(written);
@@ -190,6 +204,7 @@ impl ReplicaState {
     fn learn_nodes(&mut self, entries: &[Entry]) {
         for entry in entries {
             let Payload::Configuration(change) = &entry.payload else { continue };
+            self.world.reach(FailPoint::ChangeLogged);
             for step in &change.steps {
                 match step {
                     ConfigurationStep::Voter(replica, node)
@@ -223,6 +238,7 @@ impl ReplicaState {
     pub(super) fn flushed(&mut self, result: Result<(LogIndex, Term), String>) {
         match result {
             Ok(proven) => {
+                self.world.reach(FailPoint::FlushProven);
                 self.proven = self.proven.max(proven);
                 self.trim(false);
             }
@@ -244,6 +260,7 @@ impl ReplicaState {
         }
         let term = if index == proven { Some(proven_term) } else { group.term_of(index) };
         let Some(term) = term else { return };
+        self.world.reach(FailPoint::TrimAsked);
         self.trimmed = index;
         self.journal.push_trim(LogRecord::Trimmed { index, term });
         self.input(Input::Trimmed { index });
@@ -283,6 +300,7 @@ impl ReplicaState {
     /// Machine and store are let go of: write the end to the log.
     pub(super) fn closed(&mut self) {
         if matches!(self.phase, Phase::Destroying) {
+            self.world.reach(FailPoint::DestroyClosed);
             self.journal.push(Written::Destroyed, LogRecord::Destroyed);
             self.append();
         }
@@ -290,19 +308,21 @@ impl ReplicaState {
 
     /// The end is durable: the data may go, and so may this actor.
     pub(super) fn destroyed(&mut self) {
+        self.world.reach(FailPoint::DestroyLogged);
         self.phase = Phase::Destroying;
         let mut stores = self.snapshots.all_stores();
         stores.extend(Some(self.store).filter(|store| store.0 != 0));
-        let (engine, myself) = (Arc::clone(&self.world.engine), self.myself.clone());
+        let (world, myself) = (self.world.clone(), self.myself.clone());
         self.world.workers.in_order(
             self.facts.replica,
             Box::new(move || {
                 for store in stores {
-                    if let Err(error) = engine.destroy(store) {
+                    if let Err(error) = world.engine.destroy(store) {
                         // No record names it any more: the next start quarantines it.
                         tracing::warn!(%store, %error, "a store could not be deleted");
                     }
                 }
+                world.reach(FailPoint::DestroyDone);
                 myself.stop(None);
             }),
         );

@@ -95,6 +95,13 @@ impl Journal {
         Some(record)
     }
 
+    /// Whether the record in flight changes term, vote or commit.
+    pub(super) fn in_flight_votes(&self) -> bool {
+        let votes =
+            |record: &LogRecord| matches!(record, LogRecord::Ready { hard_state: Some(_), .. });
+        self.in_flight.as_ref().is_some_and(|(_, record)| votes(record))
+    }
+
     /// The record in flight is durable.
     pub(super) fn done(&mut self) -> Option<Written> {
         self.in_flight.take().map(|(written, _)| written)

@@ -33,7 +33,7 @@ use super::{
     messages::ReplicaMessage,
     state::{Phase, ReplicaState},
 };
-use crate::{disk::StoreIds, probe::Report, world::World};
+use crate::{disk::StoreIds, failpoint::FailPoint, probe::Report, world::World};
 
 /// Bytes of one piece: large enough to keep a disk busy, small enough for a
 /// short read transaction.
@@ -115,6 +115,7 @@ impl ReplicaState {
         let (index, term) = snapshot.applied();
         let configuration = half.reader.configuration().clone();
         tracing::info!(shard = %self.facts.shard, %to, %index, "state pinned for a replica that fell behind");
+        self.world.reach(FailPoint::SnapshotPinned);
         self.snapshots.pins.insert(id, Pin { snapshot, store: Arc::clone(&half.store) });
         self.input(Input::SnapshotPinned { id, index, term, configuration });
     }
@@ -181,6 +182,7 @@ impl ReplicaState {
         let from = fetch.from;
         match result {
             Ok((store, epoch)) => {
+                self.world.reach(FailPoint::SnapshotWhole);
                 fetch.store = Some(store);
                 self.input(Input::SnapshotFetched { from, id, epoch });
             }
@@ -244,6 +246,7 @@ impl ReplicaState {
             return self
                 .stop_for_good(format!("snapshot {id} was to be installed but is not here"));
         };
+        self.world.reach(FailPoint::SnapshotInstall);
         self.snapshots.installing = Some((store, index, term));
         // What a flush of the old store still proves is behind this.
         self.trimmed = index;
@@ -254,6 +257,7 @@ impl ReplicaState {
     /// The record is durable: read and apply from the new store on.
     pub(super) fn snapshot_installed(&mut self, number: u64) {
         let Some((store, index, term)) = self.snapshots.installing.take() else { return };
+        self.world.reach(FailPoint::SnapshotNamed);
         let old = std::mem::replace(&mut self.store, store);
         self.half.close(|| {});
         self.half.open(store);
@@ -312,15 +316,17 @@ impl Fetcher {
         let (id, store, mut receiver) = begun;
         let failed = |cause| FetchError { cause, partial: Some(id) };
         tracing::info!(shard = %self.shard, from = %self.node, resumed_bytes = receiver.received_bytes(), "fetching a snapshot");
+        self.world.reach(FailPoint::SnapshotBegun);
         while !receiver.is_complete() {
             if self.ended.load(Ordering::Acquire) {
                 return Err(failed("it is no longer wanted".to_owned()));
             }
             let piece = self.piece(receiver.position().to_vec()).await.map_err(failed)?;
-            let store = Arc::clone(&store);
+            let (store, world) = (Arc::clone(&store), self.world.clone());
             receiver = on_worker(&self.world, move || {
                 let writes = receiver.accept(&piece).map_err(|error| error.to_string())?;
                 store.commit(&writes).map_err(|error| error.to_string())?;
+                world.reach(FailPoint::SnapshotPiece);
                 Ok(receiver)
             })
             .await

@@ -31,6 +31,7 @@ use tokio::sync::watch;
 use crate::{
     admission::Permit,
     disk::StoreIds,
+    failpoint::FailPoint,
     outbox::Outbox,
     probe::Report,
     world::{Space, World},
@@ -222,6 +223,7 @@ impl ReplicaState {
 
     /// The birth is durable: begin as if recovered from it.
     pub(super) fn born_in_log(&mut self) {
+        self.world.reach(FailPoint::BirthLogged);
         let Facts { shard, volume, replica, .. } = self.facts;
         self.take_log(RecoveredReplica {
             replica,

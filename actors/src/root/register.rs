@@ -16,7 +16,7 @@ use cluster::{
     },
 };
 
-use crate::{router::Router, world::World};
+use crate::{failpoint::FailPoint, router::Router, world::World};
 
 /// Pause between tries; the catalog may need an election first.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -57,7 +57,10 @@ pub(super) async fn register(
         zone: record.zone,
         capacity_bytes: record.capacity_bytes,
     };
-    match propose(&world, &router, boot).await {
+    world.reach(FailPoint::StartAsked);
+    let outcome = propose(&world, &router, boot).await;
+    world.reach(FailPoint::StartKnown);
+    match outcome {
         CatalogOutcome::Refused(refusal) => match refusal {
             CatalogRefusal::OldBoot { .. }
             | CatalogRefusal::RemovedNode(_)

@@ -1,168 +1,144 @@
-//! The faults of one run, drawn from its seed.
+//! The faults of one run by time, as data and as text; and their course.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use cluster::units::Instant;
 
 use super::Fault;
-use crate::{disk::Death, network::Weather, rng::Rng};
+use crate::world::World;
 
-/// Kinds of faults the swarm switches on and off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// A process is killed and started again.
-    Kill,
-    /// A machine loses power and starts again.
-    PowerLoss,
-    /// All machines end at one instant, one way or the other.
-    CrashAll,
-    /// One machine is cut off.
-    Isolate,
-    /// One way between two machines is cut.
-    OneWayCut,
-    /// Messages are lost, doubled or late for a while.
-    BadWeather,
-    /// A disk is slow for a while.
-    SlowDisk,
+/// One fault with its time. Both times are whole milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// When it begins.
+    pub at: Instant,
+    /// How long it lives.
+    pub life: Duration,
+    /// What happens.
+    pub fault: Fault,
 }
 
-impl Kind {
-    /// All kinds.
-    pub const ALL: [Self; 7] = [
-        Self::Kill,
-        Self::PowerLoss,
-        Self::CrashAll,
-        Self::Isolate,
-        Self::OneWayCut,
-        Self::BadWeather,
-        Self::SlowDisk,
-    ];
+impl fmt::Display for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (at, life) = (self.at.since(Instant::ORIGIN), self.life);
+        write!(f, "{}.{:03} ", at.as_secs(), at.subsec_millis())?;
+        write!(f, "+{}.{:03} {}", life.as_secs(), life.subsec_millis(), self.fault)
+    }
+}
+
+impl FromStr for Planned {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (at, rest) = text.trim().split_once(' ').ok_or("a line is: time +life fault")?;
+        let (life, fault) = rest.trim_start().split_once(' ').ok_or("the fault is missing")?;
+        let life = life.strip_prefix('+').ok_or("the life of a fault begins with `+`")?;
+        let at = Instant::ORIGIN + seconds(at)?;
+        Ok(Self { at, life: seconds(life)?, fault: fault.parse()? })
+    }
+}
+
+/// Reads `12.345`.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let bad = || format!("`{text}` is no time: write seconds with three digits, as 12.345");
+    let (whole, millis) = text.split_once('.').ok_or_else(bad)?;
+    let (whole, millis): (u64, u64) = match (whole.parse(), millis.parse(), millis.len()) {
+        (Ok(whole), Ok(millis), 3) => (whole, millis),
+        _ => return Err(bad()),
+    };
+    Ok(Duration::from_secs(whole) + Duration::from_millis(millis))
 }
 
 /// The faults of one run, by time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Schedule {
-    faults: BTreeMap<(Instant, u32), Fault>,
-}
-
-/// Shortest and longest mean time between faults of one kind.
-const GAP: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(8));
-/// Shortest and longest life of a fault.
-const LIFE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(8));
+pub struct Schedule(Vec<Planned>);
 
 impl Schedule {
-    /// Draws the faults of `seed` between two points of time, for `nodes`
-    /// machines in usually `calm` weather. They all end before the second.
-    pub fn draw(seed: u64, nodes: u32, calm: Weather, from: Instant, to: Instant) -> Self {
-        let mut swarm = Rng::stream(seed, "swarm", 0);
-        let mut schedule = Self::default();
-        for (member, kind) in (0..).zip(Kind::ALL) {
-            let wanted = swarm.chance(450_000);
-            let gap = swarm.between(GAP.0, GAP.1);
-            let mut draw = Draw { rng: Rng::stream(seed, "faults", member), nodes, calm };
-            let mut at = from + draw.gap(gap);
-            while wanted && at < to {
-                let end = (at + draw.life()).min(to);
-                let (begins, ends) = draw.fault(kind);
-                schedule.add(at, begins);
-                schedule.add(end, ends);
-                at = end + draw.gap(gap);
+    /// A schedule of these faults; times are cut to whole milliseconds.
+    pub fn of(faults: impl IntoIterator<Item = Planned>) -> Self {
+        let whole = |span: Duration| {
+            Duration::from_secs(span.as_secs())
+                + Duration::from_millis(u64::from(span.subsec_millis()))
+        };
+        let mut faults: Vec<Planned> = faults
+            .into_iter()
+            .map(|Planned { at, life, fault }| {
+                let at = Instant::ORIGIN + whole(at.since(Instant::ORIGIN));
+                Planned { at, life: whole(life), fault }
+            })
+            .collect();
+        faults.sort_by_key(|planned| planned.at);
+        Self(faults)
+    }
+
+    /// The faults, by time.
+    pub fn faults(&self) -> &[Planned] {
+        &self.0
+    }
+
+    /// Its course from the beginning.
+    pub fn course(&self) -> Course {
+        let ahead = self.0.iter().cloned().rev().collect();
+        Course { ahead, under_way: BTreeMap::new(), begun: 0 }
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|planned| writeln!(f, "{planned}"))
+    }
+}
+
+impl FromStr for Schedule {
+    type Err = String;
+
+    /// Reads one fault a line; what follows `#` is a remark.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut faults = Vec::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.split('#').next().unwrap_or_default().trim();
+            if !line.is_empty() {
+                faults.push(line.parse().map_err(|error| format!("line {number}: {error}"))?);
             }
         }
-        schedule
+        Ok(Self::of(faults))
     }
+}
 
-    /// A schedule of these faults.
-    pub fn of(faults: impl IntoIterator<Item = (Instant, Fault)>) -> Self {
-        let mut schedule = Self::default();
-        faults.into_iter().for_each(|(at, fault)| schedule.add(at, fault));
-        schedule
-    }
+/// A schedule that takes its course in a world.
+#[derive(Clone, Debug)]
+pub struct Course {
+    /// The last comes first.
+    ahead: Vec<Planned>,
+    /// By their ends.
+    under_way: BTreeMap<(Instant, usize), Fault>,
+    begun: usize,
+}
 
-    /// Takes the faults that are due at `now`.
-    pub fn due(&mut self, now: Instant) -> Vec<Fault> {
-        let mut due = Vec::new();
-        while let Some(entry) = self.faults.first_entry() {
-            if entry.key().0 > now {
+impl Course {
+    /// Ends and begins what is due; call it before each tick.
+    pub fn advance(&mut self, world: &mut World) {
+        while let Some(entry) = self.under_way.first_entry() {
+            if entry.key().0 > world.now() {
                 break;
             }
-            due.push(entry.remove());
+            entry.remove().end(world);
         }
-        due
-    }
-
-    /// Faults still to come.
-    pub fn len(&self) -> usize {
-        self.faults.len()
-    }
-
-    /// Whether none is to come.
-    pub fn is_empty(&self) -> bool {
-        self.faults.is_empty()
-    }
-
-    fn add(&mut self, at: Instant, fault: Fault) {
-        let number = u32::try_from(self.faults.len()).unwrap_or(u32::MAX);
-        self.faults.insert((at, number), fault);
-    }
-}
-
-/// Draws of one kind.
-struct Draw {
-    rng: Rng,
-    nodes: u32,
-    calm: Weather,
-}
-
-impl Draw {
-    fn gap(&mut self, mean: Duration) -> Duration {
-        self.rng.between(mean / 4, mean * 7 / 4)
-    }
-
-    /// Mostly short, sometimes long: the product of two draws.
-    fn life(&mut self) -> Duration {
-        let share = u32::try_from(self.rng.below(1_000)).unwrap_or(0);
-        self.rng.between(LIFE.0, LIFE.1) * share / 1_000 + LIFE.0
-    }
-
-    fn node(&mut self) -> u32 {
-        1 + u32::try_from(self.rng.below(u64::from(self.nodes))).unwrap_or(0)
-    }
-
-    fn other(&mut self, than: u32) -> u32 {
-        let step = u32::try_from(self.rng.below(u64::from(self.nodes) - 1)).unwrap_or(0);
-        1 + (than + step) % self.nodes
-    }
-
-    /// What begins and what ends a fault of a kind.
-    fn fault(&mut self, kind: Kind) -> (Fault, Fault) {
-        let node = self.node();
-        match kind {
-            Kind::Kill => (Fault::Crash(node, Death::Kill), Fault::Start(node)),
-            Kind::PowerLoss => (Fault::Crash(node, Death::Power), Fault::Start(node)),
-            Kind::CrashAll => {
-                let death = if self.rng.chance(700_000) { Death::Power } else { Death::Kill };
-                (Fault::CrashAll(death), Fault::StartAll)
-            }
-            Kind::Isolate => (Fault::Isolate(node), Fault::Heal),
-            Kind::OneWayCut => (Fault::OneWay(node, self.other(node)), Fault::Heal),
-            Kind::BadWeather => (Fault::Weather(self.weather()), Fault::Weather(self.calm)),
-            Kind::SlowDisk => {
-                let factor = 10 + u32::try_from(self.rng.below(500)).unwrap_or(0);
-                (Fault::SlowDisk(node, factor), Fault::SlowDisk(node, 1))
+        while self.ahead.last().is_some_and(|planned| planned.at <= world.now()) {
+            let Some(Planned { at, life, fault }) = self.ahead.pop() else { return };
+            if fault.begin(world) {
+                self.begun += 1;
+                self.under_way.insert((at + life, self.begun), fault);
             }
         }
     }
 
-    fn weather(&mut self) -> Weather {
-        let mut ppm = |max: u64| {
-            let on = self.rng.chance(600_000);
-            if on { u32::try_from(self.rng.below(max)).unwrap_or(0) } else { 0 }
-        };
-        let (spike_ppm, drop_ppm) = (ppm(300_000), ppm(300_000));
-        let (duplicate_ppm, reorder_ppm) = (ppm(200_000), ppm(200_000));
-        let spike_max = self.rng.between(Duration::from_millis(20), Duration::from_secs(2));
-        Weather { spike_ppm, spike_max, drop_ppm, duplicate_ppm, reorder_ppm, ..self.calm }
+    /// Ends all that is under way and forgets what was to come.
+    pub fn finish(&mut self, world: &mut World) {
+        self.ahead.clear();
+        for fault in std::mem::take(&mut self.under_way).into_values() {
+            fault.end(world);
+        }
     }
 }
 
@@ -170,36 +146,25 @@ impl Draw {
 mod tests {
     use super::*;
 
-    fn draw(seed: u64) -> Schedule {
-        let at = |seconds| Instant::ORIGIN + Duration::from_secs(seconds);
-        Schedule::draw(seed, 3, Weather::CALM, at(5), at(35))
+    #[test]
+    fn a_schedule_reads_what_it_prints() {
+        let text =
+            "5.300 +2.150 kill 2\n6.000 +0.800 one-way-cut 1 3\n7.001 +0.000 jitter 300 20ms\n";
+        let schedule: Schedule = text.parse().unwrap();
+        assert_eq!(schedule.to_string(), text);
+        let remarked: Schedule =
+            format!("# why\n\n{text}9.000 +1.000 drop 5 # last\n").parse().unwrap();
+        assert_eq!(remarked.faults().len(), 4);
+        assert_eq!(remarked.faults()[..3], *schedule.faults());
     }
 
     #[test]
-    fn a_schedule_is_the_seeds_and_all_of_it_ends_in_time() {
-        assert_eq!(draw(1), draw(1));
-        let mut kinds = std::collections::BTreeSet::new();
-        for seed in 0..100 {
-            let mut schedule = draw(seed);
-            let faults = schedule.due(Instant::ORIGIN + Duration::from_secs(35));
-            assert!(schedule.is_empty(), "a fault after the end");
-            let count = |wanted: fn(&Fault) -> bool| faults.iter().filter(|f| wanted(f)).count();
-            let crashes = count(|fault| matches!(fault, Fault::Crash(..) | Fault::CrashAll(_)));
-            let starts = count(|fault| matches!(fault, Fault::Start(_) | Fault::StartAll));
-            assert_eq!(crashes, starts);
-            kinds.extend(
-                faults.iter().map(|fault| fault.to_string().chars().take(6).collect::<String>()),
-            );
-        }
-        assert!(kinds.len() >= 8, "the swarm never strikes with some kinds: {kinds:?}");
-    }
-
-    #[test]
-    fn a_one_way_cut_has_two_ends() {
-        let mut draw = Draw { rng: Rng::stream(1, "test", 0), nodes: 3, calm: Weather::CALM };
-        for _ in 0..100 {
-            let node = draw.node();
-            assert_ne!(draw.other(node), node);
-        }
+    fn a_bad_line_is_named() {
+        let bad = |text: &str| text.parse::<Schedule>().unwrap_err();
+        assert!(
+            bad("5.300 +1.000 kill 1\n5.3 +1.000 kill 2").starts_with("line 2: `5.3` is no time")
+        );
+        assert!(bad("5.300 1.000 kill 1").contains("begins with `+`"));
+        assert!(bad("5.300").contains("time +life fault"));
     }
 }

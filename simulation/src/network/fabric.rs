@@ -50,8 +50,8 @@ struct State {
     /// Boot of each host; 0 while it is dead.
     seats: BTreeMap<Address, u64>,
     boots: u64,
-    /// Directions in which nothing passes.
-    cuts: BTreeSet<(Address, Address)>,
+    /// Directions in which nothing passes, and how many cuts lie on each.
+    cuts: BTreeMap<(Address, Address), u32>,
     /// By ordered pair.
     links: BTreeMap<(Address, Address), Link>,
     links_checked: Instant,
@@ -121,7 +121,7 @@ impl Fabric {
             weather,
             seats: BTreeMap::new(),
             boots: 0,
-            cuts: BTreeSet::new(),
+            cuts: BTreeMap::new(),
             links: BTreeMap::new(),
             links_checked: Instant::ORIGIN,
             connections: 0,
@@ -168,9 +168,14 @@ impl Fabric {
         });
     }
 
-    /// Lets nothing pass from one host to another.
+    /// Lets nothing pass from one host to another until each cut is mended.
     pub fn cut(&self, from: Address, to: Address) {
-        self.with(|state| state.cuts.insert((from, to)));
+        self.with(|state| *state.cuts.entry((from, to)).or_default() += 1);
+    }
+
+    /// Takes one cut back.
+    pub fn mend(&self, from: Address, to: Address) {
+        self.with(|state| state.mend((from, to)));
     }
 
     /// Opens every direction again.
@@ -263,7 +268,7 @@ impl State {
     }
 
     fn open(&self, (low, high): (Address, Address)) -> bool {
-        !self.cuts.contains(&(low, high)) && !self.cuts.contains(&(high, low))
+        !self.cuts.contains_key(&(low, high)) && !self.cuts.contains_key(&(high, low))
     }
 
     fn check_links(&mut self) {
@@ -343,14 +348,26 @@ impl State {
     }
 
     fn heal(&mut self) {
-        self.cuts.clear();
-        let held: Vec<Parcel> =
-            self.lanes.values_mut().flat_map(|lane| lane.held.drain(..)).collect();
-        for parcel in held {
-            // Due now: ahead of everything still under way, so order is kept.
-            self.lanes.entry((parcel.from, parcel.to)).or_default().under_way += 1;
-            self.enqueue(self.now, parcel);
+        let cut: Vec<_> = std::mem::take(&mut self.cuts).into_keys().collect();
+        cut.into_iter().for_each(|way| self.release(way));
+    }
+
+    fn mend(&mut self, way: (Address, Address)) {
+        let Some(cuts) = self.cuts.get_mut(&way) else { return };
+        *cuts -= 1;
+        if *cuts == 0 {
+            self.cuts.remove(&way);
+            self.release(way);
         }
+    }
+
+    /// Sends on what waited for a way to open.
+    fn release(&mut self, way: (Address, Address)) {
+        let Some(lane) = self.lanes.get_mut(&way) else { return };
+        let held = std::mem::take(&mut lane.held);
+        lane.under_way += held.len();
+        // Due now: ahead of everything still under way, so order is kept.
+        held.into_iter().for_each(|parcel| self.enqueue(self.now, parcel));
     }
 
     fn learn(&mut self, from: (Address, u64), node: NodeId) {
@@ -502,7 +519,7 @@ impl State {
             if !alive || boot == 0 {
                 return;
             }
-            if self.cuts.contains(&(from, to)) {
+            if self.cuts.contains_key(&(from, to)) {
                 if !matches!(parcel.body, Body::Message { lane: Lane::Gossip, .. }) {
                     self.lanes.entry((from, to)).or_default().held.push_back(parcel);
                 }

@@ -36,6 +36,28 @@ impl Weather {
         reorder_ppm: 0,
     };
 
+    /// What makes no other weather worse.
+    pub const NONE: Self = Self {
+        latency_min: Duration::ZERO,
+        latency_max: Duration::ZERO,
+        spike_max: Duration::ZERO,
+        ..Self::CALM
+    };
+
+    /// The worse of both in everything.
+    #[must_use]
+    pub fn worst(self, other: Self) -> Self {
+        Self {
+            latency_min: self.latency_min.max(other.latency_min),
+            latency_max: self.latency_max.max(other.latency_max),
+            spike_ppm: self.spike_ppm.max(other.spike_ppm),
+            spike_max: self.spike_max.max(other.spike_max),
+            drop_ppm: self.drop_ppm.max(other.drop_ppm),
+            duplicate_ppm: self.duplicate_ppm.max(other.duplicate_ppm),
+            reorder_ppm: self.reorder_ppm.max(other.reorder_ppm),
+        }
+    }
+
     /// The time one parcel takes.
     pub(crate) fn delay(&self, rng: &mut Rng) -> Duration {
         let usual = rng.between(self.latency_min, self.latency_max);
