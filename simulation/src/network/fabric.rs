@@ -349,7 +349,9 @@ impl State {
 
     fn heal(&mut self) {
         let cut: Vec<_> = std::mem::take(&mut self.cuts).into_keys().collect();
-        cut.into_iter().for_each(|way| self.release(way));
+        for way in cut {
+            self.release(way);
+        }
     }
 
     fn mend(&mut self, way: (Address, Address)) {
@@ -367,7 +369,9 @@ impl State {
         let held = std::mem::take(&mut lane.held);
         lane.under_way += held.len();
         // Due now: ahead of everything still under way, so order is kept.
-        held.into_iter().for_each(|parcel| self.enqueue(self.now, parcel));
+        for parcel in held {
+            self.enqueue(self.now, parcel);
+        }
     }
 
     fn learn(&mut self, from: (Address, u64), node: NodeId) {
