@@ -18,17 +18,16 @@ use std::{
     time::Duration,
 };
 
+use cluster::units::Instant;
 use rustix::time::{ClockId, clock_gettime};
 use simulation::{
-    faults::Schedule,
+    faults::{Ground, Schedule},
     hooks::on_seeded_thread,
-    network::Weather,
-    oracle::{history::History, invariants::Invariants},
-    product::Product,
-    rng::Rng,
-    stage::{Stage, VOLUME},
-    trial::{self, Plan},
-    workloads::register::Registers,
+    plan::Plan,
+    scenario::SWARM,
+    stage::Stage,
+    trial,
+    workloads::{Workload, register::Registers},
     world::Setup,
 };
 
@@ -45,9 +44,9 @@ const WORLDS: u64 = 4;
 const SEEDS: u64 = 20;
 
 fn main() {
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    let wanted = |what: &str| words.is_empty() || words.iter().any(|word| word == what);
-    let amount = words.iter().find_map(|word| word.parse().ok());
+    let asked: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let wanted = |what: &str| asked.is_empty() || asked.iter().any(|word| word == what);
+    let amount = asked.iter().find_map(|word| word.parse().ok());
     if wanted("calm") {
         let span = Duration::from_secs(amount.unwrap_or(SPAN_S));
         load(1, span, false).print("calm");
@@ -94,7 +93,7 @@ impl Figures {
 fn measured(work: impl FnOnce() -> (Duration, u64)) -> Figures {
     let before = core_time();
     let (simulated, operations) = work();
-    Figures { simulated, core: core_time() - before, operations }
+    Figures { simulated, core: core_time().saturating_sub(before), operations }
 }
 
 fn core_time() -> Duration {
@@ -108,40 +107,25 @@ fn load(seed: u64, span: Duration, faults: bool) -> Figures {
         let setup = Setup { nodes: MACHINES, keep_trace: false, ..Setup::calm(seed) };
         let mut stage = Stage::product(&setup);
         stage.found(SHARDS).unwrap_or_else(|cause| panic!("seed {seed}: {cause}"));
-        clients(&stage, seed);
-        let begin = stage.world.now();
-        let end = begin + span;
-        let mut schedule = Schedule::default();
+        clients(&stage);
         if faults {
-            schedule = Schedule::draw(seed, MACHINES, Weather::CALM, begin, end);
+            let ground =
+                Ground { nodes: MACHINES, from: Instant::ORIGIN, to: Instant::ORIGIN + span };
+            stage.expose_to(&Schedule::draw(seed, &ground));
         }
         let before = stage.world.trace().counted("operation");
         measured(|| {
-            while stage.world.now() < end {
-                for fault in schedule.due(stage.world.now()) {
-                    fault.strike(&mut stage.world);
-                }
-                stage.world.tick();
-                stage.check().unwrap_or_else(|cause| panic!("seed {seed}: {cause}"));
-            }
+            stage.pass(span).unwrap_or_else(|cause| panic!("seed {seed}: {cause}"));
             (span, stage.world.trace().counted("operation") - before)
         })
     })
 }
 
-fn clients(stage: &Stage, seed: u64) {
-    let registers = Registers {
-        volume: VOLUME.to_owned(),
-        keys: KEYS,
-        rest: REST,
-        history: History::default(),
-        clock: stage.world.client_clock(),
-        trace: stage.world.trace().clone(),
-        stop: Arc::new(AtomicBool::new(false)),
-    };
+fn clients(stage: &Stage) {
+    let registers = Registers::new(CLIENTS, KEYS, REST);
+    let over = Arc::new(AtomicBool::new(false));
     for number in 1..=CLIENTS {
-        let rng = Rng::stream(seed, "client", u64::from(number));
-        drop(stage.world.spawn(registers.clone().run(number, stage.client(number), rng)));
+        drop(stage.world.spawn(registers.run(stage.player(number, &over))));
     }
 }
 
@@ -149,12 +133,9 @@ fn clients(stage: &Stage, seed: u64) {
 fn seed(seed: u64) -> Figures {
     on_seeded_thread(seed, move || {
         measured(|| {
-            let invariants = Invariants::default();
-            let product = Product { invariants: invariants.clone() };
-            let verdict = trial::run(&Plan::draw(seed, false), Arc::new(product), &invariants);
+            let verdict = trial::play(Plan::draw(seed, &SWARM));
             assert!(verdict.failure.is_none(), "seed {seed}: {verdict}");
-            let operations = verdict.counters.iter().find(|(name, _)| name == "operation");
-            (verdict.simulated, operations.map_or(0, |(_, count)| *count))
+            (verdict.simulated, verdict.operations)
         })
     })
 }

@@ -5,6 +5,7 @@
 //! What runs on the machines is a [`node::Resident`]: the product's actors, or
 //! a host application's own.
 
+pub mod checkers;
 pub mod clock;
 pub mod disk;
 pub mod door;
@@ -16,8 +17,10 @@ pub mod network;
 pub mod node;
 pub mod oracle;
 mod panics;
+pub mod plan;
 pub mod product;
 pub mod rng;
+pub mod scenario;
 pub mod stage;
 pub mod trace;
 pub mod trial;

@@ -8,9 +8,9 @@ use std::{
 use clap::{Parser, Subcommand};
 use simulation::{
     hooks::on_seeded_thread,
-    oracle::invariants::Invariants,
-    product::Product,
-    trial::{self, Plan, Verdict},
+    plan::Plan,
+    scenario::SWARM,
+    trial::{self, Verdict},
 };
 
 /// Seeds whose runs once failed, with what they found.
@@ -78,9 +78,9 @@ fn kept_seeds() -> Vec<u64> {
 
 fn play(seed: u64, keep_trace: bool) -> Verdict {
     on_seeded_thread(seed, move || {
-        let invariants = Invariants::default();
-        let product = Product { invariants: invariants.clone() };
-        trial::run(&Plan::draw(seed, keep_trace), std::sync::Arc::new(product), &invariants)
+        let mut plan = Plan::draw(seed, &SWARM);
+        plan.setup.keep_trace = keep_trace;
+        trial::play(plan)
     })
 }
 

@@ -30,9 +30,9 @@ use cluster::{
 };
 
 use crate::{
+    checkers::{Checkers, Stop},
     disk::Room,
     node::{Diary, Parts, Resident},
-    oracle::invariants::Invariants,
 };
 
 /// Bytes a simulated machine offers.
@@ -46,17 +46,17 @@ const ADMISSION_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, Default)]
 pub struct Product {
     /// What must hold inside.
-    pub invariants: Invariants,
+    pub checkers: Checkers,
 }
 
 impl Resident for Product {
     fn start(&self, parts: Parts) -> BoxFuture<Result<Arc<dyn Inbound>, String>> {
-        let invariants = self.invariants.clone();
-        Box::pin(async move { start(parts, invariants).await })
+        let checkers = self.checkers.clone();
+        Box::pin(async move { start(parts, checkers).await })
     }
 }
 
-async fn start(parts: Parts, invariants: Invariants) -> Result<Arc<dyn Inbound>, String> {
+async fn start(parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>, String> {
     let record = node_record(&parts);
     let known = catalog::load(parts.state_files.as_ref())
         .map_err(|error| format!("the catalog's copy cannot be read: {error}"))?;
@@ -82,7 +82,7 @@ async fn start(parts: Parts, invariants: Invariants) -> Result<Arc<dyn Inbound>,
         gate: Arc::new(NoGate),
         limits: NodeLimits::default(),
         record,
-        world: world(&parts, invariants.clone()),
+        world: world(&parts, checkers.clone()),
         recovered: parts.recovery.replicas,
     };
     let actors = NodeActors::start(node).await.map_err(|error| error.to_string())?;
@@ -91,14 +91,14 @@ async fn start(parts: Parts, invariants: Invariants) -> Result<Arc<dyn Inbound>,
         if let Ok(how) = ended.wait_for(Option::is_some).await {
             let how = format!("the node ended by itself: {:?}", *how);
             diary.note(&how);
-            invariants.broke(how);
+            checkers.stopped(Stop::Node, how);
         }
     });
     let inbound: Arc<dyn Inbound> = Arc::new(actors.switchboard);
     Ok(inbound)
 }
 
-fn world(parts: &Parts, invariants: Invariants) -> World {
+fn world(parts: &Parts, checkers: Checkers) -> World {
     World {
         identity: NodeIdentity { cluster: parts.cluster, node: parts.node, boot: parts.boot },
         clock: parts.clock.clone(),
@@ -110,7 +110,7 @@ fn world(parts: &Parts, invariants: Invariants) -> World {
         workers: parts.workers.clone(),
         state_files: parts.state_files.clone(),
         space: Arc::new(Gauge(parts.room.clone())),
-        probe: Arc::new(Watcher { diary: parts.diary.clone(), invariants }),
+        probe: Arc::new(Watcher { node: parts.number, diary: parts.diary.clone(), checkers }),
     }
 }
 
@@ -234,35 +234,27 @@ impl Gate for NoGate {
 /// Notes what the actors report, and judges it.
 #[derive(Debug)]
 struct Watcher {
+    node: u32,
     diary: Diary,
-    invariants: Invariants,
+    checkers: Checkers,
 }
 
 impl Probe for Watcher {
     fn report(&self, report: Report) {
-        if let Report::Applied { shard, replica, index, term } = &report {
-            self.invariants.applied(*shard, *replica, *index, *term);
+        self.checkers.report(self.node, &report);
+        let counter = match &report {
             // Too many for lines.
-            return self.diary.mix(&index.0.to_le_bytes());
-        }
-        let line = format!("{report:?}");
-        match report {
-            Report::Applied { .. } => {}
-            Report::Elected { shard, replica, term } => {
-                self.diary.count("election");
-                self.invariants.elected(shard, replica, term);
-            }
-            Report::Configured { .. } => self.diary.count("configuration"),
-            Report::SnapshotInstalled { .. } => self.diary.count("snapshot installed"),
-            Report::Hibernating { .. } => self.diary.count("hibernation change"),
-            Report::PeerRefused { .. } => self.diary.count("peer refused"),
-            Report::ReplicaStopped { .. }
-            | Report::Restarted { .. }
-            | Report::DiskFenced { .. } => {
-                // Nothing here plans a poison entry, a panic or a failed sync.
-                self.invariants.broke(line.clone());
-            }
-        }
-        self.diary.note(&line);
+            Report::Applied { index, .. } => return self.diary.mix(&index.0.to_le_bytes()),
+            Report::Elected { .. } => "election",
+            Report::Configured { .. } => "configuration",
+            Report::SnapshotInstalled { .. } => "snapshot installed",
+            Report::Hibernating { .. } => "hibernation change",
+            Report::PeerRefused { .. } => "peer refused",
+            Report::ReplicaStopped { .. } => "replica stopped",
+            Report::Restarted { .. } => "actor restarted",
+            Report::DiskFenced { .. } => "disk fenced",
+        };
+        self.diary.count(counter);
+        self.diary.note(&format!("{report:?}"));
     }
 }

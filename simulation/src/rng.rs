@@ -35,6 +35,11 @@ impl Rng {
         u64::try_from(wide >> 64).unwrap_or(0)
     }
 
+    /// A small number below `bound`; 0 for a bound of 0.
+    pub fn number(&mut self, bound: u32) -> u32 {
+        u32::try_from(self.below(u64::from(bound))).unwrap_or(0)
+    }
+
     /// An index below `len`; 0 for an empty collection.
     pub fn index(&mut self, len: usize) -> usize {
         let bound = u64::try_from(len).unwrap_or(u64::MAX);

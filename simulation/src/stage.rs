@@ -2,7 +2,7 @@
 //! trials and scenarios play on.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -10,12 +10,14 @@ use actors::client::{Client, ClientError};
 use cluster::catalog::record::{VolumeKind, VolumePolicy};
 
 use crate::{
+    checkers::Checkers,
     door::SimulatedDoor,
     entropy::SeededEntropy,
+    faults::{Course, Schedule},
     node::Resident,
-    oracle::invariants::Invariants,
     product::Product,
     rng::Rng,
+    workloads::Player,
     world::{Setup, World},
 };
 
@@ -32,21 +34,24 @@ pub struct Stage {
     /// The world.
     pub world: World,
     /// What must hold inside.
-    pub invariants: Invariants,
+    pub checkers: Checkers,
     seed: u64,
+    /// What goes wrong while time passes.
+    faults: Course,
 }
 
 impl Stage {
     /// A stage whose machines run the product.
     pub fn product(setup: &Setup) -> Self {
         let product = Product::default();
-        let invariants = product.invariants.clone();
-        Self::new(setup, Arc::new(product), invariants)
+        let checkers = product.checkers.clone();
+        Self::new(setup, Arc::new(product), checkers)
     }
 
-    /// A stage whose machines run `resident`, which reports to `invariants`.
-    pub fn new(setup: &Setup, resident: Arc<dyn Resident>, invariants: Invariants) -> Self {
-        Self { world: World::new(setup, resident), invariants, seed: setup.seed }
+    /// A stage whose machines run `resident`, which reports to `checkers`.
+    pub fn new(setup: &Setup, resident: Arc<dyn Resident>, checkers: Checkers) -> Self {
+        let world = World::new(setup, resident);
+        Self { world, checkers, seed: setup.seed, faults: Course::default() }
     }
 
     /// Starts all machines and makes the volume, with three replicas.
@@ -75,9 +80,32 @@ impl Stage {
         Client::new(Arc::new(self.door(number)), self.world.client_clock(), entropy)
     }
 
+    /// A client at work on the volume, until `over`.
+    pub fn player(&self, number: u32, over: &Arc<AtomicBool>) -> Player {
+        Player {
+            number,
+            client: self.client(number),
+            rng: Rng::stream(self.seed, "client", u64::from(number)),
+            volume: VOLUME.into(),
+            clock: self.world.client_clock(),
+            trace: self.world.trace().clone(),
+            over: over.clone(),
+        }
+    }
+
     /// A client's door, to ask one node alone.
     pub fn door(&self, number: u32) -> SimulatedDoor {
         SimulatedDoor::new(self.world.client(number), self.world.nodes())
+    }
+
+    /// Lets these faults strike, at their times from now on, while time passes.
+    pub fn expose_to(&mut self, faults: &Schedule) {
+        self.faults = faults.course(self.world.now());
+    }
+
+    /// Ends the faults under way and forgets those to come.
+    pub fn end_faults(&mut self) {
+        self.faults.finish(&mut self.world);
     }
 
     /// Runs a task among the clients until it ends.
@@ -100,8 +128,7 @@ impl Stage {
         let take = || slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         let end = self.world.now() + span;
         while self.world.now() < end {
-            self.world.tick();
-            self.check()?;
+            self.tick()?;
             if let Some(value) = take() {
                 return Ok(value);
             }
@@ -116,10 +143,16 @@ impl Stage {
     pub fn pass(&mut self, span: Duration) -> Result<(), String> {
         let end = self.world.now() + span;
         while self.world.now() < end {
-            self.world.tick();
-            self.check()?;
+            self.tick()?;
         }
         Ok(())
+    }
+
+    /// Lets one tick pass, with the faults that are due in it.
+    fn tick(&mut self) -> Result<(), String> {
+        self.faults.advance(&mut self.world);
+        self.world.tick();
+        self.check()
     }
 
     /// Whether all is well.
@@ -130,7 +163,7 @@ impl Stage {
         if let Some(failure) = self.world.failure() {
             return Err(failure.to_owned());
         }
-        self.invariants.broken().map_or(Ok(()), Err)
+        self.checkers.broken().map_or(Ok(()), Err)
     }
 }
 

@@ -11,9 +11,9 @@ use cluster::units::Instant;
 use simulation::{
     faults::{Fault, Planned, Schedule},
     hooks::on_seeded_thread,
-    oracle::invariants::Invariants,
-    product::Product,
-    trial::{self, Plan},
+    plan::{Plan, SPAN},
+    scenario::SWARM,
+    trial,
     world::Setup,
 };
 
@@ -43,17 +43,20 @@ fn kept_and_a_few_other_seeds_pass() {
     assert!(text.contains("0 failed"), "{text}");
 }
 
+/// How long a killed machine stays down.
+const DOWN: Duration = Duration::from_secs(3);
+
 /// Kills each machine in turn, leaders among them, one at a time.
 fn rolling_deaths(span: Duration) -> Schedule {
     let mut faults = Vec::new();
-    let mut at = Instant::ORIGIN + Duration::from_secs(6);
+    let mut at = Instant::ORIGIN + Duration::from_secs(2);
     for node in [1, 2, 3].into_iter().cycle() {
-        if at > Instant::ORIGIN + span {
+        if at + DOWN > Instant::ORIGIN + span {
             break;
         }
         let power = faults.len() % 2 == 0;
         let fault = if power { Fault::PowerLoss { node } } else { Fault::Kill { node } };
-        faults.push(Planned { at, life: Duration::from_secs(3), fault });
+        faults.push(Planned { at, life: DOWN, fault });
         at = at + Duration::from_secs(6);
     }
     Schedule::of(faults)
@@ -64,15 +67,12 @@ fn a_dead_leader_costs_a_client_a_pause_and_never_an_error() {
     for seed in 1..=2 {
         let verdict = on_seeded_thread(seed, move || {
             let plan = Plan {
-                span: Duration::from_mins(1),
                 setup: Setup { keep_trace: false, ..Setup::calm(seed) },
-                faults: Some(rolling_deaths(Duration::from_mins(1))),
+                faults: rolling_deaths(SPAN),
                 no_errors: true,
-                ..Plan::draw(seed, false)
+                ..Plan::draw(seed, &SWARM)
             };
-            let product = Product::default();
-            let invariants: Invariants = product.invariants.clone();
-            trial::run(&plan, std::sync::Arc::new(product), &invariants)
+            trial::play(plan)
         });
         assert_eq!(verdict.failure, None, "seed {seed}:\n{verdict}");
     }

@@ -76,9 +76,13 @@ impl Schedule {
         &self.0
     }
 
-    /// Its course from the beginning.
-    pub fn course(&self) -> Course {
-        let ahead = self.0.iter().cloned().rev().collect();
+    /// Its course; its times count from `from`.
+    pub fn course(&self, from: Instant) -> Course {
+        let shifted = |planned: &Planned| {
+            let at = from + planned.at.since(Instant::ORIGIN);
+            Planned { at, ..planned.clone() }
+        };
+        let ahead = self.0.iter().map(shifted).rev().collect();
         Course { ahead, under_way: BTreeMap::new(), begun: 0 }
     }
 }
@@ -106,7 +110,7 @@ impl FromStr for Schedule {
 }
 
 /// A schedule that takes its course in a world.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Course {
     /// The last comes first.
     ahead: Vec<Planned>,

@@ -21,6 +21,8 @@ use cluster::units::Instant;
 use super::history::{Action, Operation, Value};
 
 #[cfg(test)]
+mod second;
+#[cfg(test)]
 mod tests;
 
 /// Why a history is not linearizable.

@@ -2,5 +2,5 @@
 
 pub mod durable;
 pub mod history;
-pub mod invariants;
 pub mod linearizable;
+pub mod listing;

@@ -1,3 +1,124 @@
-//! What clients do while the world misbehaves.
+//! What clients do while the world misbehaves, and how it is judged.
+//!
+//! A workload has four parts, as those of `FoundationDB` have: it sets up,
+//! runs with several clients until told to end, observes what is there once the
+//! world is whole, and checks what all of them were told. Its clients are the product's
+//! own; it sees only what they see.
 
+pub mod bank;
+pub mod levels;
+pub mod listing;
 pub mod register;
+pub mod volumes;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use actors::client::{Client, ClientError};
+use cluster::{ports::network::BoxFuture, units::Instant};
+
+use crate::{clock::HostClock, rng::Rng, stage::told, trace::Trace};
+
+/// A kind of work, with what its clients were told so far. Its futures outlive
+/// the borrow, so state that they share lies behind an `Arc`.
+pub trait Workload: Send + Sync + fmt::Debug {
+    /// Its name in traces and failures.
+    fn name(&self) -> &'static str;
+
+    /// How many clients run it at a time.
+    fn clients(&self) -> u32;
+
+    /// Prepares, before anything goes wrong.
+    fn setup(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
+        let _ = player;
+        Box::pin(async { Ok(()) })
+    }
+
+    /// One client's work, until [`Player::is_over`].
+    fn run(&self, player: Player) -> BoxFuture<()>;
+
+    /// Looks at what is there: after the faults (others may still have an
+    /// operation under way) and again after all machines lost power. Must
+    /// succeed: the world is whole.
+    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>>;
+
+    /// Judges what clients were told, when all is over.
+    ///
+    /// # Errors
+    /// The promise that was broken.
+    fn check(&self) -> Result<(), String>;
+}
+
+/// One client at work: the product's client, its chance, and where it notes
+/// what it was told.
+#[derive(Clone, Debug)]
+pub struct Player {
+    /// Its number in traces.
+    pub number: u32,
+    /// The product's client.
+    pub client: Client,
+    /// Its chance.
+    pub rng: Rng,
+    /// The volume it works on.
+    pub volume: Arc<str>,
+    /// The clock of histories: the world's time.
+    pub clock: Arc<HostClock>,
+    /// The world's trace.
+    pub trace: Trace,
+    /// Set when work is to end.
+    pub over: Arc<AtomicBool>,
+}
+
+impl Player {
+    /// Whether work is to end.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// The world's time.
+    pub fn now(&self) -> Instant {
+        self.clock.world_now()
+    }
+
+    /// Notes what the client was told.
+    pub fn note(&self, line: &str) {
+        self.trace.note(self.now(), &format!("c{} {line}", self.number));
+    }
+
+    /// Counts an operation that ended with a known outcome.
+    pub fn count_operation(&self) {
+        self.trace.count("operation");
+    }
+
+    /// Notes an error, and whether what failed may have happened all the same.
+    pub fn failed(&self, what: &str, error: &ClientError) -> bool {
+        self.note(&format!("{what} failed: {}", told(error)));
+        self.trace.count("client error");
+        let in_doubt = may_be_executed(error);
+        if in_doubt {
+            self.trace.count("unknown outcome");
+        }
+        in_doubt
+    }
+
+    /// Rests for a span within `between`.
+    pub async fn rest(&mut self, between: (Duration, Duration)) {
+        tokio::time::sleep(self.rng.between(between.0, between.1)).await;
+    }
+}
+
+/// Whether a failed write may have been executed all the same. What the client
+/// library says to be certain is taken at its word: the judge finds out.
+fn may_be_executed(error: &ClientError) -> bool {
+    let certainly_not = matches!(
+        error,
+        ClientError::NoQuorum { in_doubt: false, .. } | ClientError::Unreachable { .. }
+    );
+    !certainly_not
+}

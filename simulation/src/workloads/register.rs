@@ -1,139 +1,154 @@
-//! Concurrent clients that put, get and delete few keys, and note what they
-//! were told. Each write writes another value.
+//! Concurrent clients that put, get and delete few keys. Each write writes
+//! another value, so that a value read names the write it came from.
+//!
+//! Judged twice: the history of each key must be linearizable, and no
+//! acknowledged write may be gone at the end.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use actors::client::{Client, ClientError};
+use actors::client::ClientError;
+use cluster::{ports::network::BoxFuture, units::Instant};
 
+use super::{Player, Workload};
 use crate::{
-    clock::HostClock,
-    oracle::history::{Action, History, Operation, Value},
+    oracle::{
+        durable,
+        history::{Action, History, Operation, Value},
+        linearizable,
+    },
     rng::Rng,
-    stage::told,
-    trace::Trace,
 };
 
 /// Longest value beyond its number: enough to make batches and segments of
 /// different sizes.
 const PADDING_MAX: u64 = 600;
 
-/// How the clients behave.
+/// What keys held when last observed. A lock, though there is one thread:
+/// client tasks must be `Send`.
+type Found = Arc<Mutex<Vec<(String, Option<Value>)>>>;
+
+/// The workload.
 #[derive(Clone, Debug)]
 pub struct Registers {
-    /// The volume they use.
-    pub volume: String,
+    /// Clients.
+    pub clients: u32,
     /// Keys they share.
     pub keys: u32,
     /// Rest between two operations of one client.
     pub rest: (Duration, Duration),
-    /// Where they note what they were told.
-    pub history: History,
-    /// The clock of the history.
-    pub clock: Arc<HostClock>,
-    /// The world's trace.
-    pub trace: Trace,
-    /// Set when they are to end.
-    pub stop: Arc<AtomicBool>,
+    history: History,
+    found: Found,
 }
 
 impl Registers {
-    /// One client, until it is told to end.
-    pub async fn run(self, number: u32, client: Client, mut rng: Rng) {
+    /// Clients that share keys.
+    pub fn new(clients: u32, keys: u32, rest: (Duration, Duration)) -> Self {
+        Self { clients, keys, rest, history: History::default(), found: Found::default() }
+    }
+
+    /// Few or many clients, few or many keys, lazy or busy.
+    pub fn draw(rng: &mut Rng) -> Self {
+        let busy = Duration::from_millis(5 + rng.below(60));
+        Self::new(2 + rng.number(6), 1 + rng.number(8), (Duration::from_millis(1), busy))
+    }
+
+    async fn work(self, mut player: Player) {
         let mut writes = 0;
-        while !self.stop.load(Ordering::Relaxed) {
-            let key = format!("key-{}", rng.below(u64::from(self.keys)));
-            match rng.below(20) {
-                0..9 => self.read(number, &client, &key).await,
+        while !player.is_over() {
+            let key = format!("key-{}", player.rng.below(u64::from(self.keys)));
+            match player.rng.below(20) {
+                0..9 => {
+                    if let Err(error) = self.read(&player, &key).await {
+                        player.failed(&format!("read {key}"), &error);
+                    }
+                }
                 9..17 => {
                     writes += 1;
-                    let value = u64::from(number) << 32 | writes;
-                    let padding = usize::try_from(rng.below(PADDING_MAX)).unwrap_or(0);
-                    self.write(number, &client, &key, Some((value, padding))).await;
+                    let value = u64::from(player.number) << 32 | writes;
+                    let padding = usize::try_from(player.rng.below(PADDING_MAX)).unwrap_or(0);
+                    self.write(&player, &key, Some((value, padding))).await;
                 }
-                _ => self.write(number, &client, &key, None).await,
+                _ => self.write(&player, &key, None).await,
             }
-            tokio::time::sleep(rng.between(self.rest.0, self.rest.1)).await;
+            player.rest(self.rest).await;
         }
     }
 
-    /// Reads a key and notes it.
-    ///
-    /// # Errors
-    /// The client's; nothing is noted then.
-    pub async fn read_noted(
-        &self,
-        number: u32,
-        client: &Client,
-        key: &str,
-    ) -> Result<Option<Value>, ClientError> {
-        let called = self.clock.world_now();
-        let item = client.get(&self.volume, key).await?;
+    async fn read(&self, player: &Player, key: &str) -> Result<Option<Value>, ClientError> {
+        let called = player.now();
+        let item = player.client.get(&player.volume, key).await?;
         let value = item.map(|item| number_of(&item.value));
-        self.note(number, key, Action::Read(value), called, true);
+        self.note(player, key, Action::Read(value), called, true);
         Ok(value)
     }
 
-    async fn read(&self, number: u32, client: &Client, key: &str) {
-        if let Err(error) = self.read_noted(number, client, key).await {
-            self.failed(number, &format!("read {key}"), &error);
-        }
-    }
-
-    async fn write(&self, number: u32, client: &Client, key: &str, value: Option<(Value, usize)>) {
-        let called = self.clock.world_now();
+    async fn write(&self, player: &Player, key: &str, value: Option<(Value, usize)>) {
+        let called = player.now();
+        let (client, volume) = (&player.client, &player.volume);
         let outcome = match value {
-            Some((value, padding)) => client.put(&self.volume, key, bytes_of(value, padding)).await,
-            None => client.delete(&self.volume, key).await,
+            Some((value, padding)) => client.put(volume, key, bytes_of(value, padding)).await,
+            None => client.delete(volume, key).await,
         };
         let action = Action::Write(value.map(|(value, _)| value));
         match outcome {
-            Ok(_) => self.note(number, key, action, called, true),
+            Ok(_) => self.note(player, key, action, called, true),
             Err(error) => {
-                self.failed(number, &format!("write {key}"), &error);
-                if may_be_executed(&error) {
-                    self.note(number, key, action, called, false);
+                if player.failed(&format!("write {key}"), &error) {
+                    self.note(player, key, action, called, false);
                 }
             }
         }
     }
 
-    fn note(
-        &self,
-        client: u32,
-        key: &str,
-        action: Action,
-        called: cluster::units::Instant,
-        known: bool,
-    ) {
-        let now = self.clock.world_now();
-        let returned = known.then_some(now);
-        let operation = Operation { client, key: key.to_owned(), action, called, returned };
-        self.trace.note(now, &operation.to_string());
-        self.trace.count(if known { "operation" } else { "unknown outcome" });
+    fn note(&self, player: &Player, key: &str, action: Action, called: Instant, known: bool) {
+        let now = player.now();
+        let (client, key, returned) = (player.number, key.to_owned(), known.then_some(now));
+        let operation = Operation { client, key, action, called, returned };
+        player.trace.note(now, &operation.to_string());
+        if known {
+            player.count_operation();
+        }
         self.history.add(operation);
     }
 
-    fn failed(&self, client: u32, what: &str, error: &ClientError) {
-        self.trace
-            .note(self.clock.world_now(), &format!("c{client} {what} failed: {}", told(error)));
-        self.trace.count("client error");
+    async fn look(self, player: Player) -> Result<(), ClientError> {
+        let mut found = Vec::new();
+        for key in (0..self.keys).map(|key| format!("key-{key}")) {
+            let value = self.read(&player, &key).await?;
+            found.push((key, value));
+        }
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        Ok(())
     }
 }
 
-/// Whether a failed write may have been executed all the same. What the client
-/// library says to be certain is taken at its word: the judge finds out.
-fn may_be_executed(error: &ClientError) -> bool {
-    let certainly_not = matches!(
-        error,
-        ClientError::NoQuorum { in_doubt: false, .. } | ClientError::Unreachable { .. }
-    );
-    !certainly_not
+impl Workload for Registers {
+    fn name(&self) -> &'static str {
+        "registers"
+    }
+
+    fn clients(&self) -> u32 {
+        self.clients
+    }
+
+    fn run(&self, player: Player) -> BoxFuture<()> {
+        Box::pin(self.clone().work(player))
+    }
+
+    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
+        Box::pin(self.clone().look(player))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let history = self.history.operations();
+        for (key, value) in self.found.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            durable::check(&history, key, *value).map_err(|loss| loss.to_string())?;
+        }
+        linearizable::check(&history).map_err(|violation| violation.to_string())
+    }
 }
 
 /// A value on the wire: its number, padded.

@@ -15,11 +15,11 @@ fn op(client: u32, action: Action, called: u64, returned: impl Into<Option<u64>>
     Operation { client, key: "k".to_owned(), action, called: at(called), returned }
 }
 
-fn put(value: Value) -> Action {
+pub(super) fn put(value: Value) -> Action {
     Action::Write(Some(value))
 }
 
-fn read(value: impl Into<Option<Value>>) -> Action {
+pub(super) fn read(value: impl Into<Option<Value>>) -> Action {
     Action::Read(value.into())
 }
 
@@ -143,7 +143,7 @@ fn brute(history: &[Operation]) -> bool {
     extend(history, 0, None)
 }
 
-fn random_history(rng: &mut Rng) -> Vec<Operation> {
+pub(super) fn random_history(rng: &mut Rng) -> Vec<Operation> {
     let count = 1 + rng.below(6);
     (0..count)
         .map(|_| {
@@ -173,7 +173,7 @@ fn both_judges_agree_on_thousands_of_small_histories() {
 
 /// A history of a real register, used by concurrent clients; some outcomes
 /// stay unknown.
-fn real_history(count: usize, seed: u64) -> Vec<Operation> {
+pub(super) fn real_history(count: usize, seed: u64) -> Vec<Operation> {
     let mut rng = Rng::stream(seed, "real history", 0);
     let mut registers: BTreeMap<u64, Option<Value>> = BTreeMap::new();
     let mut history = Vec::new();
@@ -202,9 +202,16 @@ fn real_history(count: usize, seed: u64) -> Vec<Operation> {
     history
 }
 
+/// Processor time of this thread: other processes do not count.
+fn processor_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(stat.split_whitespace().next().unwrap().parse().unwrap())
+}
+
 #[test]
 fn ten_thousand_operations_are_judged_in_seconds() {
     let mut history = real_history(10_000, 1);
+    let began = processor_time();
     assert_eq!(check(&history), Ok(()));
     // And one lie among them is found.
     let liar = history
@@ -215,4 +222,7 @@ fn ten_thousand_operations_are_judged_in_seconds() {
         .unwrap();
     history[liar].action = read(7);
     assert!(check(&history).is_err());
+    let took = processor_time().saturating_sub(began);
+    println!("20,000 operations were judged in {took:?} of processor time");
+    assert!(took < Duration::from_secs(4), "10,000 operations take {:?}", took / 2);
 }

@@ -1,0 +1,70 @@
+//! Scenarios: named situations, each a way to draw a plan from a seed.
+//!
+//! A scenario promises counters. A single seed may miss its situation; over
+//! the seeds of one command a promised counter that stays at zero means that
+//! the scenario proves nothing, and the command fails.
+
+mod swarm;
+
+pub use swarm::SWARM;
+
+use crate::plan::Plan;
+
+/// A situation.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Rows of the bug catalogue it stands for; none if it stands for no one
+    /// defect.
+    pub rows: &'static [&'static str],
+    /// What happens, in one sentence.
+    pub story: &'static str,
+    /// Draws the plan of a seed.
+    pub plan: fn(u64) -> Plan,
+    /// Counters that show that it happened.
+    pub promises: &'static [&'static str],
+}
+
+impl Scenario {
+    /// Counters that must not stay at zero over the seeds of one command.
+    pub fn promises(&self) -> &'static [&'static str] {
+        self.promises
+    }
+}
+
+/// All scenarios; the first is the default.
+pub static ALL: &[&Scenario] = &[&SWARM];
+
+/// The scenario of a name.
+pub fn find(name: &str) -> Option<&'static Scenario> {
+    ALL.iter().copied().find(|scenario| scenario.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found_again() {
+        let names: BTreeSet<_> = ALL.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        for scenario in ALL {
+            assert_eq!(find(scenario.name).map(|found| found.story), Some(scenario.story));
+        }
+        assert!(find("no such scenario").is_none());
+    }
+
+    #[test]
+    fn every_plan_bears_its_scenario_and_has_someone_at_work() {
+        for scenario in ALL {
+            for seed in 0..20 {
+                let plan = Plan::draw(seed, scenario);
+                assert_eq!((plan.seed, plan.scenario), (seed, scenario.name));
+                assert!(!plan.workloads.is_empty(), "{}: nobody works", scenario.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Volumes are created, used and removed under load.
+//!
+//! Judged: a volume that was created is there until it is removed, one that was
+//! removed is gone, and one made anew under an old name is empty. After an
+//! error in doubt its name is not used again, and says nothing.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use actors::client::ClientError;
+use cluster::{
+    catalog::record::{VolumeKind, VolumePolicy, VolumeState},
+    ports::network::BoxFuture,
+};
+
+use super::{Player, Workload};
+use crate::rng::Rng;
+
+/// The workload.
+#[derive(Clone, Debug)]
+pub struct Volumes {
+    clients: u32,
+    replicas: u32,
+    rest: (Duration, Duration),
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What clients were told. A lock, though there is one thread: client tasks
+/// must be `Send`.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Whether the volume of a name is known to be there, or not to be.
+    there: BTreeMap<String, bool>,
+    wrong: Option<String>,
+}
+
+impl Volumes {
+    /// Clients that make volumes with so many replicas.
+    pub fn new(clients: u32, replicas: u32, rest: (Duration, Duration)) -> Self {
+        Self { clients, replicas, rest, seen: Arc::default() }
+    }
+
+    /// One or two clients.
+    pub fn draw(rng: &mut Rng) -> Self {
+        let rest = (Duration::from_millis(200), Duration::from_millis(1_500));
+        Self::new(1 + rng.number(2), 3, rest)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wrong(&self, player: &Player, what: String) {
+        player.note(&what);
+        self.lock().wrong.get_or_insert(what);
+    }
+
+    async fn work(self, mut player: Player) {
+        let mut round = 0_u32;
+        while !player.is_over() {
+            // Every name is used twice, to find what an old volume left.
+            let name = format!("volume-{}-{}", player.number, round / 2);
+            round += 1;
+            self.lock().there.remove(&name);
+            if let Err(error) = self.life(&mut player, &name).await {
+                player.failed(&format!("life of {name}"), &error);
+                self.lock().there.remove(&name);
+                // The other half of this name's rounds would meet its remains.
+                round += round % 2;
+            }
+            player.rest(self.rest).await;
+        }
+    }
+
+    /// Creates a volume, uses it, and mostly removes it.
+    async fn life(&self, player: &mut Player, name: &str) -> Result<(), ClientError> {
+        let shards = 1 + player.rng.number(3);
+        let kind = if shards == 1 { VolumeKind::Single } else { VolumeKind::Hash };
+        let policy = VolumePolicy { kind, replicas: self.replicas, shards };
+        player.client.create_volume(name, policy).await?;
+        player.count_operation();
+        player.trace.count("volume created");
+        player.note(&format!("created {name}"));
+        self.lock().there.insert(name.to_owned(), true);
+        if let Some(old) = player.client.get(name, "key").await? {
+            self.wrong(player, format!("the new {name} holds {:?} of an old one", old.value));
+        }
+        player.client.put(name, "key", name).await?;
+        if player.client.get(name, "key").await?.is_none() {
+            self.wrong(player, format!("{name} lost its key"));
+        }
+        player.count_operation();
+        player.rest(self.rest).await;
+        self.lock().there.remove(name);
+        player.client.delete_volume(name).await?;
+        player.count_operation();
+        player.trace.count("volume removed");
+        player.note(&format!("removed {name}"));
+        self.lock().there.insert(name.to_owned(), false);
+        Ok(())
+    }
+
+    async fn look(self, player: Player) -> Result<(), ClientError> {
+        // Clients may still be at work: what they know before and after a
+        // question holds while it is asked.
+        let before = self.lock().there.clone();
+        let volumes = player.client.volumes().await?;
+        let after = self.lock().there.clone();
+        for (name, there) in before {
+            if after.get(&name) != Some(&there) {
+                continue;
+            }
+            let found = volumes.iter().any(|volume| {
+                volume.record.name == name && volume.record.state != VolumeState::Deleting
+            });
+            if found != there {
+                self.wrong(&player, format!("{name} is {}", if found { "back" } else { "gone" }));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Workload for Volumes {
+    fn name(&self) -> &'static str {
+        "volumes"
+    }
+
+    fn clients(&self) -> u32 {
+        self.clients
+    }
+
+    fn run(&self, player: Player) -> BoxFuture<()> {
+        Box::pin(self.clone().work(player))
+    }
+
+    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
+        Box::pin(self.clone().look(player))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.lock().wrong.clone().map_or(Ok(()), Err)
+    }
+}
