@@ -51,16 +51,20 @@ codes! {
     BadKey = 201,
     /// A value is larger than what is kept inline.
     ValueTooLarge = 202,
-    /// A batch has too many operations or bytes, or spans shards.
+    /// A batch has too many operations or bytes.
     BadBatch = 203,
     /// Anything else wrong with a request.
     InvalidRequest = 204,
+    /// A transaction is malformed, too large or spans shards.
+    BadTransaction = 205,
     /// A volume of that name exists.
     VolumeExists = 301,
     /// Whether the request was executed is not known.
     UnknownOutcome = 302,
     /// The catalog refused the change.
     CatalogRefused = 303,
+    /// A transaction was executed, but what it read is gone.
+    AnswerLost = 304,
     /// No quorum answered within the deadline.
     NoQuorum = 412,
     /// No node could be reached at all.

@@ -29,5 +29,23 @@ pub const CLOCK_AHEAD_MS_MAX: u64 = 500;
 pub const LIST_PAGE_MAX: usize = 1_000;
 /// Bytes of one page of a list that carries values.
 pub const LIST_PAGE_BYTES_MAX: usize = 1 << 20;
+/// Compares and steps of one transaction in all (etcd takes 128 of each kind
+/// unless told otherwise); as a batch, they are one log entry.
+pub const TRANSACTION_OPS_MAX: usize = BATCH_OPS_MAX;
+/// Transactions inside each other, the outermost counted. Nobody nests by hand
+/// so deep; apply walks them by recursion.
+pub const TRANSACTION_DEPTH_MAX: u32 = 8;
+/// Keys that the ranges of one transaction meet in all: apply takes them in
+/// one step, and a delete puts three records of each into the overlay.
+pub const TRANSACTION_KEYS_MAX: usize = 10_000;
+/// Bytes of those keys and their values: an eighth of a node's overlays.
+pub const TRANSACTION_BYTES_MAX: usize = 32 << 20;
+/// Bytes that one transaction reads: one page of a list.
+pub const TRANSACTION_REPLY_BYTES_MAX: usize = LIST_PAGE_BYTES_MAX;
+/// Bytes of what transactions read that a shard keeps for retries. They lie in
+/// its root record, which every flush writes and every piece of a snapshot
+/// carries beside its own 1 MiB: together they stay below
+/// [`FRAME_BYTES_MAX`].
+pub const KEPT_REPLY_BYTES_MAX: usize = 2 << 20;
 /// Replicas one node hosts.
 pub const REPLICAS_PER_NODE_MAX: usize = 4_096;

@@ -16,6 +16,7 @@ use crate::{
     shard::{
         command::{Op, Outcome, SessionRequest},
         descriptor::ShardDescriptor,
+        transaction::Transaction,
     },
 };
 
@@ -151,6 +152,13 @@ pub enum ShardBody {
         level: WriteLevel,
         /// The changes.
         ops: Vec<Op>,
+    },
+    /// Compares, then does one thing or another, all or none; always strong.
+    Transact {
+        /// Exactly-once bookkeeping.
+        request: SessionRequest,
+        /// What to compare and to do.
+        transaction: Transaction,
     },
     /// Changes the catalog.
     Catalog {

@@ -10,7 +10,9 @@ use cluster::{
     codes::ErrorCode,
     ids::{NodeId, SessionId, ShardId},
     limits::{BATCH_OPS_MAX, ENTRY_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX},
+    mvcc::version::Version,
     request::Fault,
+    shard::transaction::TransactionError,
     units::ByteSize,
 };
 
@@ -54,6 +56,23 @@ pub enum ClientError {
         ops: usize,
         /// Their bytes.
         bytes: usize,
+    },
+    /// A transaction that no shard takes.
+    #[error("{0}")]
+    BadTransaction(TransactionError),
+    /// A transaction over keys of several shards.
+    #[error("the keys of the transaction lie on several shards of volume {volume}")]
+    SpansShards {
+        /// The volume.
+        volume: String,
+    },
+    /// A transaction was executed, but its answer came too late to be kept.
+    #[error("the transaction was executed at version {version}, but what it read is gone")]
+    AnswerLost {
+        /// Its version.
+        version: Version,
+        /// Whether its compares held.
+        succeeded: bool,
     },
     /// Some shards of a batch were written, another was not.
     #[error("{written} of {parts} shards of the batch were written, then: {failure}")]
@@ -154,6 +173,8 @@ impl ClientError {
             Self::EmptyKey | Self::KeyTooLong { .. } => ErrorCode::BadKey,
             Self::ValueTooLarge { .. } => ErrorCode::ValueTooLarge,
             Self::BatchTooLarge { .. } => ErrorCode::BadBatch,
+            Self::BadTransaction(_) | Self::SpansShards { .. } => ErrorCode::BadTransaction,
+            Self::AnswerLost { .. } => ErrorCode::AnswerLost,
             Self::PartOfBatch { failure, .. } => failure.code(),
             Self::Refused(refusal) => refusal_code(refusal),
             Self::UnknownOutcome { .. } => ErrorCode::UnknownOutcome,
@@ -181,6 +202,16 @@ impl ClientError {
                 "a batch is one log entry: at most {BATCH_OPS_MAX} operations and {} per shard",
                 ByteSize(ENTRY_BYTES_MAX as u64)
             ),
+            Self::BadTransaction(_) => "it was refused whole; nothing was changed".into(),
+            Self::SpansShards { .. } => {
+                "a transaction is atomic inside one shard; transactions over shards come later".into()
+            }
+            Self::AnswerLost { succeeded, .. } => {
+                let branch = if *succeeded { "held" } else { "did not hold" };
+                format!(
+                    "its compares {branch}; the answer was lost on its way, and the shard keeps only so many unread ones"
+                )
+            }
             Self::PartOfBatch { failure, .. } => {
                 format!("a batch is atomic per shard, not over shards; {}", failure.cause())
             }
@@ -213,6 +244,11 @@ impl ClientError {
             Self::KeyTooLong { .. } => "use a shorter key, or a hash of it".into(),
             Self::ValueTooLarge { .. } => "split the value into several keys".into(),
             Self::BatchTooLarge { .. } => "send several smaller batches".into(),
+            Self::BadTransaction(_) => "change the transaction as the message says".into(),
+            Self::SpansShards { volume } => format!(
+                "keep the keys in one shard: a volume of kind single has only one (cdb volume show {volume})"
+            ),
+            Self::AnswerLost { .. } => "read the keys again; do not repeat the transaction".into(),
             Self::PartOfBatch { failure, .. } => {
                 format!("repeat the batch: puts and deletes may be repeated; {}", failure.fix())
             }
@@ -259,6 +295,9 @@ impl ClientError {
             | Self::KeyTooLong { .. }
             | Self::ValueTooLarge { .. }
             | Self::BatchTooLarge { .. }
+            | Self::BadTransaction(_)
+            | Self::SpansShards { .. }
+            | Self::AnswerLost { .. }
             | Self::Refused(_)
             | Self::UnknownOutcome { .. }
             | Self::BadCertificate { .. }

@@ -19,6 +19,7 @@ mod list;
 mod map;
 mod pool;
 mod read;
+mod transact;
 mod trial;
 mod volumes;
 mod write;

@@ -12,7 +12,10 @@ use cluster::{
     ports::entropy::Entropy,
     request::{Fault, ReadLevel, WriteLevel},
     routing::Cursor,
-    shard::command::Op,
+    shard::{
+        command::Op,
+        transaction::{Compare, Keys, Step, StepResult, Transaction},
+    },
 };
 use futures_util::future::join_all;
 use model::{Dice, Mishap, Model, NODES};
@@ -285,6 +288,62 @@ async fn a_batch_over_shards_says_that_it_is_not_atomic() {
     let error = client.batch("data", ops(), WriteLevel::Strong).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::DiskFull);
     assert!(error.to_string().starts_with("3 of 4 shards"), "{error}");
+}
+
+fn take(key: &str, owner: &str) -> Transaction {
+    let free = Transaction::new().when(Compare::absent(key));
+    free.then(Step::put(key, owner)).then(Step::get(key)).otherwise(Step::get(key))
+}
+
+fn owner(results: Option<&Vec<StepResult>>) -> &[u8] {
+    let Some(StepResult::Read { items, .. }) = results.and_then(|r| r.last()) else {
+        panic!("{results:?}")
+    };
+    &items[0].value
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_whose_answer_is_lost_is_executed_once_and_answered_as_the_first_time() {
+    for mishap in [Mishap::After(Fault::Interrupted), Mishap::Silence, Mishap::Lost] {
+        let (model, client) = hash_volume();
+        model.state().mishaps.push_back(mishap.clone());
+        let done = client.transact("data", take("lock", "me")).await.unwrap();
+        assert!(done.succeeded && done.changed, "{mishap:?}: a retry must not find the lock taken");
+        assert_eq!(owner(done.results.as_ref()), b"me");
+        assert_eq!(executed(&model, "lock"), 1);
+        let missed = client.transact("data", take("lock", "other")).await.unwrap();
+        assert!(!missed.succeeded && !missed.changed);
+        assert_eq!(owner(missed.results.as_ref()), b"me");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_was_crowded_out_is_asked_again_unless_something_was_changed() {
+    let (model, client) = hash_volume();
+    client.put("data", "lock", "me").await.unwrap();
+    model.state().mishaps.push_back(Mishap::Crowded);
+    let missed = client.transact("data", take("lock", "other")).await.unwrap();
+    assert_eq!(owner(missed.results.as_ref()), b"me");
+    model.state().mishaps.push_back(Mishap::Crowded);
+    let error = client.transact("data", take("free", "me")).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::AnswerLost);
+    assert_eq!(executed(&model, "free"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_over_shards_is_refused_and_says_so() {
+    let (model, client) = hash_volume();
+    let over = (0..40).fold(Transaction::new(), |all, n| all.then(Step::put(format!("k{n}"), "x")));
+    let range = Transaction::new().then(Step::delete(Keys::prefix("k")));
+    for spans in [over, range] {
+        let error = client.transact("data", spans).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::BadTransaction);
+        assert!(error.to_string().contains("several shards of volume data"), "{error}");
+    }
+    let twice = Transaction::new().then(Step::put("a", "1")).then(Step::put("a", "2"));
+    let error = client.transact("data", twice).await.unwrap_err();
+    assert!(error.to_string().contains("duplicate key given in txn request"), "{error}");
+    assert_eq!(model.state().sessions_opened, 0, "nothing was sent to a shard");
 }
 
 #[tokio::test(start_paused = true)]

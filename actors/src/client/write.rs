@@ -210,7 +210,7 @@ impl Client {
 
     /// Asks a shard under a session number until it answers; none if the shard
     /// must be found again. The number stays the same over all tries in doubt.
-    async fn once(
+    pub(super) async fn once(
         &self,
         trial: &mut Trial,
         shard: ShardId,
@@ -338,6 +338,9 @@ pub(super) fn check_key(key: &[u8]) -> Result<(), ClientError> {
 }
 
 fn refused(trial: &Trial, refusal: &Refusal) -> ClientError {
+    if let Refusal::Transaction(error) = refusal {
+        return ClientError::BadTransaction(error.clone());
+    }
     let fault = Fault::Invalid(refusal.to_string());
     ClientError::Fault { subject: trial.subject().to_owned(), fault }
 }

@@ -133,6 +133,10 @@ impl ReplicaState {
             ShardBody::Write { request, level, ops } => {
                 self.propose(asked, Action::Write { request, ops }, level);
             }
+            ShardBody::Transact { request, transaction } => {
+                let action = Action::Transact { request: Some(request), transaction };
+                self.propose(asked, action, WriteLevel::Strong);
+            }
             ShardBody::Catalog { request, command } => {
                 self.propose(asked, Action::Catalog { request, command }, WriteLevel::Strong);
             }
@@ -163,6 +167,10 @@ impl ReplicaState {
             ShardBody::Write { request, level, ops } => {
                 self.admit_write(request.is_some(), *level, ops)
             }
+            ShardBody::Transact { transaction, .. } => {
+                transaction.check().map_err(|error| Fault::Invalid(error.to_string()))?;
+                self.admit_changes(transaction.puts().next().is_some(), transaction.writes())
+            }
             ShardBody::OpenSession
             | ShardBody::CloseSession(_)
             | ShardBody::Catalog { .. }
@@ -183,11 +191,16 @@ impl ReplicaState {
         if level == WriteLevel::Strong && !has_session {
             return Err(Fault::Invalid("a strong write needs a session".to_owned()));
         }
+        self.admit_changes(ops.iter().any(|op| matches!(op, Op::Put { .. })), true)
+    }
+
+    /// Room for what changes data.
+    fn admit_changes(&mut self, puts: bool, writes: bool) -> Result<(), Fault> {
         // Whoever does not lead refuses anyway, and names who does.
-        if !self.leads() {
+        if !writes || !self.leads() {
             return Ok(());
         }
-        if ops.iter().any(|op| matches!(op, Op::Put { .. })) {
+        if puts {
             self.admit_puts()?;
         }
         if self.half.budget().overlay_full() {

@@ -254,6 +254,7 @@ pub(crate) fn request_bytes(request: &ShardRequest) -> usize {
                 Op::Delete { key } => HEAD + key.len(),
             })
             .sum(),
+        ShardBody::Transact { transaction, .. } => HEAD * transaction.ops() + transaction.bytes(),
         ShardBody::OpenSession
         | ShardBody::CloseSession(_)
         | ShardBody::Catalog { .. }

@@ -20,7 +20,12 @@ use cluster::{
     },
     raft::types::{Entry, HardState, Message, Payload},
     request::{Fault, ReadLevel, ShardBody, ShardResult, WriteLevel},
-    shard::{command::Op, machine::ShardMachine, root::ShardRole},
+    shard::{
+        command::{Op, Outcome, SessionRequest},
+        machine::ShardMachine,
+        root::ShardRole,
+        transaction::{Compare, Step, Transaction},
+    },
 };
 
 use super::messages::ReplicaMessage;
@@ -51,6 +56,38 @@ async fn what_is_written_can_be_read_on_every_node_and_after_all_were_killed() {
     }
     assert_eq!(stand.get(100, "a").await.unwrap().value, b"1");
     assert_eq!(stand.get(101, "b").await.unwrap().value, b"2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_whose_leader_died_with_the_answer_is_not_done_again() {
+    let mut stand = Stand::start(3, 1).await;
+    let ShardResult::Outcome(Outcome::Session(session)) =
+        stand.ask(100, ShardBody::OpenSession).await
+    else {
+        panic!("no session")
+    };
+    let request = SessionRequest { session, number: 1, answered: 0 };
+    let transaction = Transaction::new()
+        .when(Compare::absent("lock"))
+        .then(Step::put("lock", "me"))
+        .then(Step::get("lock"))
+        .otherwise(Step::get("lock"));
+    let body = ShardBody::Transact { request, transaction };
+    let leader = stand.leader(100).await;
+    let lost = stand.node(leader).ask(100, body.clone()).await.unwrap();
+    stand.kill(leader).await;
+    let again = stand.ask(100, body.clone()).await;
+    assert_eq!(again, lost, "the answer that was lost");
+    let ShardResult::Outcome(Outcome::Transacted(done)) = again else { panic!("{again:?}") };
+    assert!(done.succeeded && done.changed);
+    let twice = Transaction::new().then(Step::put("a", "1")).then(Step::put("a", "2"));
+    let body = ShardBody::Transact { request, transaction: twice };
+    let leader = stand.leader(100).await;
+    let refused = stand.node(leader).ask(100, body).await.unwrap_err();
+    assert!(
+        matches!(&refused, Fault::Invalid(text) if text.contains("duplicate key")),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -284,6 +284,7 @@ pub fn needs_leader(body: &ShardBody) -> bool {
         ShardBody::OpenSession
         | ShardBody::CloseSession(_)
         | ShardBody::Write { .. }
+        | ShardBody::Transact { .. }
         | ShardBody::Catalog { .. } => true,
     }
 }

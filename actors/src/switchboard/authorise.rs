@@ -60,13 +60,16 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
             | CatalogCommand::WithdrawReplica { .. }
             | CatalogCommand::ObserveDestroyed { .. } => Err("change the catalog in this way"),
         },
-        ShardBody::Write { .. } if catalog => Err("write catalog records directly"),
+        ShardBody::Write { .. } | ShardBody::Transact { .. } if catalog => {
+            Err("write catalog records directly")
+        }
         ShardBody::Get { .. } | ShardBody::List { .. } if catalog => {
             Err("read catalog records directly")
         }
         ShardBody::OpenSession
         | ShardBody::CloseSession(_)
         | ShardBody::Write { .. }
+        | ShardBody::Transact { .. }
         | ShardBody::Get { .. }
         | ShardBody::List { .. }
         | ShardBody::Inspect => Ok(()),

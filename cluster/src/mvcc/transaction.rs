@@ -4,6 +4,8 @@
 //! its changes gather here, seeing each other, and enter the overlay together
 //! at the end. All share one version; each has its own sub-version.
 
+mod scan;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

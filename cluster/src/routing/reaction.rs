@@ -73,7 +73,9 @@ pub fn refusal_reaction(refusal: &Refusal) -> Reaction {
         Refusal::UnknownOutcome(_) => Reaction::Renew,
         Refusal::TooManyInFlight { .. } => Reaction::SameAfter(WINDOW_PAUSE_MS),
         Refusal::WrongShard => Reaction::Refresh,
-        Refusal::WrongKind | Refusal::InvalidKey { .. } => Reaction::GiveUp,
+        Refusal::WrongKind | Refusal::InvalidKey { .. } | Refusal::Transaction(_) => {
+            Reaction::GiveUp
+        }
     }
 }
 

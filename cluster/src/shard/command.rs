@@ -11,6 +11,7 @@ use crate::{
     formats,
     ids::SessionId,
     mvcc::version::{Hlc, Version},
+    shard::transaction::{Transacted, Transaction, TransactionError},
 };
 
 /// Version of the command encoding, first in every entry (`u16`, little-endian).
@@ -79,6 +80,13 @@ pub enum Action {
         /// Atomic, in order, all at one version with rising sub-versions.
         ops: Vec<Op>,
     },
+    /// Compares, then does one thing or another.
+    Transact {
+        /// Exactly-once bookkeeping.
+        request: Option<SessionRequest>,
+        /// What to compare and to do.
+        transaction: Transaction,
+    },
     /// Changes the catalog. Only in the catalog shard.
     Catalog {
         /// Exactly-once bookkeeping.
@@ -140,6 +148,8 @@ pub enum Outcome {
         /// How many deletes found their key.
         deleted: u32,
     },
+    /// A transaction was done.
+    Transacted(Transacted),
     /// What the catalog answers.
     Catalog(CatalogOutcome),
     /// The command was not executed, with a reason that every replica sees.
@@ -174,6 +184,9 @@ pub enum Refusal {
         /// The limit.
         bytes_max: u32,
     },
+    /// The transaction is none, or reads or touches too much.
+    #[error(transparent)]
+    Transaction(TransactionError),
     /// The command is of a kind this shard does not take.
     #[error("this shard takes no such command")]
     WrongKind,

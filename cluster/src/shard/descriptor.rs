@@ -46,6 +46,19 @@ impl Predicate {
         }
     }
 
+    /// Whether every key in `from..to` belongs to the shard; an empty `to`
+    /// means to the end.
+    pub fn covers(&self, first: &[u8], end: &[u8]) -> bool {
+        match self {
+            // Hashes of a range lie anywhere.
+            Self::Hash { from, to } => (*from, *to) == (0, u64::MAX),
+            Self::Range { from, to } => {
+                let ends = to.is_empty() || (!end.is_empty() && end <= to.as_slice());
+                ends && first >= from.as_slice()
+            }
+        }
+    }
+
     /// Splits the whole hash space into `count` nearly equal parts.
     ///
     /// # Panics

@@ -12,6 +12,8 @@
 //! - the hybrid clock rises with every write, the dense counter only with
 //!   commands that change a key (a delete of nothing does not).
 
+mod transact;
+
 use super::{
     command::{Action, Command, CommandError, Op, Outcome, Refusal, SessionRequest},
     configuration,
@@ -338,6 +340,9 @@ impl Step<'_> {
             }
             Action::Write { request, ops } => {
                 self.once(request.as_ref(), |step| step.write(point, ops))
+            }
+            Action::Transact { request, transaction } => {
+                self.once(request.as_ref(), |step| step.transact(point, transaction))
             }
             Action::Catalog { request, command } => {
                 self.once(request.as_ref(), |step| step.catalog(point, command))

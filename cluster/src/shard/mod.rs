@@ -2,7 +2,8 @@
 //!
 //! [`machine`] applies entries, [`reader`] reads what was applied while apply
 //! goes on, [`root`] is what a replica keeps beside its data, [`sessions`]
-//! makes retries harmless, [`snapshot`] copies a replica while it is written.
+//! makes retries harmless, [`transaction`] is what compares before it changes,
+//! [`snapshot`] copies a replica while it is written.
 
 mod catalog_records;
 pub mod command;
@@ -13,3 +14,4 @@ pub mod reader;
 pub mod root;
 pub mod sessions;
 pub mod snapshot;
+pub mod transaction;

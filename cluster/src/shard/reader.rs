@@ -245,7 +245,7 @@ impl Reader {
     }
 }
 
-fn item(key: &[u8], record: &Record<'_>, value: bool) -> Item {
+pub(super) fn item(key: &[u8], record: &Record<'_>, value: bool) -> Item {
     let head = &record.head;
     Item {
         key: key.to_vec(),

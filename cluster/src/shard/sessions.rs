@@ -10,7 +10,9 @@
 //! - what happens here depends on the entry and the sessions only;
 //! - at most [`SESSIONS_PER_SHARD_MAX`] sessions, each with at most
 //!   [`SESSION_IN_FLIGHT_MAX`] replies;
-//! - a number is executed at most once in the life of its session.
+//! - what transactions read takes at most [`KEPT_REPLY_BYTES_MAX`] of them all;
+//! - a number is executed at most once in the life of its session, even one
+//!   that changed nothing: a late copy of it could take the other branch.
 //!
 //! Source: Raft dissertation §6.3; design: what etcd lacks (A4 of the bug catalogue).
 
@@ -19,17 +21,36 @@ use std::sync::Arc;
 use rkyv::{Archive, Deserialize, Serialize};
 use rpds::RedBlackTreeMapSync;
 
-use super::command::{Outcome, Refusal, SessionRequest};
+use super::{
+    command::{Outcome, Refusal, SessionRequest},
+    transaction::Transacted,
+};
 use crate::{
     ids::SessionId,
-    limits::{SESSION_IDLE_MS_MAX, SESSION_IN_FLIGHT_MAX, SESSIONS_PER_SHARD_MAX},
+    limits::{
+        KEPT_REPLY_BYTES_MAX, SESSION_IDLE_MS_MAX, SESSION_IN_FLIGHT_MAX, SESSIONS_PER_SHARD_MAX,
+    },
 };
+
+/// Bytes of what a transaction read; zero for all other outcomes.
+fn read_bytes(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Transacted(done) => done.result_bytes(),
+        Outcome::Closed
+        | Outcome::Session(_)
+        | Outcome::Written { .. }
+        | Outcome::Catalog(_)
+        | Outcome::Refused(_) => 0,
+    }
+}
 
 #[derive(Clone, Debug)]
 struct Session {
     used_ms: u64,
     answered: u64,
     replies: RedBlackTreeMapSync<u64, Outcome>,
+    /// Bytes of what transactions read, among its replies.
+    read_bytes: usize,
 }
 
 /// All sessions of a shard. A clone costs two reference counts.
@@ -39,11 +60,17 @@ pub struct Sessions {
     /// The same sessions, longest idle first; ids break ties, so that every
     /// replica evicts the same one.
     by_use: RedBlackTreeMapSync<(u64, SessionId), ()>,
+    /// Bytes of what transactions read, in all of them.
+    read_bytes: usize,
 }
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { by_id: RedBlackTreeMapSync::new_sync(), by_use: RedBlackTreeMapSync::new_sync() }
+        Self {
+            by_id: RedBlackTreeMapSync::new_sync(),
+            by_use: RedBlackTreeMapSync::new_sync(),
+            read_bytes: 0,
+        }
     }
 }
 
@@ -80,12 +107,13 @@ impl Sessions {
             self.close(oldest);
         }
         let replies = RedBlackTreeMapSync::new_sync();
-        self.put(session, Session { used_ms: now_ms, answered: 0, replies });
+        self.put(session, Session { used_ms: now_ms, answered: 0, replies, read_bytes: 0 });
     }
 
     /// Ends a session; one that is gone stays gone.
     pub fn close(&mut self, session: SessionId) {
         if let Some(old) = self.by_id.get(&session) {
+            self.read_bytes -= old.read_bytes;
             self.by_use.remove_mut(&(old.used_ms, session));
             self.by_id.remove_mut(&session);
         }
@@ -119,14 +147,32 @@ impl Sessions {
         if let Some(session) = self.by_id.get(&request.session) {
             let mut session = Session::clone(session);
             session.replies.insert_mut(request.number, outcome.clone());
+            session.read_bytes += read_bytes(outcome);
             self.put(request.session, session);
+            self.drop_reads(request.session);
+        }
+    }
+
+    /// Drops what transactions read while it is too much: of the sessions idle
+    /// longest first, of `last` last. What they did is still known.
+    fn drop_reads(&mut self, last: SessionId) {
+        while self.read_bytes > KEPT_REPLY_BYTES_MAX {
+            let holds = |id: &SessionId| self.by_id.get(id).is_some_and(|s| s.read_bytes > 0);
+            let mut idle = self.by_use.keys().map(|(_, id)| *id).filter(|id| *id != last);
+            let id = idle.find(holds).unwrap_or(last);
+            let Some(session) = self.by_id.get(&id) else { return };
+            let mut session = Session::clone(session);
+            session.drop_reads();
+            self.put(id, session);
         }
     }
 
     fn put(&mut self, id: SessionId, session: Session) {
         if let Some(old) = self.by_id.get(&id) {
+            self.read_bytes -= old.read_bytes;
             self.by_use.remove_mut(&(old.used_ms, id));
         }
+        self.read_bytes += session.read_bytes;
         self.by_use.insert_mut((session.used_ms, id), ());
         self.by_id.insert_mut(id, Arc::new(session));
     }
@@ -154,6 +200,7 @@ impl Sessions {
             let session = Session {
                 used_ms: record.used_ms,
                 answered: record.answered,
+                read_bytes: record.replies.iter().map(|(_, outcome)| read_bytes(outcome)).sum(),
                 replies: record.replies.into_iter().collect(),
             };
             sessions.put(record.session, session);
@@ -170,8 +217,28 @@ impl Session {
                 break;
             }
             let number = *number;
+            self.read_bytes -= self.replies.get(&number).map_or(0, read_bytes);
             self.replies.remove_mut(&number);
         }
+    }
+
+    fn drop_reads(&mut self) {
+        let dropped = |(number, outcome): (&u64, &Outcome)| match outcome {
+            Outcome::Transacted(done) if done.results.is_some() => {
+                Some((*number, Transacted { results: None, ..done.clone() }))
+            }
+            Outcome::Transacted(_)
+            | Outcome::Closed
+            | Outcome::Session(_)
+            | Outcome::Written { .. }
+            | Outcome::Catalog(_)
+            | Outcome::Refused(_) => None,
+        };
+        let all: Vec<_> = self.replies.iter().filter_map(dropped).collect();
+        for (number, done) in all {
+            self.replies.insert_mut(number, Outcome::Transacted(done));
+        }
+        self.read_bytes = 0;
     }
 
     fn judge(&self, request: &SessionRequest) -> Admission {

@@ -156,6 +156,7 @@ pub fn exit_number(code: ErrorCode) -> u8 {
         ErrorCode::BadKey | ErrorCode::Usage | ErrorCode::BadConfiguration => 2,
         ErrorCode::VolumeExists
         | ErrorCode::UnknownOutcome
+        | ErrorCode::AnswerLost
         | ErrorCode::CatalogRefused
         | ErrorCode::DirectoryInUse
         | ErrorCode::DirectoryForeign
@@ -167,6 +168,7 @@ pub fn exit_number(code: ErrorCode) -> u8 {
         ErrorCode::NotAllowed | ErrorCode::BadCertificate | ErrorCode::TokenRefused => 6,
         ErrorCode::ValueTooLarge
         | ErrorCode::BadBatch
+        | ErrorCode::BadTransaction
         | ErrorCode::InvalidRequest
         | ErrorCode::DiskFull
         | ErrorCode::ReplicaStopped

@@ -34,6 +34,7 @@ use cluster::{
     shard::{
         command::{Op, Outcome, Refusal, SessionRequest},
         descriptor::{Predicate, ReplicaDescriptor, ReplicaRole, ShardDescriptor},
+        transaction::{Compare, Keys, Step, StepResult, Transacted, Transaction},
     },
     units::{Instant, WallTime},
 };
@@ -52,6 +53,8 @@ pub(super) enum Mishap {
     Silence,
     /// Executed; the connection ends.
     Lost,
+    /// Executed; the connection ends, and others crowd out what was read.
+    Crowded,
     /// The session is forgotten first.
     Expire,
 }
@@ -293,7 +296,10 @@ impl State {
         _timeout: Duration,
     ) -> Result<Answer, Option<DoorError>> {
         let shard = request.shard;
-        let writes = matches!(request.body, ShardBody::Write { .. } | ShardBody::Catalog { .. });
+        let writes = matches!(
+            request.body,
+            ShardBody::Write { .. } | ShardBody::Transact { .. } | ShardBody::Catalog { .. }
+        );
         let leads = forward || self.leaders.get(&shard) == Some(&node);
         let mishap = if writes && leads { self.mishaps.pop_front() } else { None };
         if let Some(Mishap::Before(fault)) = mishap {
@@ -303,11 +309,14 @@ impl State {
             self.sessions.clear();
         }
         let result = self.serve(node, forward, request);
+        if let Some(Mishap::Crowded) = mishap {
+            self.drop_reads();
+        }
         match mishap {
             None | Some(Mishap::Expire | Mishap::Before(_)) => Ok(self.reply(shard, result)),
             Some(Mishap::After(fault)) => Ok(self.reply(shard, Err(fault))),
             Some(Mishap::Silence) => Err(None),
-            Some(Mishap::Lost) => {
+            Some(Mishap::Lost | Mishap::Crowded) => {
                 Err(Some(DoorError::Lost { node: node.to_string(), cause: "reset".into() }))
             }
         }
@@ -333,6 +342,7 @@ impl State {
             ShardBody::OpenSession
             | ShardBody::CloseSession(_)
             | ShardBody::Write { .. }
+            | ShardBody::Transact { .. }
             | ShardBody::Catalog { .. }
             | ShardBody::Inspect => false,
         };
@@ -372,6 +382,11 @@ impl State {
             }
             ShardBody::Write { request: Some(request), ops, .. } => {
                 ShardResult::Outcome(self.once(id, request, |state| state.write(shard, &ops)))
+            }
+            ShardBody::Transact { request, transaction } => {
+                ShardResult::Outcome(
+                    self.once(id, request, |state| state.transact(shard, &transaction)),
+                )
             }
             ShardBody::Catalog { request, command } => {
                 let request = request.expect("catalog changes go by session");
@@ -451,6 +466,45 @@ impl State {
             versions.push((version, value));
         }
         Outcome::Written { version, deleted }
+    }
+
+    /// The few transactions that tests here make: keys that are absent, puts, gets.
+    fn transact(&mut self, shard: &ShardDescriptor, transaction: &Transaction) -> Outcome {
+        if !transaction.lies_in(&shard.predicate) {
+            return Outcome::Refused(Refusal::WrongShard);
+        }
+        let root = &transaction.blocks[0];
+        let succeeded = root.compares.iter().all(|compare| {
+            let Keys::One(key) = &compare.keys else { panic!("not in the model") };
+            assert_eq!(*compare, Compare::absent(key.clone()), "not in the model");
+            self.item(shard.shard, key, Version(u64::MAX)).is_none()
+        });
+        let (mut results, mut changed) = (Vec::new(), false);
+        for step in root.branch(succeeded) {
+            results.push(match step {
+                Step::Put { key, value } => {
+                    self.write(shard, &[Op::Put { key: key.clone(), value: value.clone() }]);
+                    changed = true;
+                    StepResult::Put
+                }
+                Step::Read { keys: Keys::One(key), .. } => {
+                    let items =
+                        self.item(shard.shard, key, Version(u64::MAX)).into_iter().collect();
+                    StepResult::Read { items, more: false }
+                }
+                Step::Read { .. } | Step::Delete(_) | Step::Nested(_) => panic!("not in the model"),
+            });
+        }
+        let results = Some(results);
+        Outcome::Transacted(Transacted { version: Version(self.last), succeeded, changed, results })
+    }
+
+    fn drop_reads(&mut self) {
+        for reply in self.sessions.values_mut().flat_map(|session| session.replies.values_mut()) {
+            if let Outcome::Transacted(done) = reply {
+                done.results = None;
+            }
+        }
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "the model knows two commands")]
