@@ -23,6 +23,9 @@ pub const SESSION_IN_FLIGHT_MAX: usize = 64;
 pub const SESSIONS_PER_SHARD_MAX: usize = 1_024;
 /// Shard time after which an unused session expires, in milliseconds (15 min).
 pub const SESSION_IDLE_MS_MAX: u64 = 15 * 60 * 1_000;
+/// Longest life of a join token, in milliseconds (15 min), and what it has
+/// unless told otherwise: time to walk to another machine, not to lose it.
+pub const TOKEN_LIFETIME_MS_MAX: u32 = 15 * 60 * 1_000;
 /// How far a proposal's clock may run ahead of the leader's, in milliseconds.
 pub const CLOCK_AHEAD_MS_MAX: u64 = 500;
 /// Entries of one page of a list.

@@ -47,7 +47,9 @@ impl Request {
         match self {
             Self::Shard(request) if request.shard == CATALOG_SHARD => RequestClass::Admin,
             Self::Shard(_) => RequestClass::Data,
-            Self::CatalogChanges { .. } | Self::NodeStatus | Self::NewToken => RequestClass::Admin,
+            Self::CatalogChanges { .. } | Self::NodeStatus | Self::NewToken { .. } => {
+                RequestClass::Admin
+            }
             Self::SnapshotPiece(_) => RequestClass::Bulk,
             Self::Join(_) => RequestClass::Join,
         }
@@ -117,7 +119,11 @@ pub enum Request {
     /// Admission of a new node (the only request open to strangers).
     Join(JoinRequest),
     /// A new join token (administrators only).
-    NewToken,
+    NewToken {
+        /// How long it lets a node in, in milliseconds, from 1 to
+        /// [`crate::limits::TOKEN_LIFETIME_MS_MAX`].
+        lifetime_ms: u32,
+    },
 }
 
 /// A request to one shard.

@@ -104,6 +104,15 @@ fn credentials_of_another_cluster_and_used_tokens_open_nothing() {
     let refused = stranger.start_refused(&["--join", &ours, "--token", &mistyped]);
     assert!(refused.contains("E0707") && refused.contains("copy"), "{refused}");
     assert!(!refused.contains(&mistyped[5..40]), "a secret is repeated: {refused}");
+    let expired = cluster.cdb(&["cluster", "token", "--lifetime", "1s"]).ok().text();
+    let expired = expired.split_whitespace().find(|word| word.starts_with("cdb1-")).unwrap();
+    std::thread::sleep(Duration::from_millis(1_100));
+    let refused = stranger.start_refused(&["--join", &ours, "--token", expired]);
+    assert!(refused.contains("E0707") && refused.contains("expired"), "{refused}");
+    assert!(refused.contains("cdb cluster token"), "the way out: {refused}");
+    assert!(!stranger.dir.join("node.key").exists(), "no identity was made");
+    assert!(!cluster.cdb(&["node", "ls"]).ok().text().contains("n4"), "nobody entered");
+    cluster.cdb(&["cluster", "token", "--lifetime", "16m"]).fails(1, &["E0204", "15 min"]);
     stranger.start(&["--join", &ours, "--token", &token]);
     stranger.wait_ready();
     let mut second = cluster.another(5);

@@ -222,7 +222,7 @@ impl Gate for NoGate {
         not_here()
     }
 
-    fn new_token(&self) -> BoxFuture<Answer> {
+    fn new_token(&self, _lifetime_ms: u32) -> BoxFuture<Answer> {
         not_here()
     }
 

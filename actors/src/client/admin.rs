@@ -1,6 +1,6 @@
 //! Nodes, their state, join tokens.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use cluster::{
     catalog::{record::NodeRecord, view::CatalogView},
@@ -52,16 +52,21 @@ impl Client {
         }
     }
 
-    /// A new join token, as an operator types it.
+    /// A new join token, as an operator types it, good for so long (at most
+    /// [`cluster::limits::TOKEN_LIFETIME_MS_MAX`]).
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn new_token(&self) -> Result<String, ClientError> {
+    pub async fn new_token(&self, lifetime: Duration) -> Result<String, ClientError> {
         let mut trial = self.trial("a join token");
+        let lifetime_ms = u32::try_from(lifetime.as_millis()).unwrap_or(u32::MAX);
         loop {
             let Some(time) = trial.try_for() else { return Err(trial.ended()) };
             let subject = "a join token";
-            match self.call(None, RequestClass::Admin, Request::NewToken, time).await {
+            match self
+                .call(None, RequestClass::Admin, Request::NewToken { lifetime_ms }, time)
+                .await
+            {
                 Ok(Answer::Token(token)) => return Ok(token),
                 Ok(Answer::Fault(fault)) => {
                     trial.note_fault(&fault, false);

@@ -28,8 +28,10 @@ pub fn authorise(from: &Peer, class: RequestClass, request: &Request) -> Result<
         }
         // Who lets nodes in can read everybody's data: the first tenant runs
         // the cluster.
-        (Peer::Client { tenant, .. }, Request::NewToken) if *tenant == FIRST_TENANT => Ok(()),
-        (Peer::Client { .. }, Request::NewToken) => Err("let nodes in"),
+        (Peer::Client { tenant, .. }, Request::NewToken { .. }) if *tenant == FIRST_TENANT => {
+            Ok(())
+        }
+        (Peer::Client { .. }, Request::NewToken { .. }) => Err("let nodes in"),
         (Peer::Client { .. }, Request::SnapshotPiece(_)) => Err("fetch snapshots"),
         (Peer::Client { .. }, Request::Join(_)) => Err("join as a node"),
     };

@@ -42,8 +42,8 @@ use crate::{
 pub trait Gate: Send + Sync + fmt::Debug {
     /// Admits a new node.
     fn join(&self, request: JoinRequest) -> BoxFuture<Answer>;
-    /// Makes a join token.
-    fn new_token(&self) -> BoxFuture<Answer>;
+    /// Makes a join token that lives so long.
+    fn new_token(&self, lifetime_ms: u32) -> BoxFuture<Answer>;
     /// The node's status as JSON.
     fn status(&self) -> BoxFuture<Answer>;
 }
@@ -110,7 +110,7 @@ impl Switchboard {
             Request::SnapshotPiece(request) => self.router.snapshot_piece(request).await,
             Request::NodeStatus => self.gate.status().await,
             Request::Join(request) => self.gate.join(request).await,
-            Request::NewToken => self.gate.new_token().await,
+            Request::NewToken { lifetime_ms } => self.gate.new_token(lifetime_ms).await,
         }
     }
 

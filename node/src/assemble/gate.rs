@@ -9,6 +9,7 @@ use cluster::{
         record::{ClusterRecord, NodeRecord, NodeState},
     },
     ids::{CATALOG_SHARD, Epoch},
+    limits::TOKEN_LIFETIME_MS_MAX,
     ports::network::BoxFuture,
     request::{Answer, Fault, JoinAnswer, JoinRequest, ShardBody, ShardRequest, ShardResult},
     shard::command::Outcome,
@@ -18,8 +19,6 @@ use transport::identity::{Authority, ClusterKey, JoinToken, token_hash};
 
 use super::status::NodeView;
 
-/// Life of a join token, in milliseconds (15 min).
-const TOKEN_LIFE_MS: u64 = 15 * 60 * 1_000;
 /// Time the catalog has for one of these, an election included.
 const DEADLINE: Duration = Duration::from_secs(8);
 /// Pause between tries.
@@ -69,11 +68,13 @@ impl Gate for NodeGate {
         })
     }
 
-    fn new_token(&self) -> BoxFuture<Answer> {
+    fn new_token(&self, lifetime_ms: u32) -> BoxFuture<Answer> {
         let admission = self.admission();
         Box::pin(async move {
             match admission {
-                Some(admission) => admission.new_token().await.unwrap_or_else(Answer::Fault),
+                Some(admission) => {
+                    admission.new_token(lifetime_ms).await.unwrap_or_else(Answer::Fault)
+                }
                 None => not_yet(),
             }
         })
@@ -148,10 +149,14 @@ impl Admission {
         }))
     }
 
-    async fn new_token(&self) -> Result<Answer, Fault> {
+    async fn new_token(&self, lifetime_ms: u32) -> Result<Answer, Fault> {
+        if !(1..=TOKEN_LIFETIME_MS_MAX).contains(&lifetime_ms) {
+            let text = format!("a join token lives 1 ms to 15 min, not {lifetime_ms} ms");
+            return Err(Fault::Invalid(text));
+        }
         let record = self.cluster()?;
         let token = JoinToken::generate(&record.authority, self.world.entropy.as_ref());
-        let expires = WallTime(self.world.clock.wall().0 + TOKEN_LIFE_MS);
+        let expires = WallTime(self.world.clock.wall().0 + u64::from(lifetime_ms));
         match self.propose(CatalogCommand::AddToken { hash: token.hash(), expires }).await? {
             CatalogOutcome::Done => Ok(Answer::Token(token.to_string())),
             other @ (CatalogOutcome::Node(_)

@@ -1,6 +1,8 @@
 //! The cluster as a whole: init, token.
 
-use clap::Subcommand;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
 
 use super::{Context, error::Outcome, init, render::line};
 
@@ -10,16 +12,24 @@ pub enum ClusterCommand {
     /// Creates a cluster whose first node is this one
     Init(init::InitArgs),
     /// Makes a token that lets one node join, once, within 15 minutes
-    Token,
+    Token(TokenArgs),
+}
+
+/// Arguments of `cdb cluster token`.
+#[derive(Clone, Debug, Args)]
+pub struct TokenArgs {
+    /// How long it is good, at most 15 min (as in 90s or 5m)
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = super::duration)]
+    lifetime: Duration,
 }
 
 /// Runs `cdb cluster token`.
 ///
 /// # Errors
 /// See [`super::error::CliError`].
-pub async fn token(context: &Context) -> Outcome {
+pub async fn token(context: &Context, args: TokenArgs) -> Outcome {
     let client = context.client()?;
-    let token = client.new_token().await?;
+    let token = client.new_token(args.lifetime).await?;
     let nodes = client.nodes().await.unwrap_or_default();
     let address = nodes.iter().flat_map(|node| &node.addresses).next().cloned();
     if context.output.is_json() {
@@ -29,7 +39,19 @@ pub async fn token(context: &Context) -> Outcome {
     line(&token)?;
     let host = address.unwrap_or_else(|| "HOST:PORT".into());
     super::render::tell(&format!(
-        "on the new machine, within 15 minutes: cdb start -c node.yaml --join {host} --token {token}"
+        "on the new machine, within {}: cdb start -c node.yaml --join {host} --token {token}",
+        spoken(args.lifetime)
     ));
     Ok(())
+}
+
+/// A time as people say it: in minutes where it has whole ones.
+fn spoken(time: Duration) -> String {
+    match (time.as_secs(), time.subsec_millis()) {
+        (60, 0) => "1 minute".to_owned(),
+        (seconds, 0) if seconds >= 60 && seconds % 60 == 0 => format!("{} minutes", seconds / 60),
+        (1, 0) => "1 second".to_owned(),
+        (seconds, 0) => format!("{seconds} seconds"),
+        (..) => format!("{} ms", time.as_millis()),
+    }
 }

@@ -150,7 +150,9 @@ pub fn run(globals: Globals, command: Command) -> ExitCode {
         Command::Dev(args) => ended(dev::run(&args)),
         Command::Start(args) => ended(start::run(&args, crate::run_node)),
         Command::Cluster(cluster::ClusterCommand::Init(args)) => ended(init::run(&args)),
-        Command::Cluster(cluster::ClusterCommand::Token) => client(cluster::token(&context)),
+        Command::Cluster(cluster::ClusterCommand::Token(args)) => {
+            client(cluster::token(&context, args))
+        }
         Command::Status(args) => client(status::run(&context, args)),
         Command::Node(command) => client(node::run(&context, command)),
         Command::Volume(command) => client(volume::run(&context, command)),

@@ -184,7 +184,7 @@ impl Model {
             Request::Shard(request) => state.shard(node, to.is_none(), request, timeout),
             Request::CatalogChanges { after, .. } => Ok(state.changes_after(after)),
             Request::NodeStatus => Ok(Answer::NodeStatus(format!("{{\"node\":\"{node}\"}}"))),
-            Request::NewToken => Ok(Answer::Token("token".into())),
+            Request::NewToken { .. } => Ok(Answer::Token("token".into())),
             Request::SnapshotPiece(_) | Request::Join(_) => {
                 Ok(Answer::Fault(Fault::NotAllowed("nodes only".into())))
             }

@@ -93,8 +93,8 @@ fn a_shard_whose_volume_is_not_known_here_yet_is_not_kept_from_its_client() {
 fn only_the_first_tenant_lets_nodes_in_and_nobody_reads_catalog_records_as_data() {
     let client = |tenant| Peer::Client { principal: "p".into(), tenant };
     let ask = |tenant, request: &Request| authorise(&client(tenant), request.class(), request);
-    assert_eq!(ask(ANN, &Request::NewToken), Ok(()));
-    assert!(matches!(ask(BOB, &Request::NewToken), Err(Fault::NotAllowed(_))));
+    assert_eq!(ask(ANN, &Request::NewToken { lifetime_ms: 1 }), Ok(()));
+    assert!(matches!(ask(BOB, &Request::NewToken { lifetime_ms: 1 }), Err(Fault::NotAllowed(_))));
     let body = ShardBody::Get {
         key: b"cluster".to_vec(),
         level: cluster::request::ReadLevel::Eventual,
