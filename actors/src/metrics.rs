@@ -16,6 +16,8 @@ pub const APPLIED: &str = "cdb_replica_applied_entries_total";
 pub const ELECTIONS: &str = "cdb_replica_elections_total";
 /// Replicas stopped for good.
 pub const STOPPED: &str = "cdb_replica_stopped_total";
+/// Replicas lost: their bytes are damaged, old or gone.
+pub const LOST: &str = "cdb_replica_lost_total";
 /// Actors started again after a failure.
 pub const RESTARTS: &str = "cdb_actor_restarts_total";
 /// Rounds of heartbeats that confirmed reads.
@@ -27,7 +29,7 @@ pub const FLUSHES: &str = "cdb_disk_flushes_total";
 /// Segments of the log in use.
 pub const LOG_SEGMENTS: &str = "cdb_log_segments";
 
-const COUNTERS: [&str; 10] = [
+const COUNTERS: [&str; 11] = [
     OUTBOX_DROPPED,
     REPLICA_INBOX_DROPPED,
     REQUESTS_REFUSED,
@@ -35,6 +37,7 @@ const COUNTERS: [&str; 10] = [
     APPLIED,
     ELECTIONS,
     STOPPED,
+    LOST,
     RESTARTS,
     READ_ROUNDS,
     FLUSHES,
@@ -60,6 +63,7 @@ pub fn describe() {
     describe_counter!(APPLIED, "Log entries with a command that took effect.");
     describe_counter!(ELECTIONS, "Elections won on this node.");
     describe_counter!(STOPPED, "Replicas stopped for good; each needs a person to look.");
+    describe_counter!(LOST, "Replicas whose bytes were lost here; the cluster replaces them.");
     describe_counter!(RESTARTS, "Actors started again after a failure.");
     describe_counter!(READ_ROUNDS, "Rounds of heartbeats that confirmed reads.");
     describe_gauge!(OVERLAY_BYTES, "Bytes applied and not yet in a store.");

@@ -5,7 +5,10 @@
 
 use std::fmt;
 
-use cluster::ids::{Epoch, LogIndex, NodeId, ReplicaId, ShardId, Term};
+use cluster::{
+    catalog::record::Loss,
+    ids::{Epoch, LogIndex, NodeId, ReplicaId, ShardId, Term},
+};
 
 use crate::failpoint::FailPoint;
 
@@ -55,8 +58,25 @@ pub enum Report {
         /// Whether it sleeps now.
         asleep: bool,
     },
-    /// A replica stopped for good on this node: a poison entry, damaged
-    /// bytes, too many restarts. A human must look.
+    /// What this node holds of a replica is damaged, old or gone: it takes no
+    /// part any more, and the cluster replaces it.
+    ReplicaLost {
+        /// The shard.
+        shard: ShardId,
+        /// Which replica.
+        replica: ReplicaId,
+        /// What happened.
+        loss: Loss,
+    },
+    /// A lost replica left its shard, and what was left of it this disk.
+    ReplicaReplaced {
+        /// The shard.
+        shard: ShardId,
+        /// The one that was lost.
+        replica: ReplicaId,
+    },
+    /// A replica stopped for good on this node: a poison entry, a bug. A new
+    /// copy would come to the same end; a human must look.
     ReplicaStopped {
         /// The shard.
         shard: ShardId,
@@ -105,11 +125,12 @@ impl Probe for TracingProbe {
             Report::ReplicaStopped { .. } | Report::DiskFenced { .. } => {
                 tracing::error!(?report, "needs attention");
             }
-            Report::Restarted { .. } | Report::PeerRefused { .. } => {
+            Report::Restarted { .. } | Report::PeerRefused { .. } | Report::ReplicaLost { .. } => {
                 tracing::warn!(?report, "report");
             }
             Report::Elected { .. }
             | Report::Configured { .. }
+            | Report::ReplicaReplaced { .. }
             | Report::SnapshotInstalled { .. } => tracing::info!(?report, "report"),
             Report::Applied { .. } | Report::Hibernating { .. } => {
                 tracing::trace!(?report, "report");

@@ -440,7 +440,7 @@ pub(crate) fn view(nodes: u64, shards: u64) -> CatalogView {
             predicate: Predicate::all(),
             replicas: (1..=nodes).map(|node| placed(node, shard)).collect(),
         };
-        let record = ShardRecord { descriptor, joining: Vec::new(), deleting: false };
+        let record = ShardRecord::new(descriptor);
         records.push((shard_key(ShardId(shard)), encode_record(&record)));
     }
     let changes = records.iter().map(|(key, value)| (key.as_str(), Some(value.as_slice())));

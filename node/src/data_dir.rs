@@ -309,8 +309,8 @@ impl DataDir {
         self.replace("node.pem", certificates_pem.as_bytes())
     }
 
-    /// Begins a new start of the node: one incarnation higher, on disk before
-    /// it is returned, with a new nonce.
+    /// Begins a new start of the node: one incarnation higher, and higher than
+    /// any `seen` elsewhere, on disk before it is returned, with a new nonce.
     ///
     /// # Errors
     /// If the old incarnation cannot be read, or a node that kept its data in
@@ -318,6 +318,7 @@ impl DataDir {
     pub fn next_boot(
         &self,
         engine: EngineKind,
+        seen: Option<Incarnation>,
         entropy: &dyn Entropy,
     ) -> Result<Boot, DataDirError> {
         let payload = self.read_state("incarnation")?;
@@ -331,9 +332,10 @@ impl DataDir {
         if engine == EngineKind::Memory {
             self.replace("memory", b"")?;
         }
-        self.replace("incarnation", &state_frame(&(last + 1).to_le_bytes()))?;
+        let next = last.max(seen.map_or(0, |seen| seen.0)) + 1;
+        self.replace("incarnation", &state_frame(&next.to_le_bytes()))?;
         let nonce = BootNonce(entropy.next_u128());
-        Ok(Boot { incarnation: Incarnation(last + 1), nonce })
+        Ok(Boot { incarnation: Incarnation(next), nonce })
     }
 
     /// Reads a state file; `None` when there is none.

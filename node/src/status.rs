@@ -96,4 +96,8 @@ pub struct ReplicaSummary {
     pub hibernating: bool,
     /// Why it stopped, if it did.
     pub stopped: Option<String>,
+    /// Why it is lost, if it is: the cluster replaces it.
+    pub lost: Option<String>,
+    /// How much of the snapshot that fills it has come, in percent.
+    pub filled_percent: u64,
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use cluster::{
-    catalog::{record::NodeRecord, view::CatalogView},
+    catalog::{command::CatalogCommand, record::NodeRecord, view::CatalogView},
     ids::NodeId,
     ports::network::RequestClass,
     request::{Answer, Request},
@@ -50,6 +50,21 @@ impl Client {
             | Answer::Joined(_)
             | Answer::Token(_)) => Err(strange(&subject, &other)),
         }
+    }
+
+    /// Removes a node for good. Its replicas are replaced in the background.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; refused if a shard would lose its majority.
+    pub async fn remove_node(&self, node: NodeId) -> Result<(), ClientError> {
+        let mut trial = self.trial(format!("node {node}"));
+        self.refresh(&mut trial, None, 0).await?;
+        self.change_catalog(&mut trial, &CatalogCommand::RemoveNode(node)).await?;
+        // Until the map shows it, this client would still count the node.
+        while self.map().view.is_active(node) {
+            self.renew_map(&mut trial).await?;
+        }
+        Ok(())
     }
 
     /// A new join token, as an operator types it, good for so long (at most

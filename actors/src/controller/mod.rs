@@ -1,11 +1,16 @@
 //! The controller: turns the catalog's policies into steps.
 //!
+//! Where the catalog is led it decides the intent; for every shard that is led
+//! here it takes the next step of that shard's own log towards the intent.
+//!
 //! Owns: nothing; it plans anew each time from what the catalog and gossip
 //! show. Talks to it: nobody. Supervised by: the root. May lose when it dies:
-//! nothing. Invariants: it acts only while this node's catalog replica leads;
-//! what it decides goes through the catalog's log, and every step may be
-//! repeated. Limits: [`STEPS_MAX`] steps a round.
+//! nothing. Invariants: it acts only for shards whose leader is here; what it
+//! decides goes through their logs, and every step may be repeated. Limits:
+//! [`STEPS_MAX`] steps of the catalog a round, [`MENDING_MAX`] other shards at
+//! a time.
 
+mod mend;
 mod state;
 
 use std::time::Duration;
@@ -22,6 +27,10 @@ use crate::{router::Router, world::World};
 const ROUND: Duration = Duration::from_millis(200);
 /// Steps taken in one round; the rest waits for the next plan.
 pub const STEPS_MAX: usize = 256;
+
+/// Shards of volumes one node takes a step for at a time; one that waits (for a
+/// learner to catch up, say) holds its place only while it is asked.
+pub const MENDING_MAX: usize = 16;
 
 /// What the controller is born with.
 #[derive(Clone, Debug)]

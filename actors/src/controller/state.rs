@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use cluster::{
     catalog::{
         command::{CatalogCommand, CatalogOutcome},
-        controller::{ControllerStep, ObservedCatalog, plan},
+        controller::{ControllerStep, ObservedShard, plan},
     },
     ids::{CATALOG_SHARD, Epoch},
     raft::types::ConfigurationChange,
@@ -14,14 +14,14 @@ use cluster::{
 };
 use tokio::{sync::oneshot, task::JoinHandle};
 
-use super::{ControllerArguments, STEPS_MAX};
+use super::{ControllerArguments, STEPS_MAX, mend::Mending};
 use crate::{
     failpoint::FailPoint,
     replica::messages::{ReplicaHandle, ReplicaMessage},
 };
 
 /// Time for one step.
-const STEP_TIMEOUT_MS: u32 = 5_000;
+pub(super) const STEP_TIMEOUT_MS: u32 = 5_000;
 /// Entries a learner may lack and still count as caught up.
 const CAUGHT_UP_ENTRIES: u64 = 64;
 
@@ -31,15 +31,22 @@ pub struct ControllerState {
     arguments: ControllerArguments,
     /// The steps being taken. However they end, they are over then.
     steps: Option<JoinHandle<()>>,
+    mending: Mending,
 }
 
 impl ControllerState {
     pub(super) fn new(arguments: ControllerArguments) -> Self {
-        Self { arguments, steps: None }
+        Self { arguments, steps: None, mending: Mending::default() }
+    }
+
+    /// Looks after the shards led here, the catalog among them.
+    pub(super) fn round(&mut self) {
+        self.mending.round(&self.arguments);
+        self.plan_catalog();
     }
 
     /// Plans and begins the steps, if this node's catalog replica leads.
-    pub(super) fn round(&mut self) {
+    fn plan_catalog(&mut self) {
         if self.steps.as_ref().is_some_and(|steps| !steps.is_finished()) {
             return;
         }
@@ -70,7 +77,7 @@ impl Drop for ControllerState {
 }
 
 /// The catalog as its leading replica sees it; none if it does not lead here.
-fn observe(handle: &ReplicaHandle) -> Option<ObservedCatalog> {
+fn observe(handle: &ReplicaHandle) -> Option<ObservedShard> {
     let published = handle.published.borrow();
     let status = published.status.as_ref().filter(|status| status.leading)?;
     let group = published.group.as_ref()?;
@@ -82,7 +89,7 @@ fn observe(handle: &ReplicaHandle) -> Option<ObservedCatalog> {
         .collect();
     let joint = !group.configuration.outgoing.is_empty();
     let applying = group.epoch != status.descriptor.epoch;
-    Some(ObservedCatalog {
+    Some(ObservedShard {
         descriptor: status.descriptor.clone(),
         changing: joint || applying,
         caught_up,
@@ -102,7 +109,7 @@ impl Steps {
             self.arguments.world.reach(FailPoint::ControllerStep);
             let done = match step {
                 ControllerStep::Propose(command) => self.propose(command).await,
-                ControllerStep::ChangeCatalog(change) => self.change(change).await,
+                ControllerStep::ChangeCatalog(wanted) => change(&self.handle, wanted).await,
             };
             if let Err(cause) = done {
                 tracing::debug!(%cause, "a controller step was not taken");
@@ -130,15 +137,19 @@ impl Steps {
             Err(fault) => Err(fault.to_string()),
         }
     }
+}
 
-    async fn change(&self, change: ConfigurationChange) -> Result<(), String> {
-        let (reply, done) = oneshot::channel();
-        let configure = ReplicaMessage::Configure { change, reply };
-        self.handle.actor.cast(configure).map_err(|error| error.to_string())?;
-        let timeout = Duration::from_millis(u64::from(STEP_TIMEOUT_MS));
-        let done = tokio::time::timeout(timeout, done).await;
-        done.map_err(|_| "the change was not applied in time".to_owned())?
-            .map_err(|error| error.to_string())?
-            .map_err(|fault| fault.to_string())
-    }
+/// Has a leader change its shard's replicas, and waits until it has.
+pub(super) async fn change(
+    handle: &ReplicaHandle,
+    change: ConfigurationChange,
+) -> Result<(), String> {
+    let (reply, done) = oneshot::channel();
+    let configure = ReplicaMessage::Configure { change, reply };
+    handle.actor.cast(configure).map_err(|error| error.to_string())?;
+    let timeout = Duration::from_millis(u64::from(STEP_TIMEOUT_MS));
+    let done = tokio::time::timeout(timeout, done).await;
+    done.map_err(|_| "the change was not applied in time".to_owned())?
+        .map_err(|error| error.to_string())?
+        .map_err(|fault| fault.to_string())
 }

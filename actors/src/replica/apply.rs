@@ -26,7 +26,7 @@ use cluster::{
     request::{ReadLevel, ReplicaStatus},
     shard::{
         descriptor::ShardDescriptor,
-        machine::{Flush, OpenError, ShardMachine},
+        machine::{Flush, ShardMachine},
         reader::Reader,
     },
 };
@@ -35,6 +35,7 @@ use tokio::sync::watch;
 
 use super::{
     gate::{StoreGate, Turn},
+    halt::Halt,
     messages::{AppliedBatch, ReplicaMessage},
 };
 use crate::{budget::NodeBudget, failpoint::FailPoint, world::World};
@@ -200,7 +201,7 @@ impl ApplyHalf {
         let half = Arc::clone(self);
         let job = move || {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&half))) {
-                half.tell(ReplicaMessage::ApplyFailed(panic_text(panic.as_ref())));
+                half.tell(ReplicaMessage::Halted(Halt::for_good(panic_text(panic.as_ref()))));
             }
         };
         self.world.workers.in_order(self.replica, Box::new(job));
@@ -245,12 +246,11 @@ impl ApplyHalf {
     /// Opens the store and the machine in it.
     pub(super) fn open(self: &Arc<Self>, store: StoreId) {
         self.in_lane(move |half| {
-            let result = half.open_now(store).map_err(|error| error.to_string());
-            half.tell(ReplicaMessage::Opened(result));
+            half.tell(ReplicaMessage::Opened(half.open_now(store)));
         });
     }
 
-    fn open_now(&self, store: StoreId) -> Result<Opened, OpenHalfError> {
+    fn open_now(&self, store: StoreId) -> Result<Opened, Halt> {
         // Before the store is read: what is read must not change under it.
         let turn = self.gate.enter();
         let store = self.world.engine.open(store)?;
@@ -282,20 +282,20 @@ impl ApplyHalf {
                 half.world.reach(FailPoint::ApplyDone);
                 half.tell(ReplicaMessage::Applied(batch));
             }
-            Err(cause) => half.tell(ReplicaMessage::ApplyFailed(cause)),
+            Err(halt) => half.tell(ReplicaMessage::Halted(halt)),
         });
     }
 
-    fn apply_now(&self, entries: &[Entry]) -> Result<AppliedBatch, String> {
+    fn apply_now(&self, entries: &[Entry]) -> Result<AppliedBatch, Halt> {
         let mut guard = self.lock();
-        let open = guard.as_mut().ok_or("applied before it was open")?;
+        let early = || Halt::for_good("applied before it was open");
+        let open = guard.as_mut().ok_or_else(early)?;
         let mut outcomes = Vec::new();
         let mut configured = false;
         {
-            let view = open.store.view().map_err(|error| error.to_string())?;
+            let view = open.store.view()?;
             for entry in entries {
-                let applied =
-                    open.machine.apply(view.as_ref(), entry).map_err(|error| error.to_string())?;
+                let applied = open.machine.apply(view.as_ref(), entry)?;
                 configured |= applied.descriptor.is_some();
                 if let Some(outcome) = applied.outcome {
                     outcomes.push((entry.index, entry.term, outcome));
@@ -333,10 +333,10 @@ impl ApplyHalf {
     /// Commits a flush, unless its store has passed to another opening.
     fn commit(self: &Arc<Self>, store: &dyn Store, flush: Flush, turn: Turn) {
         let work = || {
-            let commit = || store.commit(&flush.writes()).map_err(|error| error.to_string());
+            let commit = || store.commit(&flush.writes()).map_err(Halt::from);
             self.world.reach(FailPoint::FlushCommit);
             let committed = catch_unwind(AssertUnwindSafe(commit))
-                .unwrap_or_else(|panic| Err(panic_text(panic.as_ref())));
+                .unwrap_or_else(|panic| Err(Halt::for_good(panic_text(panic.as_ref()))));
             self.world.reach(FailPoint::FlushCommitted);
             committed
         };
@@ -345,7 +345,7 @@ impl ApplyHalf {
         }
     }
 
-    fn flushed(&self, flush: &Flush, turn: Turn, committed: Result<(), String>) {
+    fn flushed(&self, flush: &Flush, turn: Turn, committed: Result<(), Halt>) {
         let mut guard = self.lock();
         // Another store is open by now: what the old one proves says nothing of it.
         let Some(open) = guard.as_mut().filter(|open| open.turn == turn) else { return };
@@ -378,15 +378,6 @@ fn opened(machine: &ShardMachine) -> Opened {
         applied,
         applied_term,
     }
-}
-
-/// Why a replica's store could not be opened.
-#[derive(Debug, thiserror::Error)]
-enum OpenHalfError {
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    #[error(transparent)]
-    Machine(#[from] OpenError),
 }
 
 /// The text of a panic.

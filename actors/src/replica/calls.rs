@@ -24,7 +24,8 @@ use tokio::sync::oneshot;
 
 use super::{
     apply::ReadHalf,
-    messages::{AppliedBatch, ReplicaCall, refused},
+    halt::read_halt,
+    messages::{AppliedBatch, ReplicaCall, ReplicaMessage, refused},
     state::{Phase, ReplicaState},
 };
 use crate::{admission::Permit, failpoint::FailPoint, probe::Report};
@@ -288,8 +289,14 @@ impl ReplicaState {
             return self.refuse(asked.reply, Fault::NotLeader { leader: None });
         };
         let (clock, leader) = (self.world.hybrid.last(), self.leader_node());
+        let myself = self.myself.clone();
         self.world.workers.beside(Box::new(move || {
-            let result = query.run(&half);
+            let result = query.run(&half).map_err(|error| {
+                if let Some(halt) = read_halt(&error) {
+                    let _ = myself.cast(ReplicaMessage::Halted(halt));
+                }
+                read_fault(&error, &half)
+            });
             let _ = asked.reply.send(ShardAnswer { clock, leader, result });
         }));
     }
@@ -488,11 +495,8 @@ impl ReadQuery {
         }
     }
 
-    fn run(&self, half: &Arc<ReadHalf>) -> Result<ShardResult, Fault> {
-        let view = half
-            .reader
-            .view(half.store.as_ref())
-            .map_err(|error| Fault::Stopped(error.to_string()))?;
+    fn run(&self, half: &Arc<ReadHalf>) -> Result<ShardResult, ReadError> {
+        let view = half.reader.view(half.store.as_ref())?;
         match self {
             Self::Get { key, at, head_only } => {
                 half.reader.get(view.as_ref(), key, *at, *head_only).map(ShardResult::Value)
@@ -504,7 +508,6 @@ impl ReadQuery {
                 )
             }
         }
-        .map_err(|error| read_fault(&error, half))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cluster::{
+    catalog::record::Loss,
     ids::{LogIndex, NodeId, ReplicaId, Term},
     ports::log::{LogError, LogRecord},
     raft::{
@@ -13,6 +14,7 @@ use cluster::{
 };
 
 use super::{
+    halt::Halt,
     journal::Written,
     messages::{ReplicaMessage, ReplicaTimer},
     state::{Phase, ReplicaState},
@@ -153,13 +155,15 @@ impl ReplicaState {
             Err(LogError::Refused { .. }) if matches!(self.phase, Phase::Destroying) => {
                 self.destroyed();
             }
+            // The log does not give birth to what it may have forgotten.
+            Err(error @ LogError::Refused { .. }) if matches!(self.phase, Phase::Opening(None)) => {
+                self.halt(Halt::lost(Loss::Forgotten, error.to_string()));
+            }
             Err(
                 error @ (LogError::Refused { .. }
                 | LogError::Missing { .. }
                 | LogError::Damaged { .. }),
-            ) => {
-                self.stop_for_good(error.to_string());
-            }
+            ) => self.halt(error.into()),
         }
     }
 
@@ -195,6 +199,10 @@ impl ReplicaState {
             Err(error) => {
                 tracing::warn!(shard = %self.facts.shard, %error, "entries could not be fetched");
                 self.input(Input::FetchFailed { id });
+                let halt = Halt::from(error);
+                if halt.loss.is_some() {
+                    self.halt(halt);
+                }
             }
         }
     }
@@ -235,14 +243,15 @@ impl ReplicaState {
     }
 
     /// The store proves a position: the log may forget what nobody needs.
-    pub(super) fn flushed(&mut self, result: Result<(LogIndex, Term), String>) {
+    pub(super) fn flushed(&mut self, result: Result<(LogIndex, Term), Halt>) {
         match result {
             Ok(proven) => {
                 self.world.reach(FailPoint::FlushProven);
                 self.proven = self.proven.max(proven);
                 self.trim(false);
             }
-            Err(cause) => {
+            Err(halt) if halt.loss == Some(Loss::Store) => self.halt(halt),
+            Err(Halt { cause, .. }) => {
                 tracing::error!(shard = %self.facts.shard, %cause, "a flush failed; the log keeps its entries");
             }
         }
@@ -306,10 +315,12 @@ impl ReplicaState {
         }
     }
 
-    /// The end is durable: the data may go, and so may this actor.
+    /// The end is durable: the data may go, and so may this actor. A damaged
+    /// store is set aside instead: somebody may want to look at it.
     pub(super) fn destroyed(&mut self) {
         self.world.reach(FailPoint::DestroyLogged);
         self.phase = Phase::Destroying;
+        let damaged = matches!(self.loss, Some(Loss::Store | Loss::Device));
         let mut stores = self.snapshots.all_stores();
         stores.extend(Some(self.store).filter(|store| store.0 != 0));
         let (world, myself) = (self.world.clone(), self.myself.clone());
@@ -317,9 +328,12 @@ impl ReplicaState {
             self.facts.replica,
             Box::new(move || {
                 for store in stores {
-                    if let Err(error) = world.engine.destroy(store) {
+                    let engine = &world.engine;
+                    let gone =
+                        if damaged { engine.quarantine(store) } else { engine.destroy(store) };
+                    if let Err(error) = gone {
                         // No record names it any more: the next start quarantines it.
-                        tracing::warn!(%store, %error, "a store could not be deleted");
+                        tracing::warn!(%store, %error, "a store could not be put away");
                     }
                 }
                 world.reach(FailPoint::DestroyDone);

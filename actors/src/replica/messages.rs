@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use cluster::{
+    catalog::controller::ObservedShard,
     ids::{Epoch, LogIndex, NodeId, ReplicaId, ShardId, StoreId, Term, VolumeId},
     mvcc::version::Hlc,
     ports::{
@@ -21,7 +22,7 @@ use cluster::{
 use ractor::ActorRef;
 use tokio::sync::{oneshot, watch};
 
-use super::{apply::Published, snapshots::FetchError};
+use super::{apply::Published, halt::Halt, snapshots::FetchError};
 use crate::{
     admission::{Admission, Permit},
     budget::NodeBudget,
@@ -40,7 +41,7 @@ pub const INBOX_BYTES_MAX: usize = 32 << 20;
 #[derive(Debug)]
 pub enum ReplicaMessage {
     /// The store is open (or, for a joiner, there is none yet).
-    Opened(Result<super::apply::Opened, String>),
+    Opened(Result<super::apply::Opened, Halt>),
     /// A request of a client or a forwarding node.
     Call(ReplicaCall),
     /// A message of another replica of the shard.
@@ -69,10 +70,10 @@ pub enum ReplicaMessage {
     },
     /// Committed entries took effect.
     Applied(AppliedBatch),
-    /// Apply met something it must not survive.
-    ApplyFailed(String),
+    /// The replica must not go on: apply, a read or the catalog says so.
+    Halted(Halt),
     /// The overlay up to here is in the store, synced.
-    Flushed(Result<(LogIndex, Term), String>),
+    Flushed(Result<(LogIndex, Term), Halt>),
     /// The connection to a node was lost.
     LinkLost(NodeId),
     /// Change voters or learners.
@@ -82,6 +83,8 @@ pub enum ReplicaMessage {
         /// Told when it is applied or refused.
         reply: oneshot::Sender<Result<(), Fault>>,
     },
+    /// Shows the shard as this replica's log has it, if it leads.
+    Examine(oneshot::Sender<Option<ObservedShard>>),
     /// Give leadership to another replica; to the furthest when none is named.
     TransferLeader(Option<ReplicaId>),
     /// Write the overlay to the store: the disk's pacer says it is time.
@@ -178,6 +181,7 @@ pub struct ReplicaHandle {
     pub(super) requests: Arc<Admission>,
     pub(super) inbox: Arc<Admission>,
     pub(super) overlay: Arc<AtomicUsize>,
+    pub(super) filled: Arc<AtomicUsize>,
     pub(super) budget: Arc<NodeBudget>,
 }
 
@@ -225,6 +229,11 @@ impl ReplicaHandle {
     /// What the replica shows of itself.
     pub fn status(&self) -> Option<ReplicaStatus> {
         self.published.borrow().status.clone()
+    }
+
+    /// How much of a snapshot has come, in percent; 100 once it is whole.
+    pub fn filled_percent(&self) -> usize {
+        self.filled.load(Ordering::Relaxed)
     }
 
     /// Bytes this replica has in memory above its store.

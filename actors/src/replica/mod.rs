@@ -15,6 +15,7 @@ mod calls;
 mod effects;
 mod full;
 mod gate;
+mod halt;
 mod journal;
 pub mod messages;
 mod snapshots;
@@ -34,11 +35,12 @@ use self::{
         ReplicaMessage, ReplicaTimer,
     },
 };
-pub use self::{gate::StoreGate, snapshots::FetchError, state::ReplicaState};
+pub use self::{gate::StoreGate, halt::Halt, snapshots::FetchError, state::ReplicaState};
 use crate::{
     budget::NodeBudget,
     disk::StoreIds,
     outbox::Outbox,
+    volumes::VolumesMessage,
     world::{Space, World},
 };
 use cluster::{
@@ -84,6 +86,10 @@ pub struct ReplicaArguments {
     pub space: watch::Receiver<Space>,
     /// Stores that hold part of a snapshot for it.
     pub partial: Vec<StoreId>,
+    /// Told when this replica is lost.
+    pub volumes: ActorRef<VolumesMessage>,
+    /// How much of a snapshot has come, in percent.
+    pub filled: Arc<AtomicUsize>,
     /// Where its state is shown.
     pub published: watch::Sender<Published>,
 }
@@ -94,13 +100,24 @@ impl ReplicaActor {
         arguments: (ReplicaId, ShardId, VolumeId),
         actor: ActorRef<ReplicaMessage>,
         published: watch::Receiver<Published>,
-        overlay: Arc<AtomicUsize>,
+        (overlay, filled): (Arc<AtomicUsize>, Arc<AtomicUsize>),
         budget: Arc<NodeBudget>,
     ) -> ReplicaHandle {
         let (replica, shard, volume) = arguments;
         let requests = budget.requests.within(REQUESTS_MAX, REQUEST_BYTES_MAX);
         let inbox = budget.inbox.within(INBOX_MAX, INBOX_BYTES_MAX);
-        ReplicaHandle { replica, shard, volume, actor, published, requests, inbox, overlay, budget }
+        ReplicaHandle {
+            replica,
+            shard,
+            volume,
+            actor,
+            published,
+            requests,
+            inbox,
+            overlay,
+            filled,
+            budget,
+        }
     }
 }
 
@@ -137,7 +154,7 @@ impl Actor for ReplicaActor {
             ReplicaMessage::LogWritten(result) => state.log_written(result),
             ReplicaMessage::EntriesFetched { id, result } => state.entries_fetched(id, result),
             ReplicaMessage::Applied(batch) => state.applied(batch),
-            ReplicaMessage::ApplyFailed(cause) => state.stop_for_good(cause),
+            ReplicaMessage::Halted(halt) => state.halt(halt),
             ReplicaMessage::Flushed(result) => state.flushed(result),
             ReplicaMessage::LinkLost(node) => state.link_lost(node),
             ReplicaMessage::Configure { change, reply } => state.configure(change, reply),
@@ -147,6 +164,7 @@ impl Actor for ReplicaActor {
                 state.snapshot_piece(request, reply);
             }
             ReplicaMessage::SnapshotFetched { id, result } => state.snapshot_fetched(id, result),
+            ReplicaMessage::Examine(reply) => state.examine(reply),
             ReplicaMessage::Destroy => state.destroy(),
             ReplicaMessage::Closed => state.closed(),
             ReplicaMessage::Run => state.run(),

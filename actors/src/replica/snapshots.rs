@@ -11,7 +11,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -24,11 +24,12 @@ use cluster::{
         types::{HardState, SnapshotOffer},
     },
     request::{Answer, Fault, Request, SnapshotPiece, SnapshotPieceRequest},
-    shard::snapshot::{PinnedSnapshot, SnapshotReceiver, snapshot_piece},
+    shard::snapshot::{PinnedSnapshot, SnapshotError, SnapshotReceiver, snapshot_piece},
 };
 use tokio::sync::oneshot;
 
 use super::{
+    halt::snapshot_halt,
     journal::Written,
     messages::ReplicaMessage,
     state::{Phase, ReplicaState},
@@ -71,11 +72,13 @@ pub(super) struct Snapshots {
     partial: Vec<StoreId>,
     /// What is being installed: its store and position.
     installing: Option<(StoreId, LogIndex, Term)>,
+    /// How much has come, in percent, for people.
+    filled: Arc<AtomicUsize>,
 }
 
 impl Snapshots {
-    pub(super) fn with_partial(partial: Vec<StoreId>) -> Self {
-        Self { pins: BTreeMap::new(), fetch: None, partial, installing: None }
+    pub(super) fn new(partial: Vec<StoreId>, filled: Arc<AtomicUsize>) -> Self {
+        Self { pins: BTreeMap::new(), fetch: None, partial, installing: None, filled }
     }
 
     /// A pinned state is no longer needed.
@@ -132,13 +135,19 @@ impl ReplicaState {
             return;
         };
         let (snapshot, store) = (Arc::clone(&pin.snapshot), Arc::clone(&pin.store));
+        let myself = self.myself.clone();
         self.world.workers.beside(Box::new(move || {
             let bytes_max = usize::try_from(request.bytes_max.min(PIECE_BYTES)).unwrap_or(0);
-            let piece = store.view().map_err(|error| error.to_string()).and_then(|view| {
+            let piece = store.view().map_err(SnapshotError::from).and_then(|view| {
                 snapshot_piece(&snapshot, view.as_ref(), &request.after, bytes_max)
-                    .map_err(|error| error.to_string())
             });
-            let _ = reply.send(piece.map_err(Fault::Stopped));
+            let piece = piece.map_err(|error| {
+                if let Some(halt) = snapshot_halt(&error) {
+                    let _ = myself.cast(ReplicaMessage::Halted(halt));
+                }
+                Fault::Stopped(error.to_string())
+            });
+            let _ = reply.send(piece);
         }));
     }
 
@@ -157,6 +166,7 @@ impl ReplicaState {
             replica: self.facts.replica,
             node,
             id: offer.id,
+            filled: Arc::clone(&self.snapshots.filled),
         };
         let (myself, id) = (self.myself.clone(), offer.id);
         let mut partial = std::mem::take(&mut self.snapshots.partial);
@@ -248,6 +258,7 @@ impl ReplicaState {
         };
         self.world.reach(FailPoint::SnapshotInstall);
         self.snapshots.installing = Some((store, index, term));
+        self.snapshots.filled.store(100, Ordering::Relaxed);
         // What a flush of the old store still proves is behind this.
         self.trimmed = index;
         let record = LogRecord::Installed { store, index, term, hard_state };
@@ -304,6 +315,7 @@ struct Fetcher {
     replica: ReplicaId,
     node: NodeId,
     id: u64,
+    filled: Arc<AtomicUsize>,
 }
 
 /// A store being filled.
@@ -322,6 +334,10 @@ impl Fetcher {
                 return Err(failed("it is no longer wanted".to_owned()));
             }
             let piece = self.piece(receiver.position().to_vec()).await.map_err(failed)?;
+            let (sent, all) = piece.progress;
+            let percent = usize::try_from(sent * 100 / all.max(1)).unwrap_or(0);
+            // The size is an estimate, and the installing is still to come.
+            self.filled.store(percent.min(99), Ordering::Relaxed);
             let (store, world) = (Arc::clone(&store), self.world.clone());
             receiver = on_worker(&self.world, move || {
                 let writes = receiver.accept(&piece).map_err(|error| error.to_string())?;

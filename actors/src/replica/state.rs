@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use cluster::{
+    catalog::{controller::ObservedShard, record::Loss},
     ids::{CATALOG_SHARD, Epoch, LogIndex, NodeId, ReplicaId, ShardId, StoreId, Term, VolumeId},
     mvcc::version::VersionKind,
     ports::{
@@ -22,11 +23,12 @@ use super::{
     ReplicaArguments, TICK,
     apply::{ApplyHalf, Opened},
     calls::Calls,
+    halt::Halt,
     journal::{Journal, Written},
     messages::{Beginning, ReplicaMessage, ReplicaTimer},
     snapshots::Snapshots,
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     admission::Permit,
@@ -34,6 +36,7 @@ use crate::{
     failpoint::FailPoint,
     outbox::Outbox,
     probe::Report,
+    volumes::VolumesMessage,
     world::{Space, World},
 };
 
@@ -50,6 +53,10 @@ const HIBERNATE_AFTER_TICKS: u32 = 50;
 /// moved, and some that left. Beyond it only the descriptor's are kept.
 const NODES_MAX: usize = 64;
 
+/// Entries a learner may lack and still count as caught up: a few batches of a
+/// busy shard, and less than what the core asks for a promotion.
+const CAUGHT_UP_ENTRIES: u64 = 512;
+
 /// Where a replica stands in its life.
 #[derive(Debug)]
 pub(super) enum Phase {
@@ -62,7 +69,7 @@ pub(super) enum Phase {
     Opening(Option<RecoveredReplica>),
     /// It takes part.
     Running(Box<Group>),
-    /// It stopped for good; the cause is what everyone is told.
+    /// It stopped or is lost; the cause is what everyone is told.
     Stopped(String),
     /// It is being destroyed.
     Destroying,
@@ -90,6 +97,9 @@ pub struct ReplicaState {
     pub(super) stores: Arc<StoreIds>,
     pub(super) half: Arc<ApplyHalf>,
     pub(super) phase: Phase,
+    /// What happened to it, if it is lost.
+    pub(super) loss: Option<Loss>,
+    volumes: ActorRef<VolumesMessage>,
     pub(super) store: StoreId,
     /// The shard as last known; by it replicas are found on nodes.
     pub(super) descriptor: ShardDescriptor,
@@ -135,6 +145,8 @@ impl ReplicaState {
             gate,
             space,
             partial,
+            volumes,
+            filled,
             published,
         } = arguments;
         let half = ApplyHalf::new(world.clone(), replica, myself.clone(), published, overlay, gate);
@@ -150,10 +162,12 @@ impl ReplicaState {
             stores,
             half,
             phase: Phase::Opening(None),
+            loss: None,
+            volumes,
             store: StoreId(0),
             journal: Journal::default(),
             calls: Calls::default(),
-            snapshots: Snapshots::with_partial(partial),
+            snapshots: Snapshots::new(partial, filled),
             applied: (LogIndex(0), Term(0)),
             trimmed: LogIndex(0),
             proven: (LogIndex(0), Term(0)),
@@ -206,7 +220,7 @@ impl ReplicaState {
                     .send_after(BIRTH_RETRY, || ReplicaMessage::Timer(ReplicaTimer::RetryBirth));
                 return;
             }
-            Err(error) => return self.stop_for_good(error.to_string()),
+            Err(error) => return self.halt(error.into()),
         }
         let Facts { shard, volume, .. } = self.facts;
         let (store, index, term) = (self.store, LogIndex(0), Term(0));
@@ -261,7 +275,7 @@ impl ReplicaState {
             Ok(recovered) => self.take_log(recovered),
             // Its end may be durable already, or it was never born.
             Err(LogError::Refused { .. }) if doomed => self.destroyed(),
-            Err(error) => self.stop_for_good(error.to_string()),
+            Err(error) => self.halt(error.into()),
         }
     }
 
@@ -269,11 +283,11 @@ impl ReplicaState {
     fn take_log(&mut self, recovered: RecoveredReplica) {
         self.store = recovered.store;
         if recovered.damaged {
-            return self.stop_for_good(
-                "its log is damaged: it may have forgotten a vote or an acknowledged entry, so it \
-                 takes no part any more; remove this node and let it join anew"
-                    .to_owned(),
-            );
+            return self.halt(Halt::lost(
+                Loss::Log,
+                "its log is damaged or an old image: it may have forgotten a vote or an \
+                 acknowledged entry, so it takes no part any more",
+            ));
         }
         self.trimmed = recovered.base_index;
         self.phase = Phase::Opening(Some(recovered));
@@ -285,14 +299,14 @@ impl ReplicaState {
     }
 
     /// The store is open: start the Raft core.
-    pub(super) fn opened(&mut self, result: Result<Opened, String>) {
+    pub(super) fn opened(&mut self, result: Result<Opened, Halt>) {
         if matches!(self.phase, Phase::Running(_)) {
             return self.reopened(result);
         }
         let Phase::Opening(recovered) = &mut self.phase else { return };
         let (Ok(opened), Some(recovered)) = (&result, recovered.take()) else {
-            let cause = result.err().unwrap_or_else(|| "opened before its log was read".to_owned());
-            return self.stop_for_good(cause);
+            let early = || Halt::for_good("opened before its log was read");
+            return self.halt(result.err().unwrap_or_else(early));
         };
         self.applied = (opened.applied, opened.applied_term);
         self.proven = self.applied;
@@ -320,12 +334,13 @@ impl ReplicaState {
                 self.tick_later();
                 self.run_later();
             }
-            Err(error) => self.stop_for_good(error.to_string()),
+            // Log and store do not fit each other.
+            Err(error) => self.halt(Halt::lost(Loss::Log, error.to_string())),
         }
     }
 
     /// The store of an installed snapshot is open.
-    fn reopened(&mut self, result: Result<Opened, String>) {
+    fn reopened(&mut self, result: Result<Opened, Halt>) {
         match result {
             Ok(Opened { descriptor, applied, applied_term, .. }) => {
                 self.proven = (applied, applied_term);
@@ -334,7 +349,7 @@ impl ReplicaState {
                 }
                 self.publish();
             }
-            Err(cause) => self.stop_for_good(cause),
+            Err(halt) => self.halt(halt),
         }
     }
 
@@ -477,20 +492,57 @@ impl ReplicaState {
         }
     }
 
-    /// Stops this replica for good and says so to everyone who asks. The
-    /// process and all other replicas go on.
-    pub(super) fn stop_for_good(&mut self, cause: String) {
+    /// Ends this replica's part and says so to everyone who asks; one that is
+    /// lost, to the catalog too, which replaces it. The process and all other
+    /// replicas go on.
+    pub(super) fn halt(&mut self, Halt { cause, loss }: Halt) {
         if matches!(self.phase, Phase::Destroying | Phase::Stopped(_)) {
             return; // What it may still fail at no longer matters.
         }
-        let (shard, replica) = (self.facts.shard, self.facts.replica);
-        metrics::counter!(crate::metrics::STOPPED).increment(1);
-        self.world.probe.report(Report::ReplicaStopped { shard, replica, cause: cause.clone() });
+        let Facts { shard, replica, volume, .. } = self.facts;
+        let report = if let Some(loss) = loss {
+            metrics::counter!(crate::metrics::LOST).increment(1);
+            let cause = cause.clone();
+            let lost = VolumesMessage::ReplicaLost { shard, replica, volume, loss, cause };
+            let _ = self.volumes.cast(lost);
+            Report::ReplicaLost { shard, replica, loss }
+        } else {
+            metrics::counter!(crate::metrics::STOPPED).increment(1);
+            Report::ReplicaStopped { shard, replica, cause: cause.clone() }
+        };
+        tracing::error!(?loss, %cause, "the replica takes no part any more");
+        self.world.probe.report(report);
+        self.loss = loss;
         self.phase = Phase::Stopped(cause);
         self.effects = Effects::default();
         self.interrupt_all();
         self.let_go();
         self.publish();
+    }
+
+    /// Stops for a human to look.
+    pub(super) fn stop_for_good(&mut self, cause: impl Into<String>) {
+        self.halt(Halt::for_good(cause));
+    }
+
+    /// Shows the shard as this replica's log has it, if it leads.
+    pub(super) fn examine(&self, reply: oneshot::Sender<Option<ObservedShard>>) {
+        let Phase::Running(group) = &self.phase else { return drop(reply.send(None)) };
+        let group = group.status();
+        let caught_up = group
+            .peers
+            .iter()
+            .filter(|peer| peer.live && !peer.snapshot)
+            .filter(|peer| peer.matched.0 + CAUGHT_UP_ENTRIES >= group.last.0)
+            .map(|peer| peer.replica)
+            .collect();
+        let applying = group.epoch != self.descriptor.epoch;
+        let observed = ObservedShard {
+            descriptor: self.descriptor.clone(),
+            changing: group.configuration.is_joint() || applying,
+            caught_up,
+        };
+        drop(reply.send(group.leading.then_some(observed)));
     }
 
     /// Gives back what only a replica that takes part needs: overlay, store,

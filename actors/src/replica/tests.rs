@@ -207,10 +207,13 @@ async fn a_replica_whose_log_is_damaged_takes_no_part() {
     stand.put(100, "a", b"2").await;
     stand.pass(30).await;
     for (shard, node) in [(100, 3), (101, 2), (101, 3)] {
-        let status = stand.node(node).status(shard).unwrap();
-        assert!(status.stopped.is_some_and(|cause| cause.contains("damaged")));
+        let hosted = stand.node(node).router.hosted();
+        let (_, cause) = &hosted.lost[&replica(shard, node)];
+        assert!(cause.contains("damaged"), "{cause}");
         let refused = stand.node(node).ask(shard, get("a", ReadLevel::Eventual)).await;
-        assert!(matches!(refused, Err(Fault::Stopped(_))), "{refused:?}");
+        assert!(matches!(refused, Err(Fault::NoReplica(_))), "{refused:?}");
+        let notes = &stand.node(node).notes;
+        assert_eq!(notes.count(|note| matches!(note, Report::ReplicaStopped { .. })), 0);
     }
     let led = |node: &Node| node.status(101).is_some_and(|status| status.leading);
     assert!(!stand.nodes.values().any(led), "a vote came from a damaged replica");
@@ -431,6 +434,8 @@ async fn a_snapshot_whose_receiver_is_killed_half_way_goes_on_where_it_was() {
     stand.until("half of it came", |stand| stand.wires.pieces.load(Relaxed) >= 11).await;
     let (files, engine) = stand.kill(behind).await;
     let before = stand.wires.pieces.load(Relaxed);
+    // It is gone for most of a minute: a slow restart.
+    stand.pass(45).await;
     let own = stand.open_log(behind, &files).1[0].store;
     let partial: Vec<StoreId> =
         engine.list().unwrap().into_iter().filter(|store| *store != own).collect();

@@ -12,6 +12,7 @@
 //! volume deals with it. Limits: [`CHILD_RESTARTS`].
 
 mod children;
+pub mod image;
 mod register;
 mod state;
 
@@ -29,7 +30,7 @@ use cluster::{
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{oneshot, watch};
 
-pub use self::{children::Child, state::RootState};
+pub use self::{children::Child, image::OldImage, state::RootState};
 use crate::{
     budget::NodeLimits,
     membership::MembershipDoor,
@@ -55,6 +56,8 @@ pub struct NodeParts {
     pub recovered: Vec<RecoveredReplica>,
     /// Highest number of a store in use.
     pub highest_store: StoreId,
+    /// Whether the log cannot tell which replicas lived on the disk.
+    pub forgetful: bool,
     /// Stores that no record names and that hold part of a snapshot.
     pub partial: BTreeMap<ReplicaId, Vec<StoreId>>,
     /// What this node says of itself to the catalog at each start.
@@ -85,7 +88,13 @@ pub enum Ended {
         /// Why.
         cause: String,
     },
-    /// The catalog does not know this start as a later one of this node.
+    /// The catalog knows a later start of this node: the disk is an old image,
+    /// or cannot tell who lived on it. It is noted; start the node again.
+    #[error(
+        "the disk of this node is an old image; start it again, and its replicas return under new ids"
+    )]
+    OldImage(OldImage),
+    /// The catalog does not let this node take part.
     #[error("{0}; stop this node for good and join with an empty data directory")]
     Refused(String),
 }
@@ -172,8 +181,10 @@ pub enum RootMessage {
     MembershipDoor(oneshot::Sender<MembershipDoor>),
     /// Start an actor again after its wait.
     Restart(Child),
-    /// The catalog has refused this start of the node.
+    /// The catalog has refused this start of the node for good.
     Refused(String),
+    /// The catalog has seen a later start of this node.
+    OldImage(OldImage),
     /// Stop everything.
     Stop(oneshot::Sender<()>),
 }
@@ -206,6 +217,11 @@ impl Actor for RootActor {
             RootMessage::Restart(child) => state.restart(child).await?,
             RootMessage::Refused(cause) => {
                 state.end(Ended::Refused(cause)).await;
+                myself.stop(None);
+            }
+            RootMessage::OldImage(image) => {
+                let ended = state.note_old_image(image);
+                state.end(ended).await;
                 myself.stop(None);
             }
             RootMessage::Stop(reply) => {

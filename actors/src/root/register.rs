@@ -1,14 +1,19 @@
 //! What a node says to the catalog when it starts: that it founds the cluster,
 //! or that it is here again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use cluster::{
     catalog::{
         command::{CatalogCommand, CatalogOutcome, CatalogRefusal},
         record::{ClusterRecord, NodeRecord},
+        view::CatalogView,
     },
     ids::{CATALOG_SHARD, CATALOG_VOLUME, Epoch, NodeId, ReplicaId},
+    membership::{
+        Boot,
+        identity::{BootVerdict, judge_boot},
+    },
     request::{ShardBody, ShardRequest, ShardResult},
     shard::{
         command::Outcome,
@@ -16,6 +21,9 @@ use cluster::{
     },
 };
 
+use tokio::sync::watch;
+
+use super::image::OldImage;
 use crate::{failpoint::FailPoint, router::Router, world::World};
 
 /// Pause between tries; the catalog may need an election first.
@@ -35,14 +43,24 @@ pub(super) fn founding_catalog(node: NodeId) -> ShardDescriptor {
     }
 }
 
-/// Tells the catalog of this start until it has heard. Returns why it refused,
-/// if it did: then this node must not take part.
+/// What the catalog said to a start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Registered {
+    /// It knows it now.
+    Done,
+    /// It has seen a later one.
+    OldImage(OldImage),
+    /// This node must not take part.
+    Refused(String),
+}
+
+/// Tells the catalog of this start until it has heard.
 pub(super) async fn register(
     world: World,
     router: Router,
     record: NodeRecord,
     founding: Option<ClusterRecord>,
-) -> Option<String> {
+) -> Registered {
     if let Some(cluster) = founding {
         let catalog = founding_catalog(record.node);
         let bootstrap = CatalogCommand::Bootstrap { cluster, node: record.clone(), catalog };
@@ -61,29 +79,53 @@ pub(super) async fn register(
     let outcome = propose(&world, &router, boot).await;
     world.reach(FailPoint::StartKnown);
     match outcome {
-        CatalogOutcome::Refused(refusal) => match refusal {
-            CatalogRefusal::OldBoot { .. }
-            | CatalogRefusal::RemovedNode(_)
-            | CatalogRefusal::UnknownNode(_) => Some(refusal.to_string()),
-            CatalogRefusal::AlreadyBootstrapped
-            | CatalogRefusal::UnknownToken
-            | CatalogRefusal::ExpiredToken
-            | CatalogRefusal::UsedToken
-            | CatalogRefusal::VolumeExists(_)
-            | CatalogRefusal::UnknownVolume(_)
-            | CatalogRefusal::UnknownShard(_)
-            | CatalogRefusal::AlreadyPlaced
-            | CatalogRefusal::Invalid(_) => {
-                tracing::error!(%refusal, "the catalog refused to register this start");
-                None
-            }
-        },
+        CatalogOutcome::Refused(refusal) => judge(refusal),
         CatalogOutcome::Done
         | CatalogOutcome::Node(_)
         | CatalogOutcome::Volume(_)
         | CatalogOutcome::Shard(_)
-        | CatalogOutcome::Replica(_) => None,
+        | CatalogOutcome::Replica(_) => Registered::Done,
     }
+}
+
+fn judge(refusal: CatalogRefusal) -> Registered {
+    match refusal {
+        CatalogRefusal::OldBoot { seen, born_up_to, .. } => {
+            Registered::OldImage(OldImage { seen, born_up_to })
+        }
+        CatalogRefusal::RemovedNode(_) | CatalogRefusal::UnknownNode(_) => {
+            Registered::Refused(refusal.to_string())
+        }
+        CatalogRefusal::AlreadyBootstrapped
+        | CatalogRefusal::UnknownToken
+        | CatalogRefusal::ExpiredToken
+        | CatalogRefusal::UsedToken
+        | CatalogRefusal::VolumeExists(_)
+        | CatalogRefusal::UnknownVolume(_)
+        | CatalogRefusal::UnknownShard(_)
+        | CatalogRefusal::AlreadyPlaced
+        | CatalogRefusal::Invalid(_) => {
+            tracing::error!(%refusal, "the catalog refused to register this start");
+            Registered::Done
+        }
+    }
+}
+
+/// Waits until the catalog has taken a later start of this node than `own`:
+/// another process runs with a copy of this disk, and only one may.
+pub(super) async fn superseded(
+    mut catalog: watch::Receiver<Arc<CatalogView>>,
+    node: NodeId,
+    own: Boot,
+) -> String {
+    let later = |view: &Arc<CatalogView>| {
+        view.node(node).is_some_and(|seen| judge_boot(seen.boot, own) == BootVerdict::OldImage)
+    };
+    if catalog.wait_for(later).await.is_err() {
+        // The node is ending anyway.
+        std::future::pending::<()>().await;
+    }
+    "another process has started as this node, from a copy of its disk".to_owned()
 }
 
 /// Proposes a command until the catalog has answered it.

@@ -2,14 +2,15 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use cluster::membership::swim::Roster;
+use cluster::membership::{Boot, swim::Roster};
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
     CHILD_RESTARTS, Ended, RootArguments, RootMessage,
     children::Child,
-    register::{founding_catalog, register},
+    image::{self, OldImage},
+    register::{Registered, founding_catalog, register, superseded},
 };
 use crate::{
     budget::NodeBudget,
@@ -152,6 +153,17 @@ impl RootState {
         }
     }
 
+    /// Notes that the disk is an old image; how the node ends.
+    pub(super) fn note_old_image(&self, image: OldImage) -> Ended {
+        let files = &self.arguments.parts.world.state_files;
+        match image::save(files, &image) {
+            Ok(()) => Ended::OldImage(image),
+            Err(error) => Ended::Refused(format!(
+                "the disk is an old image, and that cannot be noted: {error}"
+            )),
+        }
+    }
+
     /// Ends every child, users before what they use: ractor would kill them in
     /// no order and without a farewell.
     pub(super) async fn end(&mut self, ended: Ended) {
@@ -218,17 +230,28 @@ async fn spawn_volumes(
     Ok(actor)
 }
 
-/// Tells the catalog of this start, and the root if it was refused.
+/// Tells the catalog of this start, and the root if it was refused, now or
+/// later by the start of another process.
 fn announce(
     myself: ActorRef<RootMessage>,
     arguments: &RootArguments,
 ) -> impl Future<Output = ()> + Send + 'static {
     let parts = &arguments.parts;
     let (world, router) = (parts.world.clone(), arguments.router.clone());
-    let (record, founding) = (parts.record.clone(), parts.founding.clone());
+    let (mut record, founding) = (parts.record.clone(), parts.founding.clone());
+    let (own, catalog) = (record.boot, arguments.catalog.subscribe());
+    if parts.forgetful {
+        // As good as an old image: it asks as one, and learns which replicas
+        // may have lived here.
+        record.boot = Boot::default();
+    }
     async move {
-        if let Some(cause) = register(world, router, record, founding).await {
-            let _ = myself.cast(RootMessage::Refused(cause));
-        }
+        let node = record.node;
+        let message = match register(world, router, record, founding).await {
+            Registered::Refused(cause) => RootMessage::Refused(cause),
+            Registered::OldImage(image) => RootMessage::OldImage(image),
+            Registered::Done => RootMessage::Refused(superseded(catalog, node, own).await),
+        };
+        let _ = myself.cast(message);
     }
 }

@@ -45,6 +45,8 @@ pub struct Hosted {
     pub by_shard: BTreeMap<ShardId, ReplicaHandle>,
     /// Replicas that stopped for good, with the cause.
     pub stopped: BTreeMap<ReplicaId, (ShardId, String)>,
+    /// Replicas that are lost, with the cause, until the last of them is gone.
+    pub lost: BTreeMap<ReplicaId, (ShardId, String)>,
 }
 
 /// Routes requests.
@@ -114,6 +116,13 @@ impl Router {
                 if *leader != self.world.identity.node =>
             {
                 self.forward(*leader, again).await
+            }
+            // A replica of the catalog that has fallen out of its group (by an old
+            // image of its disk, say) must not keep its node from the catalog.
+            (Err(Fault::NotLeader { leader: None }), Some(again))
+                if again.shard == CATALOG_SHARD =>
+            {
+                self.forward_blind(again).await
             }
             (Err(Fault::Stopped(_)), Some(again)) if again.body != ShardBody::Inspect => {
                 self.forward_blind(again).await

@@ -49,6 +49,10 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
                     Err("touch volumes of another tenant")
                 }
             },
+            // As for tokens: the first tenant runs the cluster.
+            CatalogCommand::RemoveNode(_) if matches!(from, Peer::Client { tenant, .. } if *tenant == FIRST_TENANT) => {
+                Ok(())
+            }
             CatalogCommand::Bootstrap { .. }
             | CatalogCommand::AddToken { .. }
             | CatalogCommand::AdmitNode { .. }
@@ -60,6 +64,7 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
             | CatalogCommand::MarkReady(_)
             | CatalogCommand::AllotReplica { .. }
             | CatalogCommand::WithdrawReplica { .. }
+            | CatalogCommand::ReportLost { .. }
             | CatalogCommand::ObserveDestroyed { .. } => Err("change the catalog in this way"),
         },
         ShardBody::Write { .. } | ShardBody::Transact { .. } if catalog => {

@@ -13,7 +13,7 @@ mod state;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cluster::{
-    catalog::record::VolumeKind,
+    catalog::record::{Loss, VolumeKind},
     ids::{ReplicaId, ShardId, StoreId, VolumeId},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -83,6 +83,8 @@ pub enum VolumeMessage {
     },
     /// A replica is to be destroyed with its data.
     Destroy(ReplicaId),
+    /// The catalog holds a replica for lost.
+    Retire(ReplicaId, Loss),
     /// The wait before a restart is over.
     Restart(ReplicaId),
 }
@@ -115,6 +117,7 @@ impl Actor for VolumeActor {
                 state.begin(shard, replica, *beginning).await;
             }
             VolumeMessage::Destroy(replica) => state.destroy(replica).await,
+            VolumeMessage::Retire(replica, loss) => state.retire(replica, loss),
             VolumeMessage::Restart(replica) => state.restart(replica).await,
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cluster::{
-    catalog::record::VolumeKind,
+    catalog::record::{Loss, VolumeKind},
     ids::{CATALOG_VOLUME, ReplicaId, ShardId},
     mvcc::version::VersionKind,
     shard::root::ShardRole,
@@ -15,7 +15,7 @@ use super::{REPLICA_RESTARTS, VolumeArguments, VolumeMessage};
 use crate::{
     probe::Report,
     replica::{
-        ReplicaActor, ReplicaArguments, StoreGate,
+        Halt, ReplicaActor, ReplicaArguments, StoreGate,
         apply::{OverlayGauge, Published},
         messages::{Beginning, ReplicaMessage},
     },
@@ -105,14 +105,16 @@ impl VolumeState {
             gate: Arc::clone(&child.gate),
             space: shared.space.clone(),
             partial,
+            volumes: shared.volumes.clone(),
+            filled: Arc::default(),
             published,
         };
-        let overlay = Arc::clone(&arguments.overlay.own);
+        let shares = (Arc::clone(&arguments.overlay.own), Arc::clone(&arguments.filled));
         let me = self.myself.get_cell();
         let (actor, _) = Actor::spawn_linked(None, ReplicaActor, arguments, me).await?;
         let budget = Arc::clone(&shared.budget);
         let names = (replica, child.shard, volume);
-        let handle = ReplicaActor::handle(names, actor.clone(), shown, overlay, budget);
+        let handle = ReplicaActor::handle(names, actor.clone(), shown, shares, budget);
         if child.doomed {
             let _ = actor.cast(ReplicaMessage::Destroy);
         }
@@ -141,6 +143,14 @@ impl VolumeState {
             Life::Rests => {}
             // Its log still says where its data lies; that much it can do.
             Life::GivenUp => self.start(replica, Beginning::Restarted).await,
+        }
+    }
+
+    /// Tells a replica that the catalog holds it for lost.
+    pub(super) fn retire(&mut self, replica: ReplicaId, loss: Loss) {
+        if let Some(Life::Runs(actor)) = self.children.get(&replica).map(|child| &child.life) {
+            let cause = "the cluster replaced it: it was reported lost before";
+            drop(actor.cast(ReplicaMessage::Halted(Halt::lost(loss, cause))));
         }
     }
 

@@ -6,7 +6,9 @@
 //! dies: the whole data path of the node, so its death ends the node's actors
 //! and the root starts them again. Invariants: replicas begin by the
 //! catalog's intent or from the log, never by a message; a replica is
-//! destroyed only when the catalog shows that it is no longer wanted.
+//! destroyed only when the catalog shows that it is no longer wanted; a lost
+//! one is reported until the catalog has it, stays until it has left its
+//! shard, and makes way for the one that takes its place.
 //! Limits: [`cluster::limits::REPLICAS_PER_NODE_MAX`].
 
 mod reconcile;
@@ -15,8 +17,8 @@ mod state;
 use std::{collections::BTreeMap, sync::Arc};
 
 use cluster::{
-    catalog::view::CatalogView,
-    ids::{ReplicaId, ShardId, StoreId},
+    catalog::{record::Loss, view::CatalogView},
+    ids::{ReplicaId, ShardId, StoreId, VolumeId},
     ports::log::RecoveredReplica,
     shard::descriptor::ShardDescriptor,
 };
@@ -77,6 +79,19 @@ pub enum VolumesMessage {
         /// Which.
         replica: ReplicaId,
     },
+    /// A replica is lost: what is here of it is damaged, old or gone.
+    ReplicaLost {
+        /// Its shard.
+        shard: ShardId,
+        /// Which.
+        replica: ReplicaId,
+        /// Its volume.
+        volume: VolumeId,
+        /// What happened.
+        loss: Loss,
+        /// The same for people.
+        cause: String,
+    },
     /// A replica failed too often and stays down.
     ReplicaStopped {
         /// Its shard.
@@ -117,6 +132,9 @@ impl Actor for VolumesActor {
             VolumesMessage::CatalogChanged(view) => state.reconcile(view).await?,
             VolumesMessage::ReplicaUp(handle) => state.replica_up(*handle),
             VolumesMessage::ReplicaDown(replica) => state.replica_down(replica),
+            VolumesMessage::ReplicaLost { shard, replica, volume, loss, cause } => {
+                state.replica_lost((shard, replica, volume), loss, cause);
+            }
             VolumesMessage::ReplicaEnded { shard, replica } => state.replica_ended(shard, replica),
             VolumesMessage::ReplicaStopped { shard, replica, cause } => {
                 state.replica_stopped(shard, replica, cause);

@@ -9,9 +9,12 @@
 use std::collections::BTreeMap;
 
 use cluster::{
-    catalog::{record::ShardRecord, view::CatalogView},
+    catalog::{
+        record::{Loss, ShardRecord},
+        view::CatalogView,
+    },
     ids::{Epoch, NodeId, ReplicaId, ShardId},
-    shard::descriptor::ShardDescriptor,
+    shard::descriptor::{ReplicaRole, ShardDescriptor},
 };
 
 /// One step towards what the catalog wants.
@@ -23,6 +26,10 @@ pub(super) enum Step {
     Join(ShardDescriptor, ReplicaId),
     /// Destroy a replica that is no longer wanted.
     Destroy(ShardId, ReplicaId),
+    /// End the part of a replica that the catalog holds for lost.
+    Retire(ShardId, ReplicaId, Loss),
+    /// Tell the catalog that a replica is lost.
+    Report(ShardId, ReplicaId),
     /// Tell the catalog that a replica of a deleted shard is gone from here.
     Confirm(ShardId, ReplicaId),
 }
@@ -30,39 +37,82 @@ pub(super) enum Step {
 /// Epoch a shard begins with.
 pub(super) const FIRST_EPOCH: Epoch = Epoch(1);
 
-/// Compares the catalog with the replicas that run here.
+/// Compares the catalog with the replicas that run here and those that are
+/// lost here.
 pub(super) fn plan(
     view: &CatalogView,
     node: NodeId,
     running: &BTreeMap<ShardId, ReplicaId>,
+    lost: &BTreeMap<ReplicaId, ShardId>,
 ) -> Vec<Step> {
-    let mut steps = Vec::new();
+    // A shard is forgotten only after all its nodes were done with it, so what
+    // is lost of one comes from an old image.
+    let forgotten = |(replica, shard): &(&ReplicaId, &ShardId)| {
+        view.shard(**shard).is_none() && view.knows_of(**replica)
+    };
+    let old = lost.iter().filter(forgotten);
+    let mut steps: Vec<_> = old.map(|(replica, shard)| Step::Destroy(*shard, *replica)).collect();
     for record in view.shards() {
-        let named = named_here(record, node);
-        let wanted = named.filter(|_| !record.deleting);
         let shard = record.descriptor.shard;
+        let named: Vec<ReplicaId> =
+            record.named().filter(|held| held.node == node).map(|held| held.replica).collect();
+        let of_shard = lost.iter().filter(|(_, at)| **at == shard).map(|(replica, _)| *replica);
+        steps.extend(of_shard.filter_map(|replica| bury(view, record, &named, replica)));
+        let usable =
+            |replica: &&ReplicaId| !lost.contains_key(replica) && record.loss(**replica).is_none();
+        let wanted = named.iter().find(usable).copied().filter(|_| !record.deleting);
         let present = running.get(&shard).copied();
         match (wanted, present) {
             (Some(replica), None) => steps.push(begin(record, replica)),
-            (Some(replica), Some(present)) if replica != present && view.knows_of(present) => {
-                steps.push(Step::Destroy(shard, present));
+            (Some(replica), Some(present)) if replica == present => {}
+            (_, Some(present)) if view.knows_of(present) => {
+                steps.extend(end(record, &named, wanted, present));
             }
-            (None, Some(present)) if view.knows_of(present) => {
-                steps.push(Step::Destroy(shard, present));
+            (None, None) if record.deleting => {
+                let gone = named.into_iter().filter(|replica| !lost.contains_key(replica));
+                steps.extend(gone.map(|replica| Step::Confirm(shard, replica)));
             }
-            (None, None) => steps.extend(named.map(|replica| Step::Confirm(shard, replica))),
-            // As it should be, or newer than this view.
-            (Some(_) | None, Some(_)) => {}
+            // Newer than this view, or nobody wants anything here.
+            (Some(_) | None, Some(_)) | (None, None) => {}
         }
     }
     steps
 }
 
-/// The replica the catalog names on this node, if any.
-fn named_here(record: &ShardRecord, node: NodeId) -> Option<ReplicaId> {
-    let placed = record.descriptor.replicas.iter().find(|replica| replica.node == node);
-    let joining = record.joining.iter().find(|replica| replica.node == node);
-    placed.or(joining).map(|replica| replica.replica)
+/// What is to be done about a replica that is lost here.
+fn bury(
+    view: &CatalogView,
+    record: &ShardRecord,
+    named: &[ReplicaId],
+    replica: ReplicaId,
+) -> Option<Step> {
+    let shard = record.descriptor.shard;
+    if record.deleting || !named.contains(&replica) {
+        return view.knows_of(replica).then_some(Step::Destroy(shard, replica));
+    }
+    record.loss(replica).is_none().then_some(Step::Report(shard, replica))
+}
+
+/// What is to be done about a replica that runs here and should not: one that
+/// was reported lost once and runs again (its bytes could be read after all)
+/// goes on until another takes its place here, or a majority can do without.
+fn end(
+    record: &ShardRecord,
+    named: &[ReplicaId],
+    wanted: Option<ReplicaId>,
+    present: ReplicaId,
+) -> Option<Step> {
+    let shard = record.descriptor.shard;
+    match record.loss(present).filter(|_| named.contains(&present) && !record.deleting) {
+        None => Some(Step::Destroy(shard, present)),
+        Some(loss) => {
+            let voters = record.descriptor.replicas.iter();
+            let voters: Vec<_> = voters.filter(|held| held.role == ReplicaRole::Voter).collect();
+            let whole = voters.iter().filter(|held| record.loss(held.replica).is_none()).count();
+            let spared = wanted.is_some() || whole * 2 > voters.len();
+            spared.then_some(Step::Retire(shard, present, loss))
+        }
+    }
 }
 
 /// Founders begin alike, from the first epoch's descriptor; whoever comes

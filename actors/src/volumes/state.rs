@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cluster::{
-    catalog::{command::CatalogCommand, record::VolumeKind, view::CatalogView},
+    catalog::{
+        command::CatalogCommand,
+        record::{Loss, VolumeKind},
+        view::CatalogView,
+    },
     ids::{CATALOG_VOLUME, ReplicaId, ShardId, VolumeId},
     limits::REPLICAS_PER_NODE_MAX,
 };
@@ -14,6 +18,7 @@ use super::{
     reconcile::{Step, plan},
 };
 use crate::{
+    probe::Report,
     replica::messages::{Beginning, ReplicaHandle},
     router::Hosted,
     volume::{VolumeActor, VolumeArguments, VolumeMessage, VolumeShared},
@@ -30,17 +35,38 @@ pub struct VolumesState {
     volumes: BTreeMap<VolumeId, ActorRef<VolumeMessage>>,
     /// Replicas begun here and not yet ended, by shard.
     running: BTreeMap<ShardId, (VolumeId, ReplicaId)>,
+    /// Replicas that are lost and not yet gone.
+    lost: BTreeMap<ReplicaId, LostHere>,
+}
+
+/// A lost replica whose files are still here.
+#[derive(Clone, Copy, Debug)]
+struct LostHere {
+    shard: ShardId,
+    volume: VolumeId,
+    loss: Loss,
 }
 
 impl VolumesState {
     pub(super) fn new(myself: ActorRef<VolumesMessage>, arguments: VolumesArguments) -> Self {
-        Self { myself, arguments, volumes: BTreeMap::new(), running: BTreeMap::new() }
+        Self {
+            myself,
+            arguments,
+            volumes: BTreeMap::new(),
+            running: BTreeMap::new(),
+            lost: BTreeMap::new(),
+        }
     }
 
-    /// Starts what the log holds, and the catalog if this start founds it.
+    /// Starts what the log holds, and the catalog if this start founds it. Of
+    /// two replicas of one shard the younger is here because the other is lost.
     pub(super) async fn begin(&mut self) -> Result<(), ActorProcessingErr> {
-        for replica in std::mem::take(&mut self.arguments.recovered) {
+        let recovered = std::mem::take(&mut self.arguments.recovered);
+        let newest: BTreeMap<ShardId, ReplicaId> =
+            recovered.iter().map(|found| (found.shard, found.replica)).collect();
+        for mut replica in recovered {
             let (shard, volume, id) = (replica.shard, replica.volume, replica.replica);
+            replica.damaged |= newest.get(&shard) != Some(&id);
             let beginning = Beginning::Recovered(replica);
             self.begin_replica(volume, shard, id, beginning).await?;
         }
@@ -61,8 +87,9 @@ impl VolumesState {
     ) -> Result<(), ActorProcessingErr> {
         self.arguments.catalog = view;
         let running = self.running.iter().map(|(shard, (_, replica))| (*shard, *replica)).collect();
+        let lost = self.lost.iter().map(|(replica, lost)| (*replica, lost.shard)).collect();
         let node = self.arguments.world.identity.node;
-        for step in plan(&self.arguments.catalog, node, &running) {
+        for step in plan(&self.arguments.catalog, node, &running, &lost) {
             match step {
                 Step::Found(descriptor, replica) => {
                     let (shard, volume) = (descriptor.shard, descriptor.volume);
@@ -75,6 +102,8 @@ impl VolumesState {
                     self.begin_replica(volume, shard, replica, beginning).await?;
                 }
                 Step::Destroy(shard, replica) => self.destroy(shard, replica)?,
+                Step::Retire(shard, replica, loss) => self.retire(shard, replica, loss)?,
+                Step::Report(shard, replica) => self.report(shard, replica),
                 Step::Confirm(shard, replica) => self.confirm(shard, replica),
             }
         }
@@ -86,6 +115,50 @@ impl VolumesState {
     fn confirm(&self, shard: ShardId, replica: ReplicaId) {
         let command = CatalogCommand::ObserveDestroyed { shard, replica };
         self.arguments.reporter.tell(command);
+    }
+
+    /// Tells the catalog that a replica is lost; asked again with the next view
+    /// until its record says so.
+    fn report(&self, shard: ShardId, replica: ReplicaId) {
+        if let Some(LostHere { loss, .. }) = self.lost.get(&replica).copied() {
+            self.arguments.reporter.tell(CatalogCommand::ReportLost { shard, replica, loss });
+        }
+    }
+
+    fn retire(
+        &mut self,
+        shard: ShardId,
+        replica: ReplicaId,
+        loss: Loss,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some((volume, _)) = self.running.get(&shard)
+            && let Some(actor) = self.volumes.get(volume)
+        {
+            actor.cast(VolumeMessage::Retire(replica, loss))?;
+        }
+        Ok(())
+    }
+
+    /// A replica takes no part any more: its place is free for another.
+    pub(super) fn replica_lost(
+        &mut self,
+        (shard, replica, volume): (ShardId, ReplicaId, VolumeId),
+        loss: Loss,
+        cause: String,
+    ) {
+        self.lost.insert(replica, LostHere { shard, volume, loss });
+        self.running.retain(|_, (_, running)| *running != replica);
+        self.publish(|hosted| {
+            hosted.by_shard.retain(|_, handle| handle.replica != replica);
+            hosted.lost.insert(replica, (shard, cause));
+        });
+        self.look_again();
+    }
+
+    /// Compares anew with the catalog as it is.
+    fn look_again(&self) {
+        let view = Arc::clone(&self.arguments.catalog);
+        let _ = self.myself.cast(VolumesMessage::CatalogChanged(view));
     }
 
     async fn begin_replica(
@@ -143,15 +216,19 @@ impl VolumesState {
     }
 
     fn destroy(&mut self, shard: ShardId, replica: ReplicaId) -> Result<(), ActorProcessingErr> {
-        if let Some((volume, _)) = self.running.get(&shard)
-            && let Some(actor) = self.volumes.get(volume)
-        {
+        let lost = self.lost.get(&replica).map(|lost| lost.volume);
+        let volume = lost.or_else(|| self.running.get(&shard).map(|(volume, _)| *volume));
+        if let Some(actor) = volume.and_then(|volume| self.volumes.get(&volume)) {
             actor.cast(VolumeMessage::Destroy(replica))?;
         }
         Ok(())
     }
 
+    /// A replica runs. One that was lost at its birth said so before.
     pub(super) fn replica_up(&mut self, handle: ReplicaHandle) {
+        if self.lost.contains_key(&handle.replica) {
+            return;
+        }
         self.publish(|hosted| {
             hosted.stopped.remove(&handle.replica);
             hosted.by_shard.insert(handle.shard, handle);
@@ -168,20 +245,29 @@ impl VolumesState {
 
     pub(super) fn replica_ended(&mut self, shard: ShardId, replica: ReplicaId) {
         self.running.retain(|at, (_, id)| *at != shard || *id != replica);
+        let was_lost = self.lost.remove(&replica).is_some();
         self.publish(|hosted| {
             hosted.by_shard.retain(|_, handle| handle.replica != replica);
             hosted.stopped.remove(&replica);
+            hosted.lost.remove(&replica);
         });
+        let record = self.arguments.catalog.shard(shard);
+        if was_lost && record.is_some_and(|record| !record.deleting) {
+            let probe = &self.arguments.world.probe;
+            probe.report(Report::ReplicaReplaced { shard, replica });
+        }
         self.end_empty_volumes();
-        let view = Arc::clone(&self.arguments.catalog);
         // What ended may be wanted again under another id.
-        let _ = self.myself.cast(VolumesMessage::CatalogChanged(view));
+        self.look_again();
     }
 
     /// Volumes come and go; one without a replica here needs no actor.
     fn end_empty_volumes(&mut self) {
-        let running = &self.running;
-        let used = |id: &VolumeId| running.values().any(|(volume, _)| volume == id);
+        let (running, lost) = (&self.running, &self.lost);
+        let used = |id: &VolumeId| {
+            running.values().any(|(volume, _)| volume == id)
+                || lost.values().any(|lost| lost.volume == *id)
+        };
         self.volumes.retain(|id, actor| {
             let used = used(id);
             if !used {

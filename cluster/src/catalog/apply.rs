@@ -10,7 +10,9 @@
 //! - apply depends on the command and the records only;
 //! - ids only rise and none is handed out twice;
 //! - a removed node stays removed;
-//! - a shard's descriptor only moves forward by epoch.
+//! - a shard's descriptor only moves forward by epoch;
+//! - a lost replica stays lost, and two replicas of a shard lie on one node
+//!   only when one of them is lost.
 
 mod ledger;
 mod node;
@@ -102,6 +104,9 @@ fn step(ledger: &mut Ledger<'_>, command: &CatalogCommand) -> Result<CatalogOutc
         CatalogCommand::AllotReplica { shard, node } => shard::allot(ledger, *shard, *node),
         CatalogCommand::WithdrawReplica { shard, replica } => {
             shard::withdraw(ledger, *shard, *replica)
+        }
+        CatalogCommand::ReportLost { shard, replica, loss } => {
+            shard::report_lost(ledger, *shard, *replica, *loss)
         }
         CatalogCommand::ObserveDestroyed { shard, replica } => {
             shard::observe_destroyed(ledger, *shard, *replica)

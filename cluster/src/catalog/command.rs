@@ -3,7 +3,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::record::{ClusterRecord, NodeRecord, VolumePolicy, VolumeRecord};
+use super::record::{ClusterRecord, Loss, NodeRecord, VolumePolicy, VolumeRecord};
 use crate::{
     ids::{NodeId, ReplicaId, ShardId, TenantId, VolumeId},
     membership::Boot,
@@ -101,6 +101,16 @@ pub enum CatalogCommand {
         /// The replica.
         replica: ReplicaId,
     },
+    /// A node says that a replica on it must never vote or acknowledge again:
+    /// its bytes are damaged, old or gone. It cannot be taken back.
+    ReportLost {
+        /// Which.
+        shard: ShardId,
+        /// The replica.
+        replica: ReplicaId,
+        /// What happened to it.
+        loss: Loss,
+    },
     /// A node says that it destroyed its replica of a deleted shard, or never
     /// made it (and never will, for the shard is marked).
     ObserveDestroyed {
@@ -145,7 +155,13 @@ pub enum CatalogRefusal {
     #[error("node {0} was removed; start it with an empty data directory and a new token")]
     RemovedNode(NodeId),
     #[error("node {node} showed an older or different start: its disk is an old image")]
-    OldBoot { node: NodeId },
+    OldBoot {
+        node: NodeId,
+        /// The latest start the catalog knows of it.
+        seen: Boot,
+        /// No replica with a higher id was handed out before this answer.
+        born_up_to: ReplicaId,
+    },
     #[error("a volume named {0} exists already")]
     VolumeExists(String),
     #[error("there is no volume named {0}")]

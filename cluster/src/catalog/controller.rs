@@ -14,22 +14,27 @@
 //!   not awaited; a client's deadline covers it.)
 //! - a volume is gone: its nodes said that they destroyed their replicas
 //!   (`ObserveDestroyed`), or were removed themselves;
-//! - the catalog's own voters: the descriptor of its own replica on the
-//!   leader, never the copy in the catalog;
+//! - the voters of a shard, the catalog's among them: the descriptor its own
+//!   leader has, never the copy in the catalog;
+//! - a replica is lost: its node said so (`ReportLost`), and never unsaid;
 //! - liveness: gossip, as a hint about where *new* replicas should go. Nothing
 //!   is taken away because gossip misses a node.
 
-mod grow;
+mod heal;
 mod place;
+mod replicas;
 #[cfg(test)]
 mod tests;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use heal::MENDING_MAX;
+pub use replicas::{needs_look, next_step};
+
 use super::{command::CatalogCommand, view::CatalogView};
 use crate::{
-    ids::{NodeId, ReplicaId, ShardId},
+    ids::{CATALOG_SHARD, NodeId, ReplicaId, ShardId},
     placement::walk::{Candidate, Load, PlacementError},
     raft::types::ConfigurationChange,
     shard::descriptor::ShardDescriptor,
@@ -48,9 +53,18 @@ pub enum ControllerStep {
     ChangeCatalog(ConfigurationChange),
 }
 
-/// The catalog shard as the leading replica's own log has it.
+/// What the leader of a shard does next for its replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObservedCatalog {
+pub enum ShardStep {
+    /// Tell the catalog what the shard's log says.
+    Observe(ShardDescriptor),
+    /// Propose this change of the shard's own voters and learners.
+    Change(ConfigurationChange),
+}
+
+/// A shard as its leading replica's own log has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedShard {
     /// Its replicas and epoch.
     pub descriptor: ShardDescriptor,
     /// Whether a change is under way: a configuration is joint, or one is in
@@ -81,12 +95,34 @@ impl Plan {
 
 /// Plans what the catalog's leader does next. `live` are the nodes gossip
 /// sees, the leader itself among them.
-pub fn plan(view: &CatalogView, catalog: &ObservedCatalog, live: &BTreeSet<NodeId>) -> Plan {
+pub fn plan(view: &CatalogView, catalog: &ObservedShard, live: &BTreeSet<NodeId>) -> Plan {
     let mut plan = Plan::default();
-    grow::plan(view, catalog, live, &mut plan);
+    plan_catalog(view, catalog, live, &mut plan);
     volumes::plan(view, &mut plan);
+    heal::plan(view, live, &mut plan);
     place::plan(view, live, &mut plan);
     plan
+}
+
+/// The catalog's own replicas: one voter grows to three, then to five.
+fn plan_catalog(
+    view: &CatalogView,
+    catalog: &ObservedShard,
+    live: &BTreeSet<NodeId>,
+    plan: &mut Plan,
+) {
+    let Some(record) = view.shard(CATALOG_SHARD) else { return };
+    if catalog.descriptor.epoch == record.descriptor.epoch {
+        let replicas = &catalog.descriptor.replicas;
+        for command in replicas::plan_intent(view, record, replicas, live, true) {
+            plan.propose(command);
+        }
+    }
+    match next_step(view, catalog, live) {
+        Some(ShardStep::Observe(seen)) => plan.propose(CatalogCommand::ObserveShard(seen)),
+        Some(ShardStep::Change(change)) => plan.steps.push(ControllerStep::ChangeCatalog(change)),
+        None => {}
+    }
 }
 
 /// The members as candidates, with what they hold by the catalog's intent.

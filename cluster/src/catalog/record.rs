@@ -11,10 +11,12 @@
 //!
 //! Values are rkyv bytes with a leading `u16` version, like commands.
 
+use std::fmt;
+
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::{
-    ids::{ClusterId, NodeId, ShardId, TenantId, VolumeId},
+    ids::{ClusterId, NodeId, ReplicaId, ShardId, TenantId, VolumeId},
     membership::Boot,
     shard::descriptor::{ReplicaDescriptor, ShardDescriptor},
     units::WallTime,
@@ -142,6 +144,51 @@ pub struct VolumeRecord {
     pub state: VolumeState,
 }
 
+/// What happened to a replica that must never vote or acknowledge again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Loss {
+    /// Records of it lie in a damaged extent of its log, or the log is that of
+    /// a restored old image of its disk.
+    Log,
+    /// Its store is damaged, gone or somebody else's.
+    Store,
+    /// Its log cannot tell whether it lived here before, and so does not give
+    /// birth to it.
+    Forgotten,
+    /// Its device fails to read or write: the disk is not sound.
+    Device,
+}
+
+impl Loss {
+    /// Whether the disk under it may hold the replica that takes its place.
+    pub fn leaves_disk_sound(self) -> bool {
+        match self {
+            Self::Log | Self::Store | Self::Forgotten => true,
+            Self::Device => false,
+        }
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Log => "its log is damaged or an old image",
+            Self::Store => "its store is damaged",
+            Self::Forgotten => "its log may have forgotten it",
+            Self::Device => "its disk fails",
+        })
+    }
+}
+
+/// A replica that its node has reported lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct LostReplica {
+    /// Which.
+    pub replica: ReplicaId,
+    /// What happened.
+    pub loss: Loss,
+}
+
 /// One shard: what is wanted. Replicas are created by this intent only.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct ShardRecord {
@@ -151,9 +198,36 @@ pub struct ShardRecord {
     /// Replicas allotted to it that its log does not name yet, sorted by id.
     /// Their nodes create them empty.
     pub joining: Vec<ReplicaDescriptor>,
+    /// Those of `descriptor` and `joining` that are lost, sorted by id. A lost
+    /// replica is never used again; it leaves this list with the shard.
+    pub lost: Vec<LostReplica>,
     /// Whether its replicas are to be destroyed. Those that are leave
     /// `descriptor` and `joining`.
     pub deleting: bool,
+}
+
+impl ShardRecord {
+    /// A shard without losses or replicas on their way.
+    pub fn new(descriptor: ShardDescriptor) -> Self {
+        Self { descriptor, joining: Vec::new(), lost: Vec::new(), deleting: false }
+    }
+
+    /// Every replica the catalog has a place for, in the log or allotted.
+    pub fn named(&self) -> impl Iterator<Item = &ReplicaDescriptor> {
+        self.descriptor.replicas.iter().chain(&self.joining)
+    }
+
+    /// What happened to a replica, if it is lost.
+    pub fn loss(&self, replica: ReplicaId) -> Option<Loss> {
+        self.lost.iter().find(|lost| lost.replica == replica).map(|lost| lost.loss)
+    }
+
+    /// Forgets losses of replicas that are no longer named.
+    pub(super) fn forget_losses(&mut self) {
+        let mut lost = std::mem::take(&mut self.lost);
+        lost.retain(|lost| self.named().any(|held| held.replica == lost.replica));
+        self.lost = lost;
+    }
 }
 
 /// A join token, stored by its hash only.

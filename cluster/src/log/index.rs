@@ -411,6 +411,14 @@ impl Index {
         (lost, news)
     }
 
+    /// Marks all replicas damaged, and forgets nobody up to `floor`.
+    pub(super) fn condemn(&mut self, floor: u64) {
+        for replica in self.replicas.values_mut() {
+            replica.damaged = true;
+        }
+        self.floor = floor;
+    }
+
     /// Marks a replica damaged whose entries from `first` on cannot be read.
     pub(super) fn spoil(&mut self, id: ReplicaId, first: u64) {
         if let Some(replica) = self.replicas.get_mut(&id) {

@@ -298,7 +298,9 @@ impl SegmentedLog {
         let all = || batches.iter().flat_map(|(_, prefixes)| prefixes);
         let needed_from = all().map(|prefix| prefix.needed_from).max();
         let Some(needed_from) = needed_from else { return Err(OpenError::Unreadable { segments }) };
-        self.index.floor = all().map(|prefix| prefix.floor).max().unwrap_or(0);
+        // The newest batch knows best: a floor may have been found too high.
+        let newest = all().max_by_key(|prefix| prefix.sequence);
+        self.index.floor = newest.map_or(0, |prefix| prefix.floor);
         let highest_stated = all().map(|prefix| prefix.replica_max).max().unwrap_or(0);
         self.released_below = needed_from;
         self.needless_below = needed_from;
@@ -416,6 +418,28 @@ impl SegmentedLog {
         self.sync()?;
         let missing = LogError::Missing { replica, from: LogIndex(0), to: LogIndex(0) };
         self.load_replica(replica).map(|(found, _)| found).ok_or(missing)
+    }
+
+    /// Declares all that the log holds of old times, for its disk is a restored
+    /// image or has forgotten who was born on it: every replica counts as
+    /// damaged, and none with an id up to `born_up_to` is born here any more.
+    /// The verdict is durable when this returns. `recovery` learns it too.
+    ///
+    /// # Errors
+    /// If the verdict cannot be written.
+    pub fn condemn(
+        &mut self,
+        born_up_to: ReplicaId,
+        recovery: &mut Recovery,
+    ) -> Result<(), OpenError> {
+        let known = if self.index.floor == u64::MAX { 0 } else { self.index.floor };
+        self.index.condemn(known.max(born_up_to.0));
+        self.record_verdict()?;
+        self.report(recovery);
+        for found in &mut recovery.replicas {
+            found.damaged = true;
+        }
+        Ok(())
     }
 
     /// Puts what recovery decided into a checkpoint.

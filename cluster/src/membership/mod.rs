@@ -1,6 +1,7 @@
 //! Who is there: gossip as a hint, identity as a proof.
 
 pub mod identity;
+pub mod image;
 pub mod swim;
 pub mod wire;
 

@@ -28,9 +28,13 @@ use crate::{
 
 /// Ticks between repetitions of an offer (1 s).
 const REPEAT_TICKS: u64 = 10;
-/// Ticks after which a silent follower's offer is given up (5 s); it gets
-/// another when it speaks again.
-const SILENT_TICKS_MAX: u64 = 50;
+/// Ticks after which raft-rs has had its chance to take a pinned state (5 s).
+const PINNED_TICKS_MAX: u64 = 50;
+/// Ticks after which a silent follower's offer is given up (1 min); it gets
+/// another when it speaks again, and begins anew. A node that is restarted is
+/// back by then and goes on where it was. What the pin costs meanwhile: entries
+/// since, which a log over its budget lets go of all the same.
+const SILENT_TICKS_MAX: u64 = 600;
 /// Ticks after which any offer is given up (1 h), so that a pin never holds
 /// compaction back for good.
 const AGE_TICKS_MAX: u64 = 36_000;
@@ -133,7 +137,7 @@ impl Offers {
             let over = match stage {
                 Stage::Pinning => false,
                 // raft-rs takes a pinned state with its next attempt, or needs none.
-                Stage::Pinned { since, .. } => tick - *since > SILENT_TICKS_MAX,
+                Stage::Pinned { since, .. } => tick - *since > PINNED_TICKS_MAX,
                 Stage::Offered { offer, since, said } => {
                     if tick - *said >= REPEAT_TICKS {
                         *said = tick;

@@ -17,14 +17,14 @@ use std::{sync::Arc, time::Duration};
 use actors::{
     budget::NodeLimits,
     probe::TracingProbe,
-    root::{Ended, NodeActors, NodeParts},
+    root::{Ended, NodeActors, NodeParts, image},
     world::{NodeIdentity, World},
 };
 use anyhow::Context;
 use cluster::{
     catalog::record::{ClusterRecord, NodeRecord, NodeState},
     membership::Boot,
-    ports::{clock::Clock, entropy::Entropy, network::Network, workers::Workers},
+    ports::{clock::Clock, entropy::Entropy, files::Files, network::Network, workers::Workers},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, sync::oneshot};
@@ -100,11 +100,16 @@ impl Devices {
         entropy: &Arc<SystemEntropy>,
     ) -> anyhow::Result<Self> {
         let identity = dir.existing()?;
-        let boot = dir.next_boot(config.engine, entropy.as_ref())?;
+        let state_files: Arc<dyn Files> = Arc::new(DirectoryFiles::open(dir.root())?);
+        let old = image::load(state_files.as_ref()).context("cannot read what the catalog said")?;
         let secrets = dir.secrets()?;
         let credentials = Credentials::from_pem(&secrets.certificates_pem, &secrets.key_pem)?;
         let (fence, fenced) = oneshot::channel();
-        let storage = Storage::open(config, dir, identity, fence)?;
+        let storage = Storage::open(config, dir, identity, old, fence)?;
+        // After the log: an old image is condemned before it gets a new start.
+        let seen = old.map(|old| old.seen.incarnation);
+        let boot = dir.next_boot(config.engine, seen, entropy.as_ref())?;
+        image::forget(state_files.as_ref()).context("cannot forget what the catalog said")?;
         let threads = EngineThreads::start(
             config.limits.engine_threads,
             config.limits.read_threads,
@@ -123,7 +128,7 @@ impl Devices {
             log: storage.log.clone(),
             engine: storage.engine.clone(),
             workers,
-            state_files: Arc::new(DirectoryFiles::open(dir.root())?),
+            state_files,
             space: storage.gauge.clone(),
             probe: Arc::new(TracingProbe),
         };
@@ -142,6 +147,7 @@ impl Devices {
         let found = |(node, addresses): &join::Seed| (*node, teach::resolve_now(addresses));
         Ok(NodeParts {
             recovered: self.storage.recovered.clone(),
+            forgetful: self.storage.forgetful,
             highest_store: self.storage.highest_store,
             partial: self.storage.partial.clone(),
             record: record.clone(),
@@ -210,7 +216,9 @@ impl Node {
             }
             why = ended.wait_for(Option::is_some) => {
                 match why.ok().and_then(|why| why.clone()) {
-                    Some(why @ (Ended::Failed { .. } | Ended::Refused(_))) => Err(why.into()),
+                    Some(
+                        why @ (Ended::Failed { .. } | Ended::Refused(_) | Ended::OldImage(_)),
+                    ) => Err(why.into()),
                     Some(Ended::Stopped) | None => Ok(()),
                 }
             }

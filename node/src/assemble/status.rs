@@ -140,26 +140,35 @@ impl NodeView {
         }
     }
 
-    fn statuses(&self) -> Vec<(cluster::ids::VolumeId, ReplicaStatus)> {
+    fn statuses(&self) -> Vec<(cluster::ids::VolumeId, ReplicaStatus, usize)> {
         let hosted = self.0.hosted.borrow();
         hosted
             .by_shard
             .values()
-            .filter_map(|handle| Some((handle.volume, handle.status()?)))
+            .filter_map(|handle| Some((handle.volume, handle.status()?, handle.filled_percent())))
             .collect()
     }
 
     fn replicas(&self) -> Vec<ReplicaSummary> {
         let stopped: BTreeMap<_, _> = self.0.hosted.borrow().stopped.clone();
-        let running =
-            self.statuses().into_iter().map(|(volume, status)| summary(volume.0, &status));
+        let lost: BTreeMap<_, _> = self.0.hosted.borrow().lost.clone();
+        let running = self.statuses().into_iter().map(|(volume, status, percent)| {
+            let filled_percent = u64::try_from(percent).unwrap_or(0);
+            ReplicaSummary { filled_percent, ..summary(volume.0, &status) }
+        });
         let ended = stopped.into_iter().map(|(replica, (shard, cause))| ReplicaSummary {
             replica: replica.0,
             shard: shard.0,
             stopped: Some(cause),
             ..ReplicaSummary::default()
         });
-        running.chain(ended).collect()
+        let lost = lost.into_iter().map(|(replica, (shard, cause))| ReplicaSummary {
+            replica: replica.0,
+            shard: shard.0,
+            lost: Some(cause),
+            ..ReplicaSummary::default()
+        });
+        running.chain(ended).chain(lost).collect()
     }
 
     /// Whether the catalog knows this very start.
@@ -173,11 +182,11 @@ impl NodeView {
             "the catalog has not taken this start yet: a majority of its nodes must run".to_owned()
         });
         let statuses = self.statuses();
-        let leaderless = statuses.iter().filter(|(_, status)| status.leader.is_none()).count();
+        let leaderless = statuses.iter().filter(|(_, status, _)| status.leader.is_none()).count();
         let leaders = (leaderless > 0).then(|| {
             format!("{leaderless} shards of this node know no leader: start the nodes that hold their other replicas")
         });
-        let stopped = statuses.iter().filter(|(_, status)| status.stopped.is_some()).count()
+        let stopped = statuses.iter().filter(|(_, status, _)| status.stopped.is_some()).count()
             + self.0.hosted.borrow().stopped.len();
         let replicas = (stopped > 0).then(|| {
             format!(
@@ -212,5 +221,7 @@ fn summary(volume: u64, status: &ReplicaStatus) -> ReplicaSummary {
         last: status.last.0,
         hibernating: status.hibernating,
         stopped: status.stopped.clone(),
+        lost: None,
+        filled_percent: 0,
     }
 }

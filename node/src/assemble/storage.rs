@@ -7,6 +7,7 @@ use std::{
 
 use actors::{
     disk::{FoundStores, sort_stores},
+    root::OldImage,
     world::{Space, SpaceGauge},
 };
 use anyhow::Context;
@@ -42,16 +43,20 @@ pub(super) struct Storage {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) gauge: Arc<dyn SpaceGauge>,
     pub(super) recovered: Vec<RecoveredReplica>,
+    /// Whether the log cannot tell which replicas lived here.
+    pub(super) forgetful: bool,
     pub(super) highest_store: StoreId,
     pub(super) partial: BTreeMap<ReplicaId, Vec<StoreId>>,
 }
 
 impl Storage {
-    /// Opens log and stores. `fence` is told when the log fails for good.
+    /// Opens log and stores; what is `old` of them is condemned first. `fence`
+    /// is told when the log fails for good.
     pub(super) fn open(
         config: &NodeConfig,
         dir: &DataDir,
         identity: NodeIdentity,
+        old: Option<OldImage>,
         fence: oneshot::Sender<String>,
     ) -> anyhow::Result<Self> {
         let Device { files, engine, gauge } = match config.engine {
@@ -63,7 +68,7 @@ impl Storage {
             },
         };
         let stamp = LogStamp { cluster: identity.cluster, node: identity.node, disk: 0 };
-        let (log, recovery) = SegmentedLog::open(files, stamp, log_options(config)?)
+        let (mut log, mut recovery) = SegmentedLog::open(files, stamp, log_options(config)?)
             .with_context(|| format!("cannot open the log in {}", dir.log().display()))?;
         if let Some(torn) = &recovery.torn {
             tracing::info!(?torn, "the log's torn tail was cut: nothing in it was acknowledged");
@@ -74,13 +79,18 @@ impl Storage {
                 "the log is damaged: the replicas it may concern take no part"
             );
         }
+        if let Some(old) = old {
+            tracing::warn!(?old, "this disk is an old image: its replicas return under new ids");
+            log.condemn(old.born_up_to, &mut recovery)?;
+        }
         let options = LogWriterOptions::default();
         let log = LogWriter::start(log, options, move |cause| drop(fence.send(cause)))
             .context("cannot start the log's thread")?;
+        let forgetful = recovery.forgotten_up_to == Some(ReplicaId(u64::MAX));
         let recovered = recovery.replicas;
         let FoundStores { highest: highest_store, partial } =
             sort_stores(engine.as_ref(), &recovered)?;
-        Ok(Self { log: Arc::new(log), engine, gauge, recovered, highest_store, partial })
+        Ok(Self { log: Arc::new(log), engine, gauge, recovered, forgetful, highest_store, partial })
     }
 
     /// Bytes the node offers.

@@ -1,6 +1,8 @@
-//! Nodes: ls, show, stop, start.
+//! Nodes: ls, show, rm, stop, start.
 
-use clap::Subcommand;
+mod remove;
+
+use clap::{Args, Subcommand};
 use cluster::codes::ErrorCode;
 use serde::Serialize;
 
@@ -27,11 +29,26 @@ pub enum NodeCommand {
         /// Which: 2 or n2
         node: String,
     },
+    /// Removes a node for good; its replicas are replaced on the others
+    Rm(RemoveArgs),
     /// Starts a node of a development cluster on this machine
     Start {
         /// Which: 2 or n2
         node: String,
     },
+}
+
+/// `cdb node rm`
+#[derive(Debug, Args)]
+pub struct RemoveArgs {
+    /// Which: 2, n2 or its id
+    node: String,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// Only show what would happen
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -55,6 +72,7 @@ pub async fn run(context: &Context, command: NodeCommand) -> Outcome {
     match command {
         NodeCommand::Ls => ls(context).await,
         NodeCommand::Show { node } => show(context, &node).await,
+        NodeCommand::Rm(args) => remove::run(context, args.node, args.yes, args.dry_run).await,
         NodeCommand::Stop { node } => control(context, &node, Wish::Stop).await,
         NodeCommand::Start { node } => control(context, &node, Wish::Start).await,
     }

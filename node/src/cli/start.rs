@@ -135,7 +135,33 @@ where
         .thread_name("node")
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(node(config, mode))
+    let ended = runtime.block_on(node(config, mode));
+    let old_image = |error: &anyhow::Error| {
+        matches!(error.downcast_ref(), Some(actors::root::Ended::OldImage(_)))
+    };
+    match ended {
+        Err(error) if old_image(&error) => {
+            tracing::warn!(%error, "starting again");
+            drop(runtime);
+            Err(begin_again())
+        }
+        ended => ended,
+    }
+}
+
+/// Replaces this process by a new one of the same program and arguments: the
+/// disk was found to be an old image, and that is noted. Returns only if that
+/// fails; whoever starts the node again does the same then.
+fn begin_again() -> anyhow::Error {
+    use std::os::unix::process::CommandExt;
+    match std::env::current_exe() {
+        Ok(program) => {
+            let error =
+                std::process::Command::new(program).args(std::env::args_os().skip(1)).exec();
+            anyhow::Error::new(error).context("cannot start again; start the node anew")
+        }
+        Err(error) => anyhow::Error::new(error).context("cannot start again; start the node anew"),
+    }
 }
 
 /// Decides how to begin, before anything is opened.

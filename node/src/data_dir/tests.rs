@@ -119,10 +119,10 @@ fn incarnations_rise_and_nonces_differ() {
     let folder = tempfile::tempdir().unwrap();
     let dir = born(folder.path());
     let entropy = SystemEntropy::new();
-    let first = dir.next_boot(EngineKind::Disk, &entropy).unwrap();
+    let first = dir.next_boot(EngineKind::Disk, None, &entropy).unwrap();
     drop(dir);
     let dir = DataDir::open(folder.path()).unwrap();
-    let second = dir.next_boot(EngineKind::Disk, &entropy).unwrap();
+    let second = dir.next_boot(EngineKind::Disk, None, &entropy).unwrap();
     assert_eq!((first.incarnation, second.incarnation), (Incarnation(1), Incarnation(2)));
     assert_ne!(first.nonce, second.nonce);
 }
@@ -132,9 +132,9 @@ fn a_node_that_lived_in_memory_does_not_rise_again() {
     let folder = tempfile::tempdir().unwrap();
     let dir = born(folder.path());
     let entropy = SystemEntropy::new();
-    dir.next_boot(EngineKind::Memory, &entropy).unwrap();
+    dir.next_boot(EngineKind::Memory, None, &entropy).unwrap();
     for engine in [EngineKind::Memory, EngineKind::Disk] {
-        let error = dir.next_boot(engine, &entropy).unwrap_err();
+        let error = dir.next_boot(engine, None, &entropy).unwrap_err();
         assert!(matches!(error, DataDirError::MemoryGone { .. }), "{error}");
     }
 }

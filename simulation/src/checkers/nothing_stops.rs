@@ -14,6 +14,8 @@ use super::Checker;
 pub enum Stop {
     /// A replica stops for good.
     Replica,
+    /// A replica is lost: bytes on a disk are damaged, old or gone.
+    Loss,
     /// A supervised actor fails and is started again.
     Actor,
     /// A disk is fenced.
@@ -44,6 +46,7 @@ impl Checker for NothingStops {
     fn report(&mut self, node: u32, report: &Report) -> Result<(), String> {
         let stop = match report {
             Report::ReplicaStopped { .. } => Stop::Replica,
+            Report::ReplicaLost { .. } => Stop::Loss,
             Report::Restarted { .. } => Stop::Actor,
             Report::DiskFenced { .. } => Stop::Disk,
             Report::Elected { .. }
@@ -51,6 +54,7 @@ impl Checker for NothingStops {
             | Report::Configured { .. }
             | Report::SnapshotInstalled { .. }
             | Report::Hibernating { .. }
+            | Report::ReplicaReplaced { .. }
             | Report::PeerRefused { .. } => return Ok(()),
         };
         self.stopped(stop, format!("n{node} {report:?}, which nobody planned"))

@@ -230,8 +230,7 @@ impl State {
     }
 
     pub(super) fn publish_shard(&mut self, descriptor: &ShardDescriptor) {
-        let record =
-            ShardRecord { descriptor: descriptor.clone(), deleting: false, joining: Vec::new() };
+        let record = ShardRecord::new(descriptor.clone());
         let key = shard_key(descriptor.shard);
         self.changes.push((key, Some(encode_record(&record))));
     }

@@ -34,7 +34,7 @@ fn volume(id: u64, tenant: TenantId, shard: u64) -> [Change; 2] {
         predicate: Predicate::all(),
         replicas: Vec::new(),
     };
-    let placed = ShardRecord { descriptor, joining: Vec::new(), deleting: false };
+    let placed = ShardRecord::new(descriptor);
     [
         (volume_key(tenant, &record.name), Some(encode_record(&record))),
         (shard_key(ShardId(shard)), Some(encode_record(&placed))),

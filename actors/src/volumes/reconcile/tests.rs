@@ -3,7 +3,7 @@
 use cluster::{
     catalog::{
         encoding::{IDS_KEY, encode_record, shard_key},
-        record::IdsRecord,
+        record::{IdsRecord, LostReplica},
     },
     ids::VolumeId,
     mvcc::version::Version,
@@ -11,6 +11,10 @@ use cluster::{
 };
 
 use super::*;
+
+fn plan(view: &CatalogView, node: NodeId, running: &BTreeMap<ShardId, ReplicaId>) -> Vec<Step> {
+    super::plan(view, node, running, &BTreeMap::new())
+}
 
 const HERE: NodeId = NodeId(1);
 const THERE: NodeId = NodeId(2);
@@ -28,7 +32,7 @@ fn record(replicas: Vec<ReplicaDescriptor>, epoch: u64) -> ShardRecord {
         predicate: Predicate::all(),
         replicas,
     };
-    ShardRecord { descriptor, joining: Vec::new(), deleting: false }
+    ShardRecord::new(descriptor)
 }
 
 /// A view with one shard, from a time when `next` was the next replica id.
@@ -74,4 +78,50 @@ fn a_replica_of_a_deleted_shard_is_destroyed_and_then_confirmed() {
     assert_eq!(plan(&view, HERE, &running(7)), [Step::Destroy(SHARD, ReplicaId(7))]);
     let gone = plan(&view, HERE, &BTreeMap::new());
     assert_eq!(gone, [Step::Confirm(SHARD, ReplicaId(7))]);
+}
+
+/// What is to be done with these replicas running and lost here.
+fn steps(view: &CatalogView, present: Option<u64>, lost: Option<u64>) -> Vec<Step> {
+    let running = present.map(running).unwrap_or_default();
+    let lost = lost.map(|replica| (ReplicaId(replica), SHARD)).into_iter().collect();
+    super::plan(view, HERE, &running, &lost)
+}
+
+#[test]
+fn a_lost_replica_is_reported_makes_way_for_another_and_goes_when_it_has_left() {
+    let mut shard = record(vec![on(HERE, 7), on(THERE, 8)], 2);
+    assert_eq!(steps(&view(&shard, 20), None, Some(7)), [Step::Report(SHARD, ReplicaId(7))]);
+    shard.lost.push(LostReplica { replica: ReplicaId(7), loss: Loss::Log });
+    assert_eq!(steps(&view(&shard, 20), None, Some(7)), [], "the catalog has it");
+    assert_eq!(steps(&view(&shard, 20), None, None), [], "it is not begun anew");
+    shard.joining.push(on(HERE, 9));
+    let join = Step::Join(shard.descriptor.clone(), ReplicaId(9));
+    assert_eq!(steps(&view(&shard, 20), None, Some(7)), [join]);
+    assert_eq!(steps(&view(&shard, 20), Some(9), Some(7)), []);
+    let after = record(vec![on(THERE, 8), on(HERE, 9)], 4);
+    let destroy = [Step::Destroy(SHARD, ReplicaId(7))];
+    assert_eq!(steps(&view(&after, 20), Some(9), Some(7)), destroy);
+    assert_eq!(steps(&view(&after, 7), Some(9), Some(7)), [], "an older view");
+}
+
+#[test]
+fn a_replica_reported_lost_that_runs_again_goes_on_only_where_it_is_needed() {
+    let three = vec![on(HERE, 7), on(THERE, 8), on(NodeId(3), 9)];
+    let mut shard = record(three, 2);
+    shard.lost.push(LostReplica { replica: ReplicaId(7), loss: Loss::Store });
+    let retire = [Step::Retire(SHARD, ReplicaId(7), Loss::Store)];
+    assert_eq!(plan(&view(&shard, 10), HERE, &running(7)), retire);
+    shard.lost.push(LostReplica { replica: ReplicaId(8), loss: Loss::Store });
+    assert_eq!(plan(&view(&shard, 10), HERE, &running(7)), [], "one of two that are left");
+    shard.joining.push(on(HERE, 10));
+    assert_eq!(plan(&view(&shard, 11), HERE, &running(7)), retire, "its place is taken");
+}
+
+#[test]
+fn a_deleted_shard_waits_for_its_lost_replica_too() {
+    let mut deleted = record(vec![on(HERE, 7)], 3);
+    deleted.deleting = true;
+    let view = view(&deleted, 8);
+    let destroy = [Step::Destroy(SHARD, ReplicaId(7))];
+    assert_eq!(steps(&view, None, Some(7)), destroy);
 }

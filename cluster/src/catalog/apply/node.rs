@@ -6,12 +6,12 @@ use crate::{
         command::{CatalogOutcome, CatalogRefusal},
         record::{ClusterRecord, IdsRecord, NodeRecord, NodeState, ShardRecord, TokenRecord},
     },
-    ids::{CATALOG_SHARD, CATALOG_VOLUME, FIRST_TENANT, NodeId},
+    ids::{CATALOG_SHARD, CATALOG_VOLUME, FIRST_TENANT, NodeId, ReplicaId},
     membership::{
         Boot,
         identity::{BootVerdict, judge_boot},
     },
-    shard::descriptor::{ReplicaRole, ShardDescriptor},
+    shard::descriptor::{ReplicaDescriptor, ReplicaRole, ShardDescriptor},
     units::WallTime,
 };
 
@@ -56,8 +56,7 @@ pub(super) fn bootstrap(
     });
     let first = NodeRecord { number: 1, state: NodeState::Active, ..node.clone() };
     ledger.put_node(&first);
-    let descriptor = catalog.clone();
-    ledger.put_shard(&ShardRecord { descriptor, joining: Vec::new(), deleting: false });
+    ledger.put_shard(&ShardRecord::new(catalog.clone()));
     Ok(CatalogOutcome::Node(first))
 }
 
@@ -105,7 +104,7 @@ pub(super) fn admit(
         None => {}
     }
     let record = match present {
-        Some(present) => started(&present, &Shown::of(node))?,
+        Some(present) => started(ledger, &present, &Shown::of(node))?,
         None => numbered(ledger, node)?,
     };
     token.used_by = Some(node.node);
@@ -155,7 +154,7 @@ pub(super) fn register_boot(
 ) -> Result<CatalogOutcome, Stop> {
     let present = ledger.active_node(node)?;
     check_node(shown)?;
-    let record = started(&present, shown)?;
+    let record = started(ledger, &present, shown)?;
     if record != present {
         ledger.put_node(&record);
     }
@@ -163,9 +162,17 @@ pub(super) fn register_boot(
 }
 
 /// A member after a start it may show.
-fn started(present: &NodeRecord, shown: &Shown<'_>) -> Result<NodeRecord, CatalogRefusal> {
+fn started(
+    ledger: &Ledger<'_>,
+    present: &NodeRecord,
+    shown: &Shown<'_>,
+) -> Result<NodeRecord, Stop> {
     match judge_boot(present.boot, shown.boot) {
-        BootVerdict::OldImage => Err(CatalogRefusal::OldBoot { node: present.node }),
+        BootVerdict::OldImage => {
+            let born_up_to = ReplicaId(ledger.ids()?.replica.saturating_sub(1));
+            let (node, seen) = (present.node, present.boot);
+            Err(CatalogRefusal::OldBoot { node, seen, born_up_to }.into())
+        }
         BootVerdict::Accept => Ok(NodeRecord {
             boot: shown.boot,
             addresses: shown.addresses.to_vec(),
@@ -211,6 +218,7 @@ pub(super) fn remove(ledger: &mut Ledger<'_>, node: NodeId) -> Result<CatalogOut
     for mut shard in shards {
         if shard.joining.iter().any(|joining| joining.node == node) {
             shard.joining.retain(|joining| joining.node != node);
+            shard.forget_losses();
             ledger.put_shard(&shard);
         }
     }
@@ -218,15 +226,20 @@ pub(super) fn remove(ledger: &mut Ledger<'_>, node: NodeId) -> Result<CatalogOut
     Ok(CatalogOutcome::Done)
 }
 
-/// Checks that a shard keeps a majority without a node.
+/// Checks that a shard keeps a majority without a node: lost voters count
+/// among the voters and not among those who stay.
 fn check_majority(shard: &ShardRecord, node: NodeId, staying: &[NodeId]) -> Result<(), Stop> {
     let replicas = &shard.descriptor.replicas;
     let voters = || replicas.iter().filter(|held| held.role == ReplicaRole::Voter);
-    let left = voters().filter(|held| staying.binary_search(&held.node).is_ok()).count();
+    let stays = |held: &&ReplicaDescriptor| {
+        staying.binary_search(&held.node).is_ok() && shard.loss(held.replica).is_none()
+    };
+    let left = voters().filter(stays).count();
     let touched = voters().any(|held| held.node == node);
     if touched && !shard.deleting && left * 2 <= voters().count() {
         return Err(Stop::invalid(format!(
-            "{} would lose its majority with that node: move its replicas first",
+            "{} would lose its majority with that node: wait until its other replicas are whole \
+             (cdb status --wait healthy), or let a new node join first (cdb cluster token)",
             shard.descriptor.shard
         )));
     }

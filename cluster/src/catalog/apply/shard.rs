@@ -4,7 +4,7 @@ use super::{Ledger, Stop};
 use crate::{
     catalog::{
         command::{CatalogOutcome, CatalogRefusal},
-        record::ShardRecord,
+        record::{Loss, LostReplica, ShardRecord},
     },
     ids::{Epoch, NodeId, ReplicaId, ShardId},
     shard::descriptor::{ReplicaDescriptor, ReplicaRole, ShardDescriptor},
@@ -106,6 +106,7 @@ pub(super) fn observe(
     record.joining.retain(|joining| {
         !missed_a_state && here.iter().all(|held| held.replica != joining.replica)
     });
+    record.forget_losses();
     ledger.put_shard(&record);
     Ok(CatalogOutcome::Shard(record.descriptor))
 }
@@ -121,8 +122,8 @@ pub(super) fn allot(
         return Err(Stop::invalid(format!("{shard} still waits for placement")));
     }
     ledger.active_node(node)?;
-    let mut all = record.descriptor.replicas.iter().chain(&record.joining);
-    if let Some(present) = all.find(|held| held.node == node) {
+    let usable = |held: &&ReplicaDescriptor| record.loss(held.replica).is_none();
+    if let Some(present) = record.named().filter(usable).find(|held| held.node == node) {
         return Ok(CatalogOutcome::Replica(*present));
     }
     let held = record.descriptor.replicas.len() + record.joining.len();
@@ -147,6 +148,28 @@ pub(super) fn withdraw(
     let before = record.joining.len();
     record.joining.retain(|joining| joining.replica != replica);
     if record.joining.len() < before {
+        record.forget_losses();
+        ledger.put_shard(&record);
+    }
+    Ok(CatalogOutcome::Done)
+}
+
+/// What is no longer named is no longer of interest: the same answer.
+pub(super) fn report_lost(
+    ledger: &mut Ledger<'_>,
+    shard: ShardId,
+    replica: ReplicaId,
+    loss: Loss,
+) -> Result<CatalogOutcome, Stop> {
+    let mut record = match ledger.shard(shard) {
+        Ok(record) => record,
+        Err(Stop::Refused(CatalogRefusal::UnknownShard(_))) => return Ok(CatalogOutcome::Done),
+        Err(stop) => return Err(stop),
+    };
+    let named = record.named().any(|held| held.replica == replica);
+    if named && record.loss(replica).is_none() {
+        record.lost.push(LostReplica { replica, loss });
+        record.lost.sort_unstable_by_key(|lost| lost.replica);
         ledger.put_shard(&record);
     }
     Ok(CatalogOutcome::Done)
@@ -168,6 +191,7 @@ pub(super) fn observe_destroyed(
     }
     record.descriptor.replicas.retain(|held| held.replica != replica);
     record.joining.retain(|held| held.replica != replica);
+    record.forget_losses();
     ledger.put_shard(&record);
     Ok(CatalogOutcome::Done)
 }

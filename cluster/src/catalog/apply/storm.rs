@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use super::*;
 use crate::{
     catalog::{
-        record::{NodeState, VolumeKind},
+        record::{Loss, NodeState, VolumeKind},
         trial::{Memory, create, delete, n, node, policy},
         view::CatalogView,
     },
@@ -44,7 +44,7 @@ impl Storm {
         let volume = VolumeId(self.up_to(30));
         let replica = ReplicaId(self.up_to(60));
         let hash = [u8::try_from(self.up_to(12)).unwrap(); 32];
-        match self.up_to(14) {
+        match self.up_to(15) {
             1 => CatalogCommand::AddToken { hash, expires: WallTime(self.up_to(100)) },
             2 => {
                 let (now, number) = (WallTime(self.up_to(100)), self.up_to(10));
@@ -65,6 +65,7 @@ impl Storm {
             10 => CatalogCommand::WithdrawReplica { shard: self.shard(), replica },
             11 => CatalogCommand::ObserveDestroyed { shard: self.shard(), replica },
             12 => self.observe(),
+            13 => CatalogCommand::ReportLost { shard: self.shard(), replica, loss: Loss::Store },
             _ => {
                 let nodes = (0..self.rng.random_range(0..5)).map(|_| self.node()).collect();
                 CatalogCommand::PlaceShard { shard: self.shard(), nodes }
@@ -106,11 +107,16 @@ fn check(before: &CatalogView, after: &CatalogView) {
     let mut replicas = BTreeSet::new();
     for shard in after.shards() {
         let mut nodes = BTreeSet::new();
-        for held in shard.descriptor.replicas.iter().chain(&shard.joining) {
+        for held in shard.named() {
             assert!(replicas.insert(held.replica), "{} is twice there", held.replica);
-            assert!(nodes.insert(held.node), "two replicas of one shard on {}", held.node);
+            let lost = shard.loss(held.replica).is_some();
+            assert!(lost || nodes.insert(held.node), "two replicas of one shard on {}", held.node);
         }
         let old = before.shard(shard.descriptor.shard);
+        for lost in old.iter().flat_map(|old| &old.lost) {
+            let named = shard.named().any(|held| held.replica == lost.replica);
+            assert_eq!(shard.loss(lost.replica), named.then_some(lost.loss), "moves forward only");
+        }
         assert!(old.is_none_or(|old| old.descriptor.epoch <= shard.descriptor.epoch));
         assert!(old.is_none_or(|old| shard.deleting || !old.deleting));
     }

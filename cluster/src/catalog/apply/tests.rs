@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     catalog::{
-        record::{NodeRecord, NodeState, VolumeKind, VolumeState},
+        record::{Loss, NodeRecord, NodeState, VolumeKind, VolumeState},
         trial::{Memory, bootstrap, create, delete, n, node, policy},
     },
     ids::{
@@ -410,4 +410,51 @@ fn a_learner_counts_for_no_majority() {
     memory.done(&CatalogCommand::ObserveShard(seen));
     let first: NodeId = n(1);
     assert!(memory.refused(&CatalogCommand::RemoveNode(first)).contains("majority"));
+}
+
+#[test]
+fn a_lost_replica_stays_lost_and_makes_room_on_its_own_node() {
+    let mut memory = Memory::cluster(3);
+    let volume = memory.create("data", policy(VolumeKind::Single, 3, 1));
+    let shard = volume.shards[0];
+    let CatalogOutcome::Shard(placed) = memory.done(&place(shard, &[1, 2, 3])) else { panic!() };
+    let [first, second] = [placed.replicas[0].replica, placed.replicas[1].replica];
+    let report = |replica, loss| CatalogCommand::ReportLost { shard, replica, loss };
+    let record = |memory: &Memory| memory.view().shard(shard).unwrap().clone();
+    memory.done(&report(second, Loss::Store));
+    memory.done(&report(second, Loss::Log));
+    assert_eq!(record(&memory).loss(second), Some(Loss::Store), "what was said first stands");
+    memory.done(&report(ReplicaId(999), Loss::Log));
+    memory.done(&CatalogCommand::ReportLost {
+        shard: ShardId(99),
+        replica: first,
+        loss: Loss::Log,
+    });
+    assert_eq!(record(&memory).lost.len(), 1);
+    // Two of three must stay whole: n3 cannot go while n2's replica is lost.
+    assert!(memory.refused(&CatalogCommand::RemoveNode(n(3))).contains("majority"));
+    let allot = CatalogCommand::AllotReplica { shard, node: n(2) };
+    let CatalogOutcome::Replica(fresh) = memory.done(&allot) else { panic!() };
+    assert!(fresh.replica > second);
+    assert_eq!(memory.done(&allot), CatalogOutcome::Replica(fresh), "once");
+    let mut after = record(&memory).descriptor;
+    after.epoch = Epoch(3);
+    after.replicas.retain(|held| held.replica != second);
+    after.replicas.push(ReplicaDescriptor { role: ReplicaRole::Voter, ..fresh });
+    memory.done(&CatalogCommand::ObserveShard(after));
+    assert!(record(&memory).lost.is_empty(), "forgotten with the replica");
+    memory.done(&CatalogCommand::RemoveNode(n(3)));
+}
+
+#[test]
+fn a_node_that_shows_an_older_start_hears_what_it_must_not_bear_again() {
+    let mut memory = Memory::cluster(2);
+    memory.done(&boot(2, 5, 50));
+    memory.done(&CatalogCommand::AllotReplica { shard: CATALOG_SHARD, node: n(2) });
+    let seen = Boot { incarnation: Incarnation(5), nonce: BootNonce(50) };
+    for old in [boot(2, 4, 40), boot(2, 5, 51)] {
+        let CatalogOutcome::Refused(refusal) = memory.apply(&old) else { panic!() };
+        let born_up_to = ReplicaId(2);
+        assert_eq!(refusal, CatalogRefusal::OldBoot { node: n(2), seen, born_up_to });
+    }
 }

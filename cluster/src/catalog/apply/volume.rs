@@ -117,7 +117,7 @@ pub(super) fn create(
         let shard = ShardId(ids.shard + shards.len() as u64);
         let descriptor =
             ShardDescriptor { shard, volume, epoch: Epoch(0), predicate, replicas: Vec::new() };
-        ledger.put_shard(&ShardRecord { descriptor, joining: Vec::new(), deleting: false });
+        ledger.put_shard(&ShardRecord::new(descriptor));
         shards.push(shard);
     }
     ids.volume += 1;

@@ -368,3 +368,41 @@ fn an_entry_that_rots_under_a_running_log_is_an_error_of_its_read() {
     assert!(matches!(read, Err(LogError::Damaged { .. })), "{read:?}");
     assert_eq!(node.log.read(R1, LogIndex(2), LogIndex(3), 0).unwrap(), entries(1, 2..=2));
 }
+
+#[test]
+fn a_condemned_log_trusts_no_replica_it_held_and_takes_those_born_later() {
+    let mut node = Node::begin();
+    node.tell(R1, ready(1, 1..=3));
+    let (mut node, mut recovery) = node.restart();
+    assert!(!found(&recovery, R1).damaged);
+    node.log.condemn(ReplicaId(20), &mut recovery).unwrap();
+    assert!(found(&recovery, R1).damaged, "whoever starts on this hears of it");
+    // The verdict is durable: it stands after a cut of power.
+    node.files.crash(&mut || 1);
+    let (mut node, recovery) = node.restart();
+    assert!(found(&recovery, R1).damaged);
+    assert_eq!(recovery.forgotten_up_to, Some(ReplicaId(20)));
+    let refused = node.log.append(&[(ReplicaId(20), created(20))]);
+    assert!(matches!(refused, Err(LogError::Refused { .. })), "it may have lived here since");
+    node.tell(ReplicaId(21), created(21));
+    node.tell(ReplicaId(21), ready(1, 1..=1));
+    let (_, recovery) = node.restart();
+    assert!(!found(&recovery, ReplicaId(21)).damaged);
+}
+
+#[test]
+fn a_log_that_forgot_who_was_born_takes_new_replicas_once_it_is_condemned() {
+    let mut node = Node::begin();
+    node.fill(1);
+    let name = segments(&node.files).pop().unwrap();
+    node.files.scribble(&name, 256, &[0xAA; 256]);
+    let (mut node, mut recovery) = node.restart();
+    if recovery.forgotten_up_to == Some(ReplicaId(u64::MAX)) {
+        node.log.condemn(ReplicaId(20), &mut recovery).unwrap();
+        node.tell(ReplicaId(21), created(21));
+        let (_, recovery) = node.restart();
+        assert_eq!(recovery.forgotten_up_to, Some(ReplicaId(20)));
+    } else {
+        panic!("{:?}", recovery.forgotten_up_to);
+    }
+}

@@ -1,5 +1,7 @@
 //! The report of a cluster's health, out of what its nodes said. Pure.
 
+mod loss;
+
 use std::collections::BTreeMap;
 
 use cluster::{
@@ -109,6 +111,7 @@ pub fn assess(name: &str, view: &CatalogView, said: &[Said]) -> Report {
             Ok(status) => node_findings(shown, status, &mut findings),
         }
     }
+    loss::findings(view, said, &mut findings);
     shard_findings(view, said, &mut findings);
     findings.sort_by_key(|finding| finding.severity);
     let cluster = view.cluster().map_or(name, |cluster| cluster.name.as_str());
@@ -221,9 +224,13 @@ fn shard_findings(view: &CatalogView, said: &[Said], findings: &mut Vec<Finding>
             .iter()
             .filter_map(|(_, status)| status.as_ref().ok())
             .flat_map(replicas)
-            .filter(|replica| replica.shard == id && replica.stopped.is_none())
+            .filter(|replica| replica.shard == id)
+            .filter(|replica| replica.stopped.is_none() && replica.lost.is_none())
             .collect();
-        let wanted = record.descriptor.replicas.len();
+        let policy = view.volume_by_id(record.descriptor.volume).map(|v| v.policy.replicas);
+        let placed = record.descriptor.replicas.len();
+        let policy = policy.filter(|_| placed > 0).and_then(|wanted| usize::try_from(wanted).ok());
+        let wanted = placed.max(policy.unwrap_or(0));
         if live.len() < wanted {
             *missing.entry((live.len(), wanted)).or_default() += 1;
         }
@@ -287,27 +294,38 @@ mod tests {
         }
     }
 
-    fn view() -> CatalogView {
+    pub(super) fn whole_shard() -> ShardRecord {
         let replica = |number: u64| ReplicaDescriptor {
             replica: ReplicaId(number),
             node: NodeId(u128::from(number)),
             role: ReplicaRole::Voter,
         };
-        let descriptor = ShardDescriptor {
+        ShardRecord::new(ShardDescriptor {
             shard: ShardId(7),
             volume: VolumeId(2),
             epoch: Epoch(1),
             predicate: Predicate::all(),
             replicas: (1..=3).map(replica).collect(),
-        };
-        let shard = ShardRecord { descriptor, deleting: false, joining: Vec::new() };
-        let key = encoding::shard_key(ShardId(7));
-        let bytes = encoding::encode_record(&shard);
-        let changes = [(key.as_str(), Some(bytes.as_slice()))];
-        CatalogView::default().updated(Version(1), changes).unwrap()
+        })
     }
 
-    fn status(number: u64, leading: bool, applied: u64) -> NodeStatus {
+    pub(super) fn view_of(shard: &ShardRecord, version: Version) -> CatalogView {
+        let mut records: Vec<_> = (1..=3)
+            .map(|number| {
+                let record = record(number);
+                (encoding::node_key(record.node), encoding::encode_record(&record))
+            })
+            .collect();
+        records.push((encoding::shard_key(ShardId(7)), encoding::encode_record(shard)));
+        let changes = records.iter().map(|(key, bytes)| (key.as_str(), Some(bytes.as_slice())));
+        CatalogView::default().updated(version, changes).unwrap()
+    }
+
+    fn view() -> CatalogView {
+        view_of(&whole_shard(), Version(1))
+    }
+
+    pub(super) fn status(number: u64, leading: bool, applied: u64) -> NodeStatus {
         let replica = ReplicaSummary {
             replica: number,
             shard: 7,
@@ -319,7 +337,7 @@ mod tests {
         NodeStatus { number, replicas: vec![replica], ..NodeStatus::default() }
     }
 
-    fn said(third: Result<NodeStatus, String>) -> Vec<Said> {
+    pub(super) fn said(third: Result<NodeStatus, String>) -> Vec<Said> {
         vec![
             (record(1), Ok(status(1, true, 100))),
             (record(2), Ok(status(2, false, 100))),
