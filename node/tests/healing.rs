@@ -20,7 +20,7 @@ use std::{
     process::Command,
 };
 
-use common::{Cluster, LONG, until};
+use common::{Cluster, LONG, http_get, until};
 use serde_json::Value;
 
 /// A cluster with values to lose.
@@ -120,7 +120,7 @@ fn damaged_and_old_replicas_of_a_node_come_back_under_new_ids_by_themselves() {
 
     // The middle of the log.
     world.cluster.nodes[1].stop();
-    let segments = files(&world.dir().join("log"), |name| name.ends_with(".log"));
+    let segments = files(&world.dir().join("log"), |name| name.ends_with(".segment"));
     bend(segments.last().unwrap(), |used| used / 2);
     let said = world.start_and_heal("log");
     assert!(said.contains("n2") && said.contains("log is damaged"), "{said}");
@@ -189,8 +189,12 @@ fn a_node_whose_disk_is_gone_is_replaced_by_another_and_never_comes_back() {
     // The old one returns with all its data, and is not let in.
     copy(&kept, &dir);
     world.cluster.nodes[1].start(&[]);
+    let old = &world.cluster.nodes[1];
+    let refused = || old.log_text().contains("this node was removed").then_some(());
+    until("the old n2 to hear that it was removed", LONG, refused);
     world.write("after", 5);
-    assert_ne!(world.cluster.nodes[1].ended(LONG), 0);
+    let ready = http_get(world.cluster.nodes[1].http, "/readyz");
+    assert!(ready.is_none_or(|(status, _)| status != 200), "it takes no part");
     let names = world.cluster.cdb(&["node", "ls", "-o", "name"]).ok().text();
     assert!(!names.contains("n2"), "{names}");
     world.cluster.wait_healthy();
