@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use actors::root::OldImage;
 use cluster::{
     ids::{ClusterId, LogIndex, NodeId, ReplicaId},
     log::{LogOptions, LogStamp, Recovery, SegmentedLog},
@@ -149,18 +150,24 @@ impl Storage {
         self.fill(self.room.is_full());
     }
 
-    /// Opens the log for a new boot.
+    /// Opens the log for a new boot; one that is `old` is condemned first.
     pub(crate) fn open_log(
         &self,
         stamp: (ClusterId, NodeId),
+        old: Option<OldImage>,
         rng: Rng,
         trace: &Trace,
     ) -> Result<(SimulatedLog, Recovery), String> {
         let stamp = LogStamp { cluster: stamp.0, node: stamp.1, disk: 1 };
         let options = LogOptions { segment_bytes: SEGMENT_BYTES };
         let files = Arc::new(self.log.clone());
-        let (log, recovery) = SegmentedLog::open(files, stamp, options)
+        let (mut log, mut recovery) = SegmentedLog::open(files, stamp, options)
             .map_err(|error| format!("the log does not open: {error}"))?;
+        if let Some(old) = old {
+            trace.count("log condemned");
+            log.condemn(old.born_up_to, &mut recovery)
+                .map_err(|error| format!("the log cannot be condemned: {error}"))?;
+        }
         if recovery.torn.is_some() {
             trace.count("torn tail");
         }

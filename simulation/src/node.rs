@@ -2,9 +2,13 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
+use actors::root::{OldImage, image};
 use cluster::{
     ids::{BootNonce, ClusterId, Incarnation, NodeId},
     log::Recovery,
@@ -65,6 +69,9 @@ pub struct Parts {
     pub room: Room,
     /// Where it may note what it does, at the world's time.
     pub diary: Diary,
+    /// Set when it has ended and is to be started again, as its supervisor
+    /// would: its disk was found to be an old image.
+    pub again: Arc<AtomicBool>,
 }
 
 /// Notes of one boot in the world's trace.
@@ -119,6 +126,8 @@ pub(crate) struct Machine {
     incarnation: u64,
     storage: Storage,
     running: Option<Running>,
+    /// What the last boot may ask for.
+    again: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -152,6 +161,7 @@ impl Machine {
             incarnation: 0,
             storage: Storage::default(),
             running: None,
+            again: Arc::default(),
         }
     }
 
@@ -167,6 +177,11 @@ impl Machine {
         self.running.is_some()
     }
 
+    /// Whether its boot has ended and asks to be started again.
+    pub(crate) fn asks_again(&self) -> bool {
+        self.is_up() && self.again.load(Ordering::Relaxed)
+    }
+
     /// What survives its crashes.
     pub(crate) fn storage(&self) -> &Storage {
         &self.storage
@@ -177,12 +192,15 @@ impl Machine {
     /// # Errors
     /// What a disk that was only crashed must never cause.
     pub(crate) fn start(&mut self, now: Instant, around: &Surroundings<'_>) -> Result<(), String> {
-        self.incarnation += 1;
+        let old = image::load(&self.storage.state).map_err(|error| error.to_string())?;
+        self.incarnation = self.incarnation.max(old.map_or(0, |old| old.seen.incarnation.0)) + 1;
         let host = Host::new(self.skew, now);
         let seat = around.fabric.rise(self.address());
         let clock = host.clock().clone();
         let port = Port::new(around.fabric.clone(), self.address(), seat, clock.clone());
-        let parts = self.parts(&port, clock, around)?;
+        let parts = self.parts(&port, clock, old, around)?;
+        image::forget(&self.storage.state).map_err(|error| error.to_string())?;
+        self.again = parts.again.clone();
         let started = Arc::new(Mutex::new(Started::NotYet));
         let (slot, resident) = (started.clone(), around.resident.clone());
         host.inside(|| {
@@ -207,12 +225,13 @@ impl Machine {
         &self,
         port: &Port,
         clock: Arc<HostClock>,
+        old: Option<OldImage>,
         around: &Surroundings<'_>,
     ) -> Result<Parts, String> {
         let mut nonce = self.rng("boot nonce");
         let nonce = u128::from(nonce.next()) << 64 | u128::from(nonce.next());
         let stamp = (around.cluster, self.node);
-        let (log, recovery) = self.storage.open_log(stamp, self.rng("log"), around.trace)?;
+        let (log, recovery) = self.storage.open_log(stamp, old, self.rng("log"), around.trace)?;
         let pace = self.storage.pace.clone();
         Ok(Parts {
             cluster: around.cluster,
@@ -230,6 +249,7 @@ impl Machine {
             state_files: Arc::new(self.storage.state.clone()),
             room: self.storage.room.clone(),
             diary: Diary { who: self.address(), clock, trace: around.trace.clone() },
+            again: Arc::default(),
         })
     }
 

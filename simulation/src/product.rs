@@ -4,14 +4,18 @@
 //! first machine, admits the others with a token, and starts the root with
 //! what log, stores and state files hold.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use actors::{
     budget::NodeLimits,
     catalog,
     disk::sort_stores,
     probe::{Probe, Report},
-    root::{NodeActors, NodeParts},
+    root::{Ended, NodeActors, NodeParts},
     switchboard::Gate,
     world::{NodeClock, NodeIdentity, Space, SpaceGauge, World},
 };
@@ -21,7 +25,7 @@ use cluster::{
         command::{CatalogCommand, CatalogOutcome},
         record::{ClusterRecord, NodeRecord, NodeState},
     },
-    ids::{CATALOG_SHARD, Epoch, NodeId, ReplicaId},
+    ids::{CATALOG_SHARD, Epoch, Incarnation, NodeId, ReplicaId},
     mvcc::version::Hlc,
     ports::network::{BoxFuture, Inbound, Network},
     request::{Answer, Fault, JoinRequest, Request, ShardBody, ShardRequest, ShardResult},
@@ -72,11 +76,11 @@ async fn start(parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>, Str
     let address = SocketAddr::from(([10, 0, 0, 1], 7_000));
     let seeds =
         parts.nodes.iter().filter(|node| **node != parts.node).map(|node| (*node, vec![address]));
-    let diary = parts.diary.clone();
+    let (diary, again) = (parts.diary.clone(), parts.again.clone());
     let node = NodeParts {
         highest_store: found.highest,
         partial: found.partial,
-        forgetful: parts.recovery.forgotten_up_to == Some(ReplicaId(u64::MAX)),
+        forgetful: forgetful(&parts),
         founding: founding.then(|| cluster_record(&parts)),
         seeds: seeds.collect(),
         catalog: Arc::new(known),
@@ -90,6 +94,11 @@ async fn start(parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>, Str
     let mut ended = actors.ended.clone();
     tokio::spawn(async move {
         if let Ok(how) = ended.wait_for(Option::is_some).await {
+            if let Some(Ended::OldImage(old)) = &*how {
+                diary.count("old image found");
+                diary.note(&format!("runs on an old image: {old:?}"));
+                return again.store(true, Ordering::Relaxed);
+            }
             let how = format!("the node ended by itself: {:?}", *how);
             diary.note(&how);
             checkers.stopped(Stop::Node, how);
@@ -97,6 +106,13 @@ async fn start(parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>, Str
     });
     let inbound: Arc<dyn Inbound> = Arc::new(actors.switchboard);
     Ok(inbound)
+}
+
+/// Whether the log cannot tell who lived on this disk: it says so, or it is
+/// gone and this is not the first start.
+fn forgetful(parts: &Parts) -> bool {
+    let unsure = parts.recovery.forgotten_up_to == Some(ReplicaId(u64::MAX));
+    unsure || (parts.recovery.fresh && parts.boot.incarnation > Incarnation(1))
 }
 
 fn world(parts: &Parts, checkers: Checkers) -> World {

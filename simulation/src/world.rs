@@ -311,8 +311,19 @@ impl World {
             }
         }
         self.now = end;
+        self.start_again();
         if let Some(panic) = panics::take() {
             self.fail(format!("panic: {panic}"));
+        }
+    }
+
+    /// Starts machines again whose node ended and asks for it, as a supervisor
+    /// of the process would.
+    fn start_again(&mut self) {
+        let asks = self.machines.iter().filter(|(_, machine)| machine.asks_again());
+        for node in asks.map(|(node, _)| *node).collect::<Vec<_>>() {
+            self.crash(node, Death::Kill);
+            self.start(node);
         }
     }
 

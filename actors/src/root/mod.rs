@@ -12,6 +12,7 @@
 //! volume deals with it. Limits: [`CHILD_RESTARTS`].
 
 mod children;
+mod ended;
 pub mod image;
 mod register;
 mod state;
@@ -30,7 +31,7 @@ use cluster::{
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{oneshot, watch};
 
-pub use self::{children::Child, image::OldImage, state::RootState};
+pub use self::{children::Child, ended::Ended, image::OldImage, state::RootState};
 use crate::{
     budget::NodeLimits,
     membership::MembershipDoor,
@@ -72,31 +73,6 @@ pub struct NodeParts {
     pub gate: Arc<dyn Gate>,
     /// Bounds its configuration sets.
     pub limits: NodeLimits,
-}
-
-/// Why a node's actors ended by themselves.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Ended {
-    /// Told to stop.
-    #[error("stopped")]
-    Stopped,
-    /// An actor the node cannot do without failed.
-    #[error("{actor} failed: {cause}")]
-    Failed {
-        /// Which.
-        actor: &'static str,
-        /// Why.
-        cause: String,
-    },
-    /// The catalog knows a later start of this node: the disk is an old image,
-    /// or cannot tell who lived on it. It is noted; start the node again.
-    #[error(
-        "the disk of this node is an old image; start it again, and its replicas return under new ids"
-    )]
-    OldImage(OldImage),
-    /// The catalog does not let this node take part.
-    #[error("{0}; stop this node for good and join with an empty data directory")]
-    Refused(String),
 }
 
 /// A node's running actors.

@@ -79,7 +79,7 @@ pub(super) async fn register(
     let outcome = propose(&world, &router, boot).await;
     world.reach(FailPoint::StartKnown);
     match outcome {
-        CatalogOutcome::Refused(refusal) => judge(refusal),
+        CatalogOutcome::Refused(refusal) => judge(&refusal),
         CatalogOutcome::Done
         | CatalogOutcome::Node(_)
         | CatalogOutcome::Volume(_)
@@ -88,10 +88,10 @@ pub(super) async fn register(
     }
 }
 
-fn judge(refusal: CatalogRefusal) -> Registered {
+fn judge(refusal: &CatalogRefusal) -> Registered {
     match refusal {
         CatalogRefusal::OldBoot { seen, born_up_to, .. } => {
-            Registered::OldImage(OldImage { seen, born_up_to })
+            Registered::OldImage(OldImage { seen: *seen, born_up_to: *born_up_to })
         }
         CatalogRefusal::RemovedNode(_) | CatalogRefusal::UnknownNode(_) => {
             Registered::Refused(refusal.to_string())

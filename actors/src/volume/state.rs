@@ -109,12 +109,12 @@ impl VolumeState {
             filled: Arc::default(),
             published,
         };
-        let shares = (Arc::clone(&arguments.overlay.own), Arc::clone(&arguments.filled));
+        let gauges = (Arc::clone(&arguments.overlay.own), Arc::clone(&arguments.filled));
         let me = self.myself.get_cell();
         let (actor, _) = Actor::spawn_linked(None, ReplicaActor, arguments, me).await?;
         let budget = Arc::clone(&shared.budget);
         let names = (replica, child.shard, volume);
-        let handle = ReplicaActor::handle(names, actor.clone(), shown, shares, budget);
+        let handle = ReplicaActor::handle(names, actor.clone(), shown, gauges, budget);
         if child.doomed {
             let _ = actor.cast(ReplicaMessage::Destroy);
         }

@@ -68,6 +68,8 @@ pub struct VolumesArguments {
 pub enum VolumesMessage {
     /// The catalog moved on.
     CatalogChanged(Arc<CatalogView>),
+    /// Compare what runs here with the catalog once more.
+    LookAgain,
     /// A replica runs.
     ReplicaUp(Box<ReplicaHandle>),
     /// A replica's actor failed. Its data is here, and it may come back.
@@ -129,7 +131,8 @@ impl Actor for VolumesActor {
         state: &mut VolumesState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            VolumesMessage::CatalogChanged(view) => state.reconcile(view).await?,
+            VolumesMessage::CatalogChanged(view) => state.catalog_changed(view).await?,
+            VolumesMessage::LookAgain => state.look().await?,
             VolumesMessage::ReplicaUp(handle) => state.replica_up(*handle),
             VolumesMessage::ReplicaDown(replica) => state.replica_down(replica),
             VolumesMessage::ReplicaLost { shard, replica, volume, loss, cause } => {

@@ -27,6 +27,10 @@ use crate::{
 /// Longest wait for one volume's end.
 const STOP_WAIT: Duration = Duration::from_secs(2);
 
+/// Pause before a loss is reported again that the catalog does not show: an
+/// election, and the tries of one report.
+const REPORT_AGAIN: Duration = Duration::from_secs(10);
+
 /// State of the volumes actor.
 #[derive(Debug)]
 pub struct VolumesState {
@@ -37,6 +41,8 @@ pub struct VolumesState {
     running: BTreeMap<ShardId, (VolumeId, ReplicaId)>,
     /// Replicas that are lost and not yet gone.
     lost: BTreeMap<ReplicaId, LostHere>,
+    /// Whether an alarm is set to look again.
+    alarm: bool,
 }
 
 /// A lost replica whose files are still here.
@@ -55,6 +61,7 @@ impl VolumesState {
             volumes: BTreeMap::new(),
             running: BTreeMap::new(),
             lost: BTreeMap::new(),
+            alarm: false,
         }
     }
 
@@ -80,16 +87,29 @@ impl VolumesState {
         Ok(())
     }
 
-    /// Takes the steps from what runs to what the catalog wants.
-    pub(super) async fn reconcile(
+    /// Takes a view over, unless it has a newer one.
+    pub(super) async fn catalog_changed(
         &mut self,
         view: Arc<CatalogView>,
     ) -> Result<(), ActorProcessingErr> {
-        self.arguments.catalog = view;
+        if view.version() >= self.arguments.catalog.version() {
+            self.arguments.catalog = view;
+        }
+        self.reconcile().await
+    }
+
+    /// Compares once more with the catalog as it is.
+    pub(super) async fn look(&mut self) -> Result<(), ActorProcessingErr> {
+        self.alarm = false;
+        self.reconcile().await
+    }
+
+    /// Takes the steps from what runs to what the catalog wants.
+    async fn reconcile(&mut self) -> Result<(), ActorProcessingErr> {
         let running = self.running.iter().map(|(shard, (_, replica))| (*shard, *replica)).collect();
-        let lost = self.lost.iter().map(|(replica, lost)| (*replica, lost.shard)).collect();
+        let gone = self.lost.iter().map(|(replica, lost)| (*replica, lost.shard)).collect();
         let node = self.arguments.world.identity.node;
-        for step in plan(&self.arguments.catalog, node, &running, &lost) {
+        for step in plan(&self.arguments.catalog, node, &running, &gone) {
             match step {
                 Step::Found(descriptor, replica) => {
                     let (shard, volume) = (descriptor.shard, descriptor.volume);
@@ -117,11 +137,13 @@ impl VolumesState {
         self.arguments.reporter.tell(command);
     }
 
-    /// Tells the catalog that a replica is lost; asked again with the next view
-    /// until its record says so.
-    fn report(&self, shard: ShardId, replica: ReplicaId) {
-        if let Some(LostHere { loss, .. }) = self.lost.get(&replica).copied() {
-            self.arguments.reporter.tell(CatalogCommand::ReportLost { shard, replica, loss });
+    /// Tells the catalog that a replica is lost; again after a while, until its
+    /// record says so.
+    fn report(&mut self, shard: ShardId, replica: ReplicaId) {
+        let Some(LostHere { loss, .. }) = self.lost.get(&replica).copied() else { return };
+        self.arguments.reporter.tell(CatalogCommand::ReportLost { shard, replica, loss });
+        if !std::mem::replace(&mut self.alarm, true) {
+            self.myself.send_after(REPORT_AGAIN, || VolumesMessage::LookAgain);
         }
     }
 
@@ -155,10 +177,8 @@ impl VolumesState {
         self.look_again();
     }
 
-    /// Compares anew with the catalog as it is.
     fn look_again(&self) {
-        let view = Arc::clone(&self.arguments.catalog);
-        let _ = self.myself.cast(VolumesMessage::CatalogChanged(view));
+        let _ = self.myself.cast(VolumesMessage::LookAgain);
     }
 
     async fn begin_replica(

@@ -23,6 +23,7 @@ use actors::{
 use anyhow::Context;
 use cluster::{
     catalog::record::{ClusterRecord, NodeRecord, NodeState},
+    ids::Incarnation,
     membership::Boot,
     ports::{clock::Clock, entropy::Entropy, files::Files, network::Network, workers::Workers},
 };
@@ -147,7 +148,9 @@ impl Devices {
         let found = |(node, addresses): &join::Seed| (*node, teach::resolve_now(addresses));
         Ok(NodeParts {
             recovered: self.storage.recovered.clone(),
-            forgetful: self.storage.forgetful,
+            // A log that is gone is one that has forgotten everything.
+            forgetful: self.storage.forgetful
+                || (self.storage.fresh && record.boot.incarnation > Incarnation(1)),
             highest_store: self.storage.highest_store,
             partial: self.storage.partial.clone(),
             record: record.clone(),

@@ -45,6 +45,8 @@ pub(super) struct Storage {
     pub(super) recovered: Vec<RecoveredReplica>,
     /// Whether the log cannot tell which replicas lived here.
     pub(super) forgetful: bool,
+    /// Whether there was no log.
+    pub(super) fresh: bool,
     pub(super) highest_store: StoreId,
     pub(super) partial: BTreeMap<ReplicaId, Vec<StoreId>>,
 }
@@ -87,10 +89,20 @@ impl Storage {
         let log = LogWriter::start(log, options, move |cause| drop(fence.send(cause)))
             .context("cannot start the log's thread")?;
         let forgetful = recovery.forgotten_up_to == Some(ReplicaId(u64::MAX));
+        let fresh = recovery.fresh;
         let recovered = recovery.replicas;
         let FoundStores { highest: highest_store, partial } =
             sort_stores(engine.as_ref(), &recovered)?;
-        Ok(Self { log: Arc::new(log), engine, gauge, recovered, forgetful, highest_store, partial })
+        Ok(Self {
+            log: Arc::new(log),
+            engine,
+            gauge,
+            recovered,
+            forgetful,
+            fresh,
+            highest_store,
+            partial,
+        })
     }
 
     /// Bytes the node offers.

@@ -32,7 +32,9 @@ pub(super) fn plan(view: &CatalogView, live: &BTreeSet<NodeId>, plan: &mut Plan)
         let replicas = &record.descriptor.replicas;
         let commands = plan_intent(view, record, replicas, live, may_begin);
         begun += usize::from(!running && !commands.is_empty());
-        commands.into_iter().for_each(|command| plan.propose(command));
+        for command in commands {
+            plan.propose(command);
+        }
     }
 }
 
