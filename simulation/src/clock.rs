@@ -15,7 +15,7 @@ use cluster::{
 };
 
 /// Wall milliseconds at the world's origin: 2027-01-15.
-const WALL_ORIGIN_MS: u64 = 1_800_000_000_000;
+pub(crate) const WALL_ORIGIN_MS: u64 = 1_800_000_000_000;
 
 /// How a node's clocks err.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

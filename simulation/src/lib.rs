@@ -19,6 +19,7 @@ pub mod oracle;
 mod panics;
 pub mod plan;
 pub mod product;
+pub mod quic;
 pub mod rng;
 pub mod scenario;
 pub mod stage;

@@ -11,6 +11,7 @@ use simulation::{
     plan::Plan,
     scenario::SWARM,
     trial::{self, Verdict},
+    world::NetworkMode,
 };
 
 /// Seeds whose runs once failed, with what they found.
@@ -45,6 +46,9 @@ enum Verb {
         /// Goes on after a failure.
         #[arg(long)]
         keep_going: bool,
+        /// What lies below the network port, whatever the seeds say.
+        #[arg(long)]
+        network: Option<NetworkMode>,
     },
     /// Runs one seed and prints its trace.
     Replay {
@@ -54,19 +58,23 @@ enum Verb {
         /// Leaves the trace out and prints only what it came to.
         #[arg(long)]
         brief: bool,
+        /// What lies below the network port, whatever the seed says.
+        #[arg(long)]
+        network: Option<NetworkMode>,
     },
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().verb {
-        Verb::Replay { seed, brief } => replay(seed, brief),
-        Verb::Run { seeds, first, minutes, jobs, kept, keep_going } => {
+        Verb::Replay { seed, brief, network } => replay(seed, brief, network),
+        Verb::Run { seeds, first, minutes, jobs, kept, keep_going, network } => {
             let chosen = kept.then(kept_seeds).into_iter().flatten();
             let all = chosen.chain(first..first.saturating_add(seeds)).collect();
             let jobs = jobs.unwrap_or_else(|| {
                 std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
             });
-            Swarm { jobs, keep_going, until: deadline(minutes), ..Swarm::default() }.run(all)
+            let until = deadline(minutes);
+            Swarm { jobs, keep_going, network, until, ..Swarm::default() }.run(all)
         }
     }
 }
@@ -76,16 +84,17 @@ fn kept_seeds() -> Vec<u64> {
     KEPT.lines().filter_map(first).collect()
 }
 
-fn play(seed: u64, keep_trace: bool) -> Verdict {
+fn play(seed: u64, keep_trace: bool, network: Option<NetworkMode>) -> Verdict {
     on_seeded_thread(seed, move || {
         let mut plan = Plan::draw(seed, &SWARM);
         plan.setup.keep_trace = keep_trace;
+        plan.setup.network = network.unwrap_or(plan.setup.network);
         trial::play(plan)
     })
 }
 
-fn replay(seed: u64, brief: bool) -> ExitCode {
-    let verdict = play(seed, !brief);
+fn replay(seed: u64, brief: bool, network: Option<NetworkMode>) -> ExitCode {
+    let verdict = play(seed, !brief, network);
     for line in &verdict.lines {
         println!("{line}");
     }
@@ -108,6 +117,7 @@ fn deadline(minutes: Option<u64>) -> Option<std::time::Instant> {
 struct Swarm {
     jobs: usize,
     keep_going: bool,
+    network: Option<NetworkMode>,
     until: Option<std::time::Instant>,
     passed: u64,
     failed: Vec<u64>,
@@ -124,7 +134,7 @@ impl Swarm {
         loop {
             while running.len() < self.jobs.max(1) && self.goes_on() {
                 let Some(seed) = waiting.next() else { break };
-                match begin(seed) {
+                match begin(seed, self.network) {
                     Ok(child) => running.push_back((seed, child)),
                     Err(error) => return cannot_run(&error),
                 }
@@ -158,7 +168,8 @@ impl Swarm {
         self.failed.push(seed);
         println!("seed {seed} at commit {} failed:", commit());
         print!("{text}{}", String::from_utf8_lossy(&output.stderr));
-        println!("replay with: cargo run -p simulation --release -- replay --seed {seed}");
+        let forced = forced(self.network).map_or_else(String::new, |flag| format!(" {flag}"));
+        println!("replay with: cargo run -p simulation --release -- replay --seed {seed}{forced}");
     }
 
     fn summary(&self, took: Duration) -> ExitCode {
@@ -184,12 +195,19 @@ fn counter(line: &str) -> Option<(u64, &str)> {
     Some((count.parse().ok()?, name))
 }
 
-fn begin(seed: u64) -> std::io::Result<std::process::Child> {
+fn begin(seed: u64, network: Option<NetworkMode>) -> std::io::Result<std::process::Child> {
     Command::new(std::env::current_exe()?)
         .args(["replay", "--brief", "--seed", &seed.to_string()])
+        .args(forced(network))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
+}
+
+/// The flag that gives a replay the same network.
+fn forced(network: Option<NetworkMode>) -> Option<String> {
+    let value = network.as_ref().and_then(clap::ValueEnum::to_possible_value);
+    value.map(|value| format!("--network={}", value.get_name()))
 }
 
 fn cannot_run(error: &std::io::Error) -> ExitCode {

@@ -31,6 +31,7 @@ use crate::{
     entropy::SeededEntropy,
     host::Host,
     network::{Address, Delivery, Fabric, Port},
+    quic::{LateInbound, Quic},
     rng::Rng,
     trace::Trace,
     workers::InlineWorkers,
@@ -112,6 +113,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) cluster: ClusterId,
     pub(crate) nodes: Vec<NodeId>,
     pub(crate) fabric: &'a Fabric,
+    pub(crate) quic: Option<&'a Quic>,
     pub(crate) trace: &'a Trace,
     pub(crate) resident: &'a Arc<dyn Resident>,
 }
@@ -134,6 +136,8 @@ pub(crate) struct Machine {
 struct Running {
     host: Host,
     port: Port,
+    /// Of its transport, in quinn mode.
+    late: Option<Arc<LateInbound>>,
     started: Arc<Mutex<Started>>,
 }
 
@@ -198,21 +202,37 @@ impl Machine {
         let seat = around.fabric.rise(self.address());
         let clock = host.clock().clone();
         let port = Port::new(around.fabric.clone(), self.address(), seat, clock.clone());
-        let parts = self.parts(&port, clock, old, around)?;
+        let mut parts = self.parts(&port, clock.clone(), old, around)?;
         image::forget(&self.storage.state).map_err(|error| error.to_string())?;
         self.again = parts.again.clone();
+        let late = match around.quic {
+            None => None,
+            Some(quic) => {
+                let rng = self.rng("transport");
+                let sit = || quic.sit(self.node, parts.boot, &clock, rng, around.trace);
+                let seat = host.inside(sit)?;
+                parts.network = seat.transport;
+                Some(seat.inbound)
+            }
+        };
         let started = Arc::new(Mutex::new(Started::NotYet));
-        let (slot, resident) = (started.clone(), around.resident.clone());
+        let (slot, resident, inbound_slot) =
+            (started.clone(), around.resident.clone(), late.clone());
         host.inside(|| {
             tokio::spawn(async move {
                 let outcome = match resident.start(parts).await {
-                    Ok(inbound) => Started::Serving(inbound),
+                    Ok(inbound) => {
+                        if let Some(late) = inbound_slot {
+                            late.set(Some(inbound.clone()));
+                        }
+                        Started::Serving(inbound)
+                    }
                     Err(cause) => Started::Failed(cause),
                 };
                 *slot.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
             })
         });
-        self.running = Some(Running { host, port, started });
+        self.running = Some(Running { host, port, late, started });
         Ok(())
     }
 
@@ -259,6 +279,9 @@ impl Machine {
         fabric.fall(self.address());
         if let Some(running) = self.running.take() {
             running.host.crash();
+            if let Some(late) = running.late {
+                late.set(None);
+            }
             self.storage.die(death, &mut self.rng("death"));
         }
     }

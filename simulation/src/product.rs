@@ -5,7 +5,6 @@
 //! what log, stores and state files hold.
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -36,6 +35,7 @@ use cluster::{
 use crate::{
     checkers::{Checkers, Stop},
     disk::Room,
+    network::Address,
     node::{Diary, Parts, Resident},
 };
 
@@ -73,9 +73,8 @@ async fn start(parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>, Str
     let founding = first.is_none() && known.cluster().is_none();
     let found = sort_stores(parts.engine.as_ref(), &parts.recovery.replicas)
         .map_err(|error| format!("the stores cannot be sorted: {error}"))?;
-    let address = SocketAddr::from(([10, 0, 0, 1], 7_000));
-    let seeds =
-        parts.nodes.iter().filter(|node| **node != parts.node).map(|node| (*node, vec![address]));
+    let others = parts.nodes.iter().filter(|node| **node != parts.node);
+    let seeds = others.map(|node| (*node, vec![Address::Node(*node).socket()]));
     let (diary, again) = (parts.diary.clone(), parts.again.clone());
     let node = NodeParts {
         highest_store: found.highest,
@@ -135,7 +134,7 @@ fn node_record(parts: &Parts) -> NodeRecord {
     NodeRecord {
         node: parts.node,
         number: u64::from(parts.number),
-        addresses: vec![format!("10.0.0.{}:7000", parts.number)],
+        addresses: vec![Address::Node(parts.node).socket().to_string()],
         http_address: String::new(),
         zone: format!("zone-{}", parts.number),
         capacity_bytes: CAPACITY_BYTES,
@@ -156,7 +155,7 @@ fn cluster_record(parts: &Parts) -> ClusterRecord {
 
 /// Has this machine admitted through another, as its first start does.
 async fn admit(parts: &Parts, through: NodeId, record: &NodeRecord) {
-    parts.network.learn(through, Vec::new());
+    parts.network.learn(through, vec![Address::Node(through).socket()]);
     let mut hash = [0; 32];
     hash[..16].copy_from_slice(&parts.node.0.to_le_bytes());
     let now = parts.clock.wall();

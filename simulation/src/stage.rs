@@ -6,12 +6,11 @@ use std::{
     time::Duration,
 };
 
-use actors::client::{Client, ClientError};
+use actors::client::{Client, ClientError, Door};
 use cluster::catalog::record::{VolumeKind, VolumePolicy};
 
 use crate::{
     checkers::Checkers,
-    door::SimulatedDoor,
     entropy::SeededEntropy,
     faults::{Course, Schedule},
     node::Resident,
@@ -77,7 +76,7 @@ impl Stage {
     pub fn client(&self, number: u32) -> Client {
         let rng = Rng::stream(self.seed, "client entropy", u64::from(number));
         let entropy = Arc::new(SeededEntropy::new(rng));
-        Client::new(Arc::new(self.door(number)), self.world.client_clock(), entropy)
+        Client::new(self.door(number), self.world.client_clock(), entropy)
     }
 
     /// A client at work on the volume, until `over`.
@@ -94,8 +93,8 @@ impl Stage {
     }
 
     /// A client's door, to ask one node alone.
-    pub fn door(&self, number: u32) -> SimulatedDoor {
-        SimulatedDoor::new(self.world.client(number), self.world.nodes())
+    pub fn door(&self, number: u32) -> Arc<dyn Door> {
+        self.world.door(number)
     }
 
     /// Lets these faults strike, at their times from now on, while time passes.

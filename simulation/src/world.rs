@@ -9,6 +9,7 @@
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
+use actors::client::Door;
 use cluster::{
     ids::{ClusterId, NodeId},
     units::Instant,
@@ -18,16 +19,28 @@ use tokio::task::JoinHandle;
 use crate::{
     clock::Skew,
     disk::{Death, Storage},
+    door::SimulatedDoor,
     host::Host,
     network::{Address, Fabric, Port, Weather},
     node::{Machine, Resident, Surroundings},
     panics,
+    quic::Quic,
     rng::Rng,
     trace::Trace,
 };
 
 /// Length of a tick: tokio's timers have no finer grain.
 const TICK: Duration = Duration::from_millis(1);
+
+/// What lies below the network port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum NetworkMode {
+    /// Messages and requests that fly as a whole.
+    #[default]
+    Port,
+    /// The product's transport, quinn and TLS over simulated UDP.
+    Quinn,
+}
 
 /// What a world is made of.
 #[derive(Clone, Debug)]
@@ -36,6 +49,8 @@ pub struct Setup {
     pub seed: u64,
     /// Number of machines.
     pub nodes: u32,
+    /// What lies below the network port.
+    pub network: NetworkMode,
     /// The weather at the beginning.
     pub weather: Weather,
     /// Greatest error of a clock's rate, in parts per million.
@@ -52,6 +67,7 @@ impl Setup {
         Self {
             seed,
             nodes: 3,
+            network: NetworkMode::Port,
             weather: Weather::CALM,
             rate_ppm_max: 0,
             offset_ms_max: 0,
@@ -69,6 +85,8 @@ pub struct World {
     usual: Weather,
     /// What makes the weather worse than usual.
     changes: Vec<Weather>,
+    /// In quinn mode.
+    quic: Option<Quic>,
     trace: Trace,
     order: Rng,
     machines: BTreeMap<NodeId, Machine>,
@@ -84,14 +102,24 @@ impl World {
         let trace = Trace::new(setup.keep_trace);
         let network = Rng::stream(setup.seed, "network", 0);
         let mut skews = Rng::stream(setup.seed, "skew", 0);
-        let machines = (1..=setup.nodes)
+        let machines: BTreeMap<_, _> = (1..=setup.nodes)
             .map(|number| Machine::new(number, setup.seed, draw_skew(setup, &mut skews)))
             .map(|machine| (machine.node(), machine))
             .collect();
+        let cluster = ClusterId(u128::from(Rng::stream(setup.seed, "cluster", 0).next()));
+        let fabric = Fabric::new(network, trace.clone(), setup.weather);
+        let quic = match setup.network {
+            NetworkMode::Port => None,
+            NetworkMode::Quinn => {
+                let nodes: Vec<_> = machines.keys().copied().collect();
+                Some(Quic::new(setup.seed, cluster, &nodes, fabric.clone(), trace.clone()))
+            }
+        };
         Self {
             now: Instant::ORIGIN,
-            cluster: ClusterId(u128::from(Rng::stream(setup.seed, "cluster", 0).next())),
-            fabric: Fabric::new(network, trace.clone(), setup.weather),
+            cluster,
+            fabric,
+            quic,
             usual: setup.weather,
             changes: Vec::new(),
             trace,
@@ -154,6 +182,7 @@ impl World {
             cluster: self.cluster,
             nodes,
             fabric: &self.fabric,
+            quic: self.quic.as_ref(),
             trace: &self.trace,
             resident: &self.resident,
         };
@@ -180,6 +209,9 @@ impl World {
         };
         self.trace.note(self.now, &format!("{} {what}", machine.address()));
         self.trace.count(counter);
+        if let Some(quic) = &self.quic {
+            quic.wire().fall(machine.address());
+        }
         machine.die(death, &self.fabric);
     }
 
@@ -272,11 +304,16 @@ impl World {
         }
     }
 
-    /// A client's end of the network.
-    pub fn client(&self, number: u32) -> Port {
+    /// A client's way to the nodes.
+    pub fn door(&self, number: u32) -> Arc<dyn Door> {
+        let clock = self.clients.clock().clone();
+        if let Some(quic) = &self.quic {
+            return self.clients.inside(|| quic.door(number, &self.nodes(), &clock));
+        }
         let address = Address::Client(number);
         let boot = self.fabric.rise(address);
-        Port::new(self.fabric.clone(), address, boot, self.clients.clock().clone())
+        let port = Port::new(self.fabric.clone(), address, boot, clock);
+        Arc::new(SimulatedDoor::new(port, self.nodes()))
     }
 
     /// Runs a task beside the machines, among the clients.
@@ -296,6 +333,9 @@ impl World {
     pub fn tick(&mut self) {
         let end = self.now + TICK;
         let mut due = self.fabric.advance(self.now);
+        if let Some(quic) = &self.quic {
+            quic.advance(self.now);
+        }
         let mut order: Vec<Option<NodeId>> = self.machines.keys().copied().map(Some).collect();
         order.push(None);
         self.order.shuffle(&mut order);

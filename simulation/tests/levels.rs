@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use actors::client::{Client, Door};
+use actors::client::Client;
 use cluster::{
     ids::{Epoch, NodeId, ShardId},
     mvcc::version::Hlc,

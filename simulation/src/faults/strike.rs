@@ -58,6 +58,22 @@ impl Fault {
                 let factor = if on { *factor } else { 1 };
                 at(world, *node, |world, node| world.slow_syncs(node, factor));
             }
+            Self::Bounce { node } if on => at(world, *node, |world, node| {
+                if world.is_up(node) {
+                    world.crash(node, Death::Kill);
+                    world.start(node);
+                }
+            }),
+            Self::Bounce { .. } => {}
+            Self::PacketFlip { ppm } => {
+                world.change_weather(Weather { flip_ppm: *ppm, ..calm }, on);
+            }
+            Self::PacketReplay { ppm } => {
+                world.change_weather(Weather { replay_ppm: *ppm, ..calm }, on);
+            }
+            Self::HandshakeStall { ppm } => {
+                world.change_weather(Weather { stall_ppm: *ppm, ..calm }, on);
+            }
             Self::FullDisk { node } => at(world, *node, |world, node| world.fill_disk(node, on)),
         }
     }

@@ -114,6 +114,10 @@ impl Draw {
             Kind::SlowDisk => Fault::SlowDisk { node, factor: 10 + self.below(500) },
             Kind::SlowSyncs => Fault::SlowSyncs { node, factor: 10 + self.below(500) },
             Kind::FullDisk => Fault::FullDisk { node },
+            Kind::Bounce => Fault::Bounce { node },
+            Kind::PacketFlip => Fault::PacketFlip { ppm: self.below(200_000) },
+            Kind::PacketReplay => Fault::PacketReplay { ppm: self.below(200_000) },
+            Kind::HandshakeStall => Fault::HandshakeStall { ppm: self.below(1_000_000) },
         }
     }
 }

@@ -100,6 +100,15 @@ faults! {
     SlowSyncs "slow-syncs" (node: u32, factor: u32);
     /// A disk has no room.
     FullDisk "full-disk" (node: u32);
+    /// A process is killed and starts again at once: connections are reset
+    /// while streams are open.
+    Bounce "bounce" (node: u32);
+    /// So many packets in a million have a bit flipped, where there are packets.
+    PacketFlip "packet-flip" (ppm: u32);
+    /// So many packets in a million come again later, where there are packets.
+    PacketReplay "packet-replay" (ppm: u32);
+    /// So many packets of handshakes in a million are lost.
+    HandshakeStall "handshake-stall" (ppm: u32);
 }
 
 /// The next argument of a fault.

@@ -178,6 +178,11 @@ impl Fabric {
         self.with(|state| state.mend((from, to)));
     }
 
+    /// Whether nothing passes from one host to another.
+    pub fn is_cut(&self, from: Address, to: Address) -> bool {
+        self.with(|state| state.cuts.contains_key(&(from, to)))
+    }
+
     /// Opens every direction again.
     pub fn heal(&self) {
         self.with(State::heal);

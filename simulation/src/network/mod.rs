@@ -17,7 +17,7 @@ mod port;
 mod tests;
 mod weather;
 
-use std::fmt;
+use std::{fmt, net::SocketAddr};
 
 use bytes::Bytes;
 use cluster::{
@@ -28,6 +28,9 @@ use cluster::{
 pub use fabric::Fabric;
 pub use port::Port;
 pub use weather::Weather;
+
+/// Port of every node.
+const NODE_PORT: u16 = 7_000;
 
 /// Where a host is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +47,18 @@ impl Address {
         match self {
             Self::Node(node) => Some(node),
             Self::Client(_) => None,
+        }
+    }
+
+    /// Where its datagrams go, in worlds that have some: nodes live in
+    /// 10.0.0.0/24 by their number, clients in 10.1.0.0/16.
+    pub fn socket(self) -> SocketAddr {
+        match self {
+            Self::Node(node) => SocketAddr::from(([10, 0, 0, node.0.to_le_bytes()[0]], NODE_PORT)),
+            Self::Client(client) => {
+                let [low, high, ..] = client.to_le_bytes();
+                SocketAddr::from(([10, 1, high, low], NODE_PORT))
+            }
         }
     }
 }

@@ -91,6 +91,8 @@ struct Current {
 /// What dialing needs; with or without a certificate of our own.
 struct ClientDialer {
     endpoint: quinn::Endpoint,
+    /// Whether the system carries the datagrams, and so knows who refuses them.
+    system_carries: bool,
     parts: ClientParts,
     tls: TlsParts,
     store: Option<Arc<CertificateStore>>,
@@ -293,9 +295,10 @@ impl ClientDialer {
         hello: Hello,
     ) -> Result<Self, ClientError> {
         let tls = TlsParts::new(&parts.entropy, &parts.clock);
+        let system_carries = matches!(socket, Socket::Udp(_));
         let endpoint = quic::endpoint(socket, None, None, &parts.entropy)
             .map_err(|error| ClientError::Local(error.to_string()))?;
-        Ok(Self { endpoint, parts, tls, store, expected, hello })
+        Ok(Self { endpoint, system_carries, parts, tls, store, expected, hello })
     }
 
     /// Looks the endpoint up and tries its addresses in turn.
@@ -336,7 +339,7 @@ impl ClientDialer {
         tokio::select! {
             biased;
             shaken = timeout(limit, shaking) => shaken.unwrap_or(Err(DialError::Timeout(limit))),
-            () = refused(address) => Err(DialError::Unreachable),
+            () = refused(address), if self.system_carries => Err(DialError::Unreachable),
         }
     }
 
