@@ -24,6 +24,12 @@ pub const RESTARTS: &str = "cdb_actor_restarts_total";
 pub const READ_ROUNDS: &str = "cdb_replica_read_rounds_total";
 /// Bytes applied but not yet in a store.
 pub const OVERLAY_BYTES: &str = "cdb_disk_overlay_bytes";
+/// Bytes of entries in Raft's logs in memory.
+pub const ENTRIES_BYTES: &str = "cdb_entries_memory_bytes";
+/// Bytes of requests under way at replicas.
+pub const REQUESTS_BYTES: &str = "cdb_requests_memory_bytes";
+/// Bytes of Raft messages waiting at replicas.
+pub const INBOX_BYTES: &str = "cdb_inbox_memory_bytes";
 /// Flushes from overlay to store.
 pub const FLUSHES: &str = "cdb_disk_flushes_total";
 /// Segments of the log in use.
@@ -50,7 +56,9 @@ pub fn describe() {
     for name in COUNTERS {
         metrics::counter!(name).increment(0);
     }
-    metrics::gauge!(OVERLAY_BYTES).set(0.0);
+    for name in [OVERLAY_BYTES, ENTRIES_BYTES, REQUESTS_BYTES, INBOX_BYTES] {
+        metrics::gauge!(name).set(0.0);
+    }
     metrics::gauge!(LOG_SEGMENTS).set(0.0);
     describe_counter!(OUTBOX_DROPPED, "Raft messages dropped because the outbox was full.");
     describe_counter!(
@@ -67,6 +75,9 @@ pub fn describe() {
     describe_counter!(RESTARTS, "Actors started again after a failure.");
     describe_counter!(READ_ROUNDS, "Rounds of heartbeats that confirmed reads.");
     describe_gauge!(OVERLAY_BYTES, "Bytes applied and not yet in a store.");
+    describe_gauge!(ENTRIES_BYTES, "Bytes of log entries in memory, not applied yet for most.");
+    describe_gauge!(REQUESTS_BYTES, "Bytes of requests under way at replicas.");
+    describe_gauge!(INBOX_BYTES, "Bytes of Raft messages waiting at replicas.");
     describe_counter!(FLUSHES, "Flushes begun from overlay to store.");
     describe_gauge!(LOG_SEGMENTS, "Segments of the log in use.");
 }

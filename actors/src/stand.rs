@@ -537,7 +537,7 @@ impl Stand {
         let highest = world.engine.list().unwrap().into_iter().max().unwrap_or_default();
         let arguments = VolumesArguments {
             world: world.clone(),
-            outbox: Outbox::new(outbox),
+            outbox: Outbox::new(outbox, self.limits.outbox_bytes_max),
             stores: StoreIds::after(highest),
             budget: Arc::clone(&budget),
             space: watch::channel(Space::default()).1,

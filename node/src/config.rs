@@ -29,10 +29,11 @@ pub const QUIC_PORT_DEFAULT: u16 = 7400;
 pub const HTTP_PORT_DEFAULT: u16 = 7480;
 /// Largest configuration file; anything longer is not one.
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
-/// Least overlay memory: two largest entries of eight busy shards.
-const MEMORY_MIN: ByteSize = ByteSize::mib(64);
-/// Default overlay memory.
-const MEMORY_DEFAULT: ByteSize = ByteSize::mib(256);
+/// Least memory of a node: each of its sixteen parts holds what one replica may
+/// have of it (32 MiB, eight of the largest requests).
+const MEMORY_MIN: ByteSize = ByteSize::mib(512);
+/// Default memory of a node: a cap, not what it takes when idle.
+const MEMORY_DEFAULT: ByteSize = ByteSize::gib(2);
 /// Least offered capacity: the reserve for deletes must fit twice.
 const CAPACITY_MIN: ByteSize = ByteSize::gib(1);
 /// Default size of a segment of the log.
@@ -101,9 +102,10 @@ pub struct LogConfig {
 /// Bounds of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitsConfig {
-    /// Memory for applied entries that are not yet in the stores. 64 MiB and
-    /// more, default 256 MiB. More means larger, rarer flushes and a longer
-    /// replay; when it is used up, writes slow down and are then refused.
+    /// Memory the node may take in all, pages of stores that the system caches
+    /// not counted. 512 MiB and more, default 2 GiB. It is cut into sixteen
+    /// parts (`actors::budget`): more means larger, rarer flushes, a longer
+    /// replay, and more requests under way before the node says *busy*.
     pub memory: ByteSize,
     /// Threads that apply and flush. 1 to 64, default 4. More help when many
     /// shards are busy on a disk that takes parallel writes.

@@ -38,12 +38,37 @@ pub struct NodeStatus {
     pub problems: Vec<String>,
     /// Other nodes it sees up, as 32 hexadecimal digits.
     pub peers_up: Vec<String>,
+    /// What it holds in memory.
+    pub memory: MemoryStatus,
     /// Its disks.
     pub disks: Vec<DiskStatus>,
     /// Its replicas.
     pub replicas: Vec<ReplicaSummary>,
     /// Release and commit it was built from.
     pub version: String,
+}
+
+/// What a node holds in memory, by part, and the cap of all parts together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemoryStatus {
+    /// `limits.memory`.
+    pub limit_bytes: u64,
+    /// Applied and not yet in stores.
+    pub overlay_bytes: u64,
+    /// In Raft's logs in memory.
+    pub entries_bytes: u64,
+    /// Of requests under way.
+    pub requests_bytes: u64,
+    /// Of Raft messages that wait.
+    pub inbox_bytes: u64,
+}
+
+impl MemoryStatus {
+    /// All parts together.
+    pub fn held_bytes(&self) -> u64 {
+        self.overlay_bytes + self.entries_bytes + self.requests_bytes + self.inbox_bytes
+    }
 }
 
 /// One disk of a node.

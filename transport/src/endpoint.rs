@@ -44,7 +44,7 @@ use crate::{
     handshake::{Hello, Role},
     identity::{CertificateNames, Credentials, IdentityError, Subject},
     lanes::send_gossip,
-    limits::{ADDRESSES_MAX, CLIENTS_BODY_BYTES_MAX, Limits},
+    limits::{ADDRESSES_MAX, Limits},
     metrics,
     peer::{LinkState, PeerHandle, PeerTask},
     quic::{self, Socket},
@@ -147,6 +147,7 @@ impl Transport {
         let key = Some(config.credentials.key());
         let endpoint = quic::endpoint(config.socket, Some(server), key, &config.entropy)
             .map_err(StartError::Socket)?;
+        let clients_budget = ByteBudget::new(config.limits.clients_body_bytes_max);
         let shared = Arc::new(Shared {
             cluster: names.cluster,
             node,
@@ -160,7 +161,7 @@ impl Transport {
             endpoint,
             inbound,
             admission: Arc::default(),
-            clients_budget: ByteBudget::new(CLIENTS_BODY_BYTES_MAX),
+            clients_budget,
             runtime: tokio::runtime::Handle::current(),
             peers: Mutex::default(),
             closed: AtomicBool::new(false),

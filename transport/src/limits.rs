@@ -107,6 +107,8 @@ pub struct Limits {
     pub raft_queue_messages_max: usize,
     /// See [`RAFT_QUEUE_BYTES_MAX`].
     pub raft_queue_bytes_max: usize,
+    /// See [`CLIENTS_BODY_BYTES_MAX`].
+    pub clients_body_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -124,6 +126,7 @@ impl Default for Limits {
             clients_max: CLIENTS_MAX,
             raft_queue_messages_max: RAFT_QUEUE_MESSAGES_MAX,
             raft_queue_bytes_max: RAFT_QUEUE_BYTES_MAX,
+            clients_body_bytes_max: CLIENTS_BODY_BYTES_MAX,
         }
     }
 }

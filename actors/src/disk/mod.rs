@@ -144,6 +144,11 @@ impl Actor for DiskActor {
     }
 }
 
+/// Shows a number, exact below 4 GiB.
+fn show(gauge: &'static str, number: usize) {
+    metrics::gauge!(gauge).set(f64::from(u32::try_from(number).unwrap_or(u32::MAX)));
+}
+
 impl DiskState {
     fn round(&mut self, myself: &ActorRef<DiskMessage>) {
         self.rounds += 1;
@@ -151,9 +156,12 @@ impl DiskState {
             self.measure(myself);
         }
         self.ask_log(myself);
-        let bytes = self.arguments.budget.overlay_bytes();
-        metrics::gauge!(crate::metrics::OVERLAY_BYTES)
-            .set(f64::from(u32::try_from(bytes).unwrap_or(u32::MAX)));
+        let memory = self.arguments.budget.memory();
+        show(crate::metrics::OVERLAY_BYTES, memory.overlay);
+        show(crate::metrics::ENTRIES_BYTES, memory.entries);
+        show(crate::metrics::REQUESTS_BYTES, memory.requests);
+        show(crate::metrics::INBOX_BYTES, memory.inbox);
+        let bytes = memory.overlay;
         let small_too = self.rounds.is_multiple_of(SMALL_FLUSH_ROUNDS);
         if bytes == 0 || !(self.arguments.budget.overlay_grows() || small_too) {
             return;
@@ -175,8 +183,7 @@ impl DiskState {
     /// Empties the log's oldest segment when there are too many. Also replicas
     /// without an overlay are asked: their last entries may lie there.
     fn relieve(&self, pins: &LogPins) {
-        metrics::gauge!(crate::metrics::LOG_SEGMENTS)
-            .set(f64::from(u32::try_from(pins.usage.segments).unwrap_or(u32::MAX)));
+        show(crate::metrics::LOG_SEGMENTS, pins.usage.segments);
         if pins.usage.segments <= SEGMENTS_MAX {
             return;
         }

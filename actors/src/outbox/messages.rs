@@ -8,7 +8,7 @@ use cluster::{
 };
 use ractor::ActorRef;
 
-use super::{OUTBOX_BYTES_MAX, OUTBOX_MESSAGES_MAX};
+use super::OUTBOX_MESSAGES_MAX;
 use crate::admission::{Admission, Permit};
 
 /// What the outbox is told.
@@ -35,9 +35,9 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// A way to `actor`.
-    pub fn new(actor: ActorRef<OutboxMessage>) -> Self {
-        Self { actor, admission: Admission::new(OUTBOX_MESSAGES_MAX, OUTBOX_BYTES_MAX) }
+    /// A way to `actor` for so many bytes at once.
+    pub fn new(actor: ActorRef<OutboxMessage>, bytes_max: usize) -> Self {
+        Self { actor, admission: Admission::new(OUTBOX_MESSAGES_MAX, bytes_max) }
     }
 
     /// Sends messages to a node, or drops them when the outbox is full: the

@@ -3,7 +3,7 @@
 //! Owns: nothing durable. Talks to it: every replica of the node. Supervised
 //! by: the root. Loses when it dies: messages not yet handed to the network,
 //! which Raft repeats. Invariant: messages of one replica to one peer keep
-//! their order. Limits: [`OUTBOX_BYTES_MAX`] waiting, [`BATCH_BYTES_MAX`] a frame.
+//! their order. Limits: the node's budget waiting, [`BATCH_BYTES_MAX`] a frame.
 //!
 //! Replicas tick on one grid, so the heartbeats of a thousand shards arrive
 //! here in the same turn and leave in one frame per peer.
@@ -20,9 +20,6 @@ pub use state::OutboxState;
 
 use crate::world::World;
 
-/// Bytes waiting over all peers; beyond them messages are dropped (Raft
-/// repeats). Two full frames to each of a few peers.
-pub const OUTBOX_BYTES_MAX: usize = 64 << 20;
 /// Messages waiting over all peers: a heartbeat for each of 4,096 replicas to
 /// four peers, twice.
 pub const OUTBOX_MESSAGES_MAX: usize = 32_768;

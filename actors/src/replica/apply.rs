@@ -88,30 +88,49 @@ pub struct Opened {
     pub applied_term: Term,
 }
 
-/// Bytes waiting in this replica's overlay, as a share of the node's.
-#[derive(Debug)]
-pub struct OverlayGauge {
-    node: Arc<NodeBudget>,
-    /// Of this one.
-    pub own: Arc<AtomicUsize>,
+/// Bytes one replica holds.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// In its overlay.
+    pub overlay: AtomicUsize,
+    /// In Raft's log in memory.
+    pub entries: AtomicUsize,
 }
 
-impl OverlayGauge {
+/// Bytes this replica holds, as a share of the node's.
+#[derive(Debug)]
+pub struct MemoryGauge {
+    node: Arc<NodeBudget>,
+    /// Of this one.
+    pub own: Arc<Held>,
+}
+
+impl MemoryGauge {
     /// A share of the node's budget.
     pub fn new(node: Arc<NodeBudget>) -> Self {
         Self { node, own: Arc::default() }
     }
 
-    fn set(&self, bytes: usize) {
-        let before = self.own.swap(bytes, Ordering::Relaxed);
-        self.node.overlay.fetch_add(bytes, Ordering::Relaxed);
-        self.node.overlay.fetch_sub(before, Ordering::Relaxed);
+    fn set_overlay(&self, bytes: usize) {
+        replace(&self.own.overlay, &self.node.overlay, bytes);
+    }
+
+    fn set_entries(&self, bytes: usize) {
+        replace(&self.own.entries, &self.node.entries, bytes);
     }
 }
 
-impl Drop for OverlayGauge {
+/// Replaces a part of a total.
+fn replace(part: &AtomicUsize, total: &AtomicUsize, bytes: usize) {
+    let before = part.swap(bytes, Ordering::Relaxed);
+    total.fetch_add(bytes, Ordering::Relaxed);
+    total.fetch_sub(before, Ordering::Relaxed);
+}
+
+impl Drop for MemoryGauge {
     fn drop(&mut self) {
-        self.set(0);
+        self.set_overlay(0);
+        self.set_entries(0);
     }
 }
 
@@ -130,7 +149,7 @@ pub struct ApplyHalf {
     replica: ReplicaId,
     actor: ActorRef<ReplicaMessage>,
     published: watch::Sender<Published>,
-    gauge: OverlayGauge,
+    gauge: MemoryGauge,
     gate: Arc<StoreGate>,
     open: Mutex<Option<Open>>,
 }
@@ -147,7 +166,7 @@ impl ApplyHalf {
         replica: ReplicaId,
         actor: ActorRef<ReplicaMessage>,
         published: watch::Sender<Published>,
-        gauge: OverlayGauge,
+        gauge: MemoryGauge,
         gate: Arc<StoreGate>,
     ) -> Arc<Self> {
         Arc::new(Self { world, replica, actor, published, gauge, gate, open: Mutex::new(None) })
@@ -156,6 +175,16 @@ impl ApplyHalf {
     /// What all replicas of the node share.
     pub(super) fn budget(&self) -> &NodeBudget {
         &self.gauge.node
+    }
+
+    /// Tells the node how much Raft holds in memory here.
+    pub(super) fn hold_entries(&self, bytes: usize) {
+        self.gauge.set_entries(bytes);
+    }
+
+    /// Whether the node has memory for a proposal of this replica.
+    pub(super) fn may_propose(&self) -> bool {
+        self.gauge.node.may_propose(self.gauge.own.entries.load(Ordering::Relaxed))
     }
 
     /// What readers need, as published last.
@@ -270,7 +299,7 @@ impl ApplyHalf {
     }
 
     fn publish(&self, machine: &ShardMachine, store: &Arc<dyn Store>) {
-        self.gauge.set(machine.overlay_bytes());
+        self.gauge.set_overlay(machine.overlay_bytes());
         let half = ReadHalf { reader: machine.reader(), store: Arc::clone(store) };
         self.published.send_modify(|published| published.half = Some(Arc::new(half)));
     }
@@ -363,7 +392,7 @@ impl ApplyHalf {
         self.in_lane(|half| {
             half.gate.enter();
             *half.lock() = None;
-            half.gauge.set(0);
+            half.gauge.set_overlay(0);
             half.published.send_modify(|published| published.half = None);
             then();
         });

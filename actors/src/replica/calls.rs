@@ -233,6 +233,9 @@ impl ReplicaState {
             );
             return self.fail(waiting, Fault::Invalid(text));
         }
+        if self.leads() && !self.half.may_propose() {
+            return self.fail(waiting, Fault::Busy { retry_after_ms: RETRY_MS * 5 });
+        }
         let ticket = self.calls.ticket();
         self.calls.waiting.insert(ticket, waiting);
         let bytes = command.len();

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 use cluster::{
@@ -22,7 +22,11 @@ use cluster::{
 use ractor::ActorRef;
 use tokio::sync::{oneshot, watch};
 
-use super::{apply::Published, halt::Halt, snapshots::FetchError};
+use super::{
+    apply::{Held, Published},
+    halt::Halt,
+    snapshots::FetchError,
+};
 use crate::{
     admission::{Admission, Permit},
     budget::NodeBudget,
@@ -180,7 +184,7 @@ pub struct ReplicaHandle {
     pub published: watch::Receiver<Published>,
     pub(super) requests: Arc<Admission>,
     pub(super) inbox: Arc<Admission>,
-    pub(super) overlay: Arc<AtomicUsize>,
+    pub(super) held: Arc<Held>,
     pub(super) filled: Arc<AtomicUsize>,
     pub(super) budget: Arc<NodeBudget>,
 }
@@ -207,17 +211,26 @@ impl ReplicaHandle {
     /// full, or when it brings entries and there is no memory for them: Raft
     /// repeats.
     pub fn deliver(&self, from: ReplicaId, node: NodeId, message: Message, bytes: usize) {
-        let permit = if self.budget.overlay_overflows() && brings_entries(&message) {
-            None
-        } else {
-            self.inbox.try_enter(bytes)
-        };
+        let permit = if self.has_room_for(&message) { self.inbox.try_enter(bytes) } else { None };
         match permit {
             Some(permit) => {
                 let _ = self.actor.cast(ReplicaMessage::Deliver { from, node, message, permit });
             }
             None => metrics::counter!(crate::metrics::REPLICA_INBOX_DROPPED).increment(1),
         }
+    }
+
+    /// Whether the node has memory for the entries a message brings, if any.
+    fn has_room_for(&self, message: &Message) -> bool {
+        let Message::Raft(raft) = message else { return true };
+        if raft.entries.is_empty() || self.budget.may_follow(self.held.entries.load(Relaxed)) {
+            return true;
+        }
+        // A new leader's word replaces what an old one left here: without it
+        // what is held would never be decided.
+        let published = self.published.borrow();
+        let last = published.status.as_ref().map_or(LogIndex(0), |status| status.last);
+        self.budget.may_replace() && raft.index < last
     }
 
     /// A node did not answer a request: if this shard sleeps and that node
@@ -233,17 +246,13 @@ impl ReplicaHandle {
 
     /// How much of a snapshot has come, in percent; 100 once it is whole.
     pub fn filled_percent(&self) -> usize {
-        self.filled.load(Ordering::Relaxed)
+        self.filled.load(Relaxed)
     }
 
     /// Bytes this replica has in memory above its store.
     pub fn overlay_bytes(&self) -> usize {
-        self.overlay.load(Ordering::Relaxed)
+        self.held.overlay.load(Relaxed)
     }
-}
-
-fn brings_entries(message: &Message) -> bool {
-    matches!(message, Message::Raft(raft) if !raft.entries.is_empty())
 }
 
 /// An answer that says why there is none.

@@ -29,7 +29,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
 use self::{
-    apply::{OverlayGauge, Published},
+    apply::{Held, MemoryGauge, Published},
     messages::{
         Beginning, INBOX_BYTES_MAX, INBOX_MAX, REQUEST_BYTES_MAX, REQUESTS_MAX, ReplicaHandle,
         ReplicaMessage, ReplicaTimer,
@@ -78,8 +78,8 @@ pub struct ReplicaArguments {
     pub outbox: Outbox,
     /// Hands out new stores.
     pub stores: Arc<StoreIds>,
-    /// Its share of the node's overlay bytes.
-    pub overlay: OverlayGauge,
+    /// Its share of the node's memory.
+    pub memory: MemoryGauge,
     /// Who may write to its store; outlives its actors.
     pub gate: Arc<StoreGate>,
     /// Room on the disk.
@@ -100,7 +100,7 @@ impl ReplicaActor {
         arguments: (ReplicaId, ShardId, VolumeId),
         actor: ActorRef<ReplicaMessage>,
         published: watch::Receiver<Published>,
-        (overlay, filled): (Arc<AtomicUsize>, Arc<AtomicUsize>),
+        (held, filled): (Arc<Held>, Arc<AtomicUsize>),
         budget: Arc<NodeBudget>,
     ) -> ReplicaHandle {
         let (replica, shard, volume) = arguments;
@@ -114,7 +114,7 @@ impl ReplicaActor {
             published,
             requests,
             inbox,
-            overlay,
+            held,
             filled,
             budget,
         }

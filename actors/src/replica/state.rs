@@ -141,7 +141,7 @@ impl ReplicaState {
             beginning,
             outbox,
             stores,
-            overlay,
+            memory,
             gate,
             space,
             partial,
@@ -149,7 +149,7 @@ impl ReplicaState {
             filled,
             published,
         } = arguments;
-        let half = ApplyHalf::new(world.clone(), replica, myself.clone(), published, overlay, gate);
+        let half = ApplyHalf::new(world.clone(), replica, myself.clone(), published, memory, gate);
         let facts = Facts { shard, volume, replica, versions, role };
         let node = world.identity.node;
         let span = tracing::info_span!("replica", %node, %shard, %replica);
@@ -387,7 +387,12 @@ impl ReplicaState {
         let now = self.world.clock.now();
         if let Phase::Running(group) = &mut self.phase {
             group.step(now, Input::Ready, &mut self.effects);
-            let rounds = group.glance().read_rounds;
+            let bytes_max =
+                if self.half.budget().entries_grow() { 0 } else { LOG_MEMORY_BYTES_MAX };
+            group.keep_at_most(bytes_max);
+            let glance = group.glance();
+            self.half.hold_entries(glance.memory_bytes);
+            let rounds = glance.read_rounds;
             let fresh = rounds.saturating_sub(self.read_rounds);
             self.read_rounds = rounds;
             metrics::counter!(crate::metrics::READ_ROUNDS).increment(fresh);
@@ -550,6 +555,7 @@ impl ReplicaState {
     pub(super) fn let_go(&mut self) {
         self.snapshots.unpin_all();
         self.discard_fetch();
+        self.half.hold_entries(0);
         self.half.close(|| {});
     }
 

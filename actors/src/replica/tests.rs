@@ -30,7 +30,7 @@ use cluster::{
 
 use super::messages::ReplicaMessage;
 use crate::{
-    budget::{NODE_REQUEST_BYTES_MAX, NodeLimits},
+    budget::NodeLimits,
     disk::{DiskActor, DiskArguments, SEGMENTS_MAX},
     probe::Report,
     stand::{Node, Stand, VOLUME, get, replica},
@@ -528,7 +528,8 @@ async fn a_follower_whose_disk_stalls_does_not_keep_the_log_from_shrinking() {
 #[tokio::test(start_paused = true)]
 async fn memory_stays_under_its_cap_in_a_flood_that_ignores_refusals() {
     let cap = 8 << 20;
-    let stand = Stand::with(1, 8, NodeLimits { overlay_bytes_max: cap }, 64 << 20).await;
+    let limits = NodeLimits { overlay_bytes_max: cap, ..NodeLimits::default() };
+    let stand = Stand::with(1, 8, limits, 64 << 20).await;
     for shard in 100..108 {
         stand.leader(shard).await;
     }
@@ -553,7 +554,74 @@ async fn memory_stays_under_its_cap_in_a_flood_that_ignores_refusals() {
     assert!(refused > 8_000, "{refused}");
     // One round may be on its way when the cap is met.
     assert!(most <= cap + 256 * (65 << 10), "{most}");
-    assert!(most_requests <= NODE_REQUEST_BYTES_MAX);
+    assert!(most_requests <= limits.request_bytes_max);
+}
+
+/// Writes that wait for nothing, to all eight shards; what was refused.
+async fn flood(stand: &Stand, at: u64, rounds: u64) -> usize {
+    let mut refused = 0;
+    for round in 0..rounds {
+        let writes = (0..64u64).map(|number| {
+            let key = format!("{round}-{number}").into_bytes();
+            let op = Op::Put { key, value: vec![0; 64 << 10] };
+            let body =
+                ShardBody::Write { request: None, level: WriteLevel::Eventual, ops: vec![op] };
+            stand.node(at).ask(100 + number % 8, body)
+        });
+        let answers = futures_util::future::join_all(writes).await;
+        refused += answers.iter().filter(|a| matches!(a, Err(Fault::Busy { .. }))).count();
+    }
+    refused
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_that_find_no_quorum_are_bounded_over_the_node_and_leave_when_it_returns() {
+    let cap = 4 << 20;
+    let limits = NodeLimits { entries_bytes_max: cap, ..NodeLimits::default() };
+    let mut stand = Stand::with(3, 8, limits, 64 << 20).await;
+    for shard in 100..108 {
+        stand.put(shard, "a", b"1").await;
+        for node in 1..=3 {
+            let handle = stand.node(node).handle(shard).unwrap();
+            handle.actor.cast(ReplicaMessage::TransferLeader(Some(replica(shard, 1)))).unwrap();
+        }
+    }
+    let leads = |stand: &Stand| {
+        (100..108).all(|shard| stand.node(1).status(shard).is_some_and(|status| status.leading))
+    };
+    stand.until("node 1 leads all", leads).await;
+    // Nothing becomes durable on the others: no majority.
+    for other in [2, 3] {
+        stand.node(other).log.stalled.store(true, Relaxed);
+    }
+    let refused = flood(&stand, 1, 12).await;
+    let held: Vec<_> = (1..=3).map(|node| stand.node(node).budget.entries_bytes()).collect();
+    println!("48 MiB without a quorum: nodes hold {held:?} bytes of {cap}, {refused} refused");
+    assert!(refused > 400, "{refused}");
+    // One round may be on its way when the cap is met.
+    assert!(held.iter().all(|held| *held <= 2 * cap + 64 * (65 << 10)), "{held:?}");
+    for other in [2, 3] {
+        stand.node(other).log.resume();
+    }
+    let empty = |stand: &Stand| (1..=3).all(|n| stand.node(n).budget.entries_bytes() < cap / 2);
+    stand.until("memory is free again", empty).await;
+    for shard in 100..108 {
+        stand.put(shard, "b", b"2").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_at_their_limits_that_wait_for_each_other_go_on() {
+    // No entry fits: whatever is written is over every node's limit.
+    let limits = NodeLimits { entries_bytes_max: 0, ..NodeLimits::default() };
+    let mut stand = Stand::with(3, 6, limits, 64 << 20).await;
+    for shard in 100..106 {
+        for round in 0..3 {
+            stand.put(shard, &format!("k{round}"), &vec![7; 300 << 10]).await;
+        }
+    }
+    let held = |stand: &Stand| (1..=3).all(|n| stand.node(n).budget.entries_bytes() == 0);
+    stand.until("nothing is held", held).await;
 }
 
 #[tokio::test(start_paused = true)]

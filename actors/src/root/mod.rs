@@ -33,7 +33,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use self::{children::Child, ended::Ended, image::OldImage, state::RootState};
 use crate::{
-    budget::NodeLimits,
+    budget::{NodeBudget, NodeLimits},
     membership::MembershipDoor,
     router::{Hosted, Router},
     supervision::RestartPolicy,
@@ -91,6 +91,8 @@ pub struct NodeActors {
     pub live: watch::Receiver<LiveView>,
     /// Room on the disk.
     pub space: watch::Receiver<Space>,
+    /// What the replicas hold in memory.
+    pub budget: Arc<NodeBudget>,
     /// How the node's actors ended, once they have.
     pub ended: watch::Receiver<Option<Ended>>,
 }
@@ -109,8 +111,10 @@ impl NodeActors {
         let world = parts.world.clone();
         let router = Router::new(world.clone(), hosted.clone(), catalog.clone());
         let gate = Arc::clone(&parts.gate);
+        let budget = NodeBudget::new(parts.limits);
         let arguments = RootArguments {
             parts,
+            budget: Arc::clone(&budget),
             router: router.clone(),
             hosted: hosted_sender,
             catalog: catalog_sender,
@@ -123,7 +127,7 @@ impl NodeActors {
         root.cast(RootMessage::MembershipDoor(reply))?;
         let door: MembershipDoor = door.await?;
         let switchboard = Switchboard::new(world, router.clone(), hosted.clone(), door, gate);
-        Ok(Self { root, router, switchboard, hosted, catalog, live, space, ended })
+        Ok(Self { root, router, switchboard, hosted, catalog, live, space, budget, ended })
     }
 
     /// Stops in order: says farewell, flushes nothing (the log has it all),
@@ -142,6 +146,7 @@ impl NodeActors {
 #[derive(Debug)]
 pub struct RootArguments {
     parts: NodeParts,
+    budget: Arc<NodeBudget>,
     router: Router,
     hosted: watch::Sender<Arc<Hosted>>,
     catalog: watch::Sender<Arc<CatalogView>>,

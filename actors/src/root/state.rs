@@ -53,9 +53,9 @@ impl RootState {
         let membership = spawn_membership(&myself, &arguments).await?;
         let (outbox, _) =
             Actor::spawn_linked(None, OutboxActor, world.clone(), myself.get_cell()).await?;
-        let budget = NodeBudget::new(arguments.parts.limits);
-        let volumes =
-            spawn_volumes(&myself, &mut arguments, &Outbox::new(outbox.clone()), &budget).await?;
+        let budget = Arc::clone(&arguments.budget);
+        let way_out = Outbox::new(outbox.clone(), arguments.parts.limits.outbox_bytes_max);
+        let volumes = spawn_volumes(&myself, &mut arguments, &way_out, &budget).await?;
         let registering = tokio::spawn(announce(myself.clone(), &arguments));
         let mut state = Self {
             myself,

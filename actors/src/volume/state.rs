@@ -16,7 +16,7 @@ use crate::{
     probe::Report,
     replica::{
         Halt, ReplicaActor, ReplicaArguments, StoreGate,
-        apply::{OverlayGauge, Published},
+        apply::{MemoryGauge, Published},
         messages::{Beginning, ReplicaMessage},
     },
     supervision::{Failures, Verdict},
@@ -101,7 +101,7 @@ impl VolumeState {
             beginning,
             outbox: shared.outbox.clone(),
             stores: Arc::clone(&shared.stores),
-            overlay: OverlayGauge::new(Arc::clone(&shared.budget)),
+            memory: MemoryGauge::new(Arc::clone(&shared.budget)),
             gate: Arc::clone(&child.gate),
             space: shared.space.clone(),
             partial,
@@ -109,7 +109,7 @@ impl VolumeState {
             filled: Arc::default(),
             published,
         };
-        let gauges = (Arc::clone(&arguments.overlay.own), Arc::clone(&arguments.filled));
+        let gauges = (Arc::clone(&arguments.memory.own), Arc::clone(&arguments.filled));
         let me = self.myself.get_cell();
         let (actor, _) = Actor::spawn_linked(None, ReplicaActor, arguments, me).await?;
         let budget = Arc::clone(&shared.budget);

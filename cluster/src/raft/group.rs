@@ -196,6 +196,15 @@ impl Group {
         members
     }
 
+    /// Keeps at most so many bytes of applied entries in memory from now on;
+    /// followers that need older ones have them fetched.
+    pub fn keep_at_most(&mut self, bytes_max: usize) {
+        if self.config.memory_bytes_max != bytes_max {
+            self.config.memory_bytes_max = bytes_max;
+            self.forget();
+        }
+    }
+
     /// Drops applied entries that nobody is likely to ask for.
     pub(super) fn forget(&mut self) {
         let applied = self.raw.raft.raft_log.applied;

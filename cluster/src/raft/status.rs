@@ -64,6 +64,8 @@ pub struct GroupGlance {
     pub hibernating: bool,
     /// Heartbeat rounds issued for reads.
     pub read_rounds: u64,
+    /// Bytes of entries in memory.
+    pub memory_bytes: usize,
 }
 
 /// A peer, as the leader sees it.
@@ -101,6 +103,7 @@ impl Group {
             last: LogIndex(raft.raft_log.last_index()),
             hibernating: self.sleep.asleep(),
             read_rounds: self.reads.rounds,
+            memory_bytes: raft.raft_log.store.bytes(),
         }
     }
 

@@ -179,10 +179,7 @@ impl Node {
         let devices = Devices::open(&config, &dir, &clock, &entropy)?;
         let NodeIdentity { node, boot, .. } = devices.world.identity;
         let record = node_record(&config, http.as_ref(), node, boot, &devices.storage)?;
-        let limits = NodeLimits {
-            overlay_bytes_max: usize::try_from(config.limits.memory.bytes())
-                .context("this machine has no 64-bit addresses")?,
-        };
+        let limits = limits_of(&config)?;
         let parts = devices.parts(&record, founding.clone(), &seeds, limits)?;
         let actors = NodeActors::start(parts)
             .await
@@ -260,6 +257,13 @@ async fn bind_http(config: &NodeConfig) -> anyhow::Result<Option<TcpListener>> {
     Ok(Some(listener))
 }
 
+/// What the parts of the node may hold.
+fn limits_of(config: &NodeConfig) -> anyhow::Result<NodeLimits> {
+    let memory = usize::try_from(config.limits.memory.bytes())
+        .context("this machine has no 64-bit addresses")?;
+    Ok(NodeLimits::of_memory(memory))
+}
+
 fn start_transport(
     config: &NodeConfig,
     credentials: Credentials,
@@ -270,11 +274,15 @@ fn start_transport(
 ) -> anyhow::Result<Arc<Transport>> {
     let clock: Arc<dyn Clock> = clock.clone();
     let entropy: Arc<dyn Entropy> = entropy.clone();
+    let limits = limits_of(config)?;
     let parts = TransportConfig {
         credentials,
         boot,
         config_hash: CONFIG_HASH,
-        limits: Limits::default(),
+        limits: Limits {
+            clients_body_bytes_max: limits.client_body_bytes_max,
+            ..Limits::default()
+        },
         socket: Socket::Udp(transport::bind(config.listen)?),
         entropy,
         clock,

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use actors::{root::NodeActors, router::Hosted, world::Space};
+use actors::{budget::NodeBudget, root::NodeActors, router::Hosted, world::Space};
 use cluster::{
     catalog::{record::NodeRecord, view::CatalogView},
     membership::swim::LiveView,
@@ -23,7 +23,7 @@ use crate::{
     config::NodeConfig,
     devices::{clock::SystemClock, log::LogWriter},
     observe::health::{Check, Readiness},
-    status::{DiskStatus, NodeStatus, ReplicaSummary},
+    status::{DiskStatus, MemoryStatus, NodeStatus, ReplicaSummary},
 };
 use cluster::ports::clock::Clock;
 
@@ -40,6 +40,8 @@ struct Inner {
     catalog: watch::Receiver<Arc<CatalogView>>,
     live: watch::Receiver<LiveView>,
     space: watch::Receiver<Space>,
+    budget: Arc<NodeBudget>,
+    memory_bytes_max: u64,
     log: Arc<LogWriter>,
     stopping: AtomicBool,
 }
@@ -61,6 +63,8 @@ impl NodeView {
             catalog: actors.catalog.clone(),
             live: actors.live.clone(),
             space: actors.space.clone(),
+            budget: Arc::clone(&actors.budget),
+            memory_bytes_max: config.limits.memory.bytes(),
             log: Arc::clone(&storage.log),
             stopping: AtomicBool::new(false),
         }))
@@ -107,6 +111,7 @@ impl NodeView {
             state: self.state(&problems).to_owned(),
             problems,
             peers_up: peers_up.map(cluster::ids::NodeId::to_hex).collect(),
+            memory: self.memory(),
             disks: vec![self.disk()],
             replicas: self.replicas(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -122,6 +127,17 @@ impl NodeView {
             "ready"
         } else {
             "degraded"
+        }
+    }
+
+    fn memory(&self) -> MemoryStatus {
+        let held = self.0.budget.memory();
+        MemoryStatus {
+            limit_bytes: self.0.memory_bytes_max,
+            overlay_bytes: held.overlay as u64,
+            entries_bytes: held.entries as u64,
+            requests_bytes: held.requests as u64,
+            inbox_bytes: held.inbox as u64,
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use actors::client::Client;
 use clap::{Args, ValueEnum};
-use cluster::{codes::ErrorCode, ids::NodeId};
+use cluster::{codes::ErrorCode, ids::NodeId, units::ByteSize};
 use tokio::time::{Instant, sleep};
 
 pub use assess::{Finding, NodeLine, Report, Said, Severity, assess};
@@ -118,7 +118,8 @@ fn show(context: &Context, report: &Report) -> Outcome {
         report.shards
     ))?;
     let rows: Vec<Vec<String>> = report.nodes.iter().map(row).collect();
-    line(&table(&["NODE", "STATE", "LEADS", "ZONE", "USED", "LAG", "UPTIME", "ADDRESS"], &rows))?;
+    let columns = ["NODE", "STATE", "LEADS", "ZONE", "USED", "MEMORY", "LAG", "UPTIME", "ADDRESS"];
+    line(&table(&columns, &rows))?;
     for finding in &report.findings {
         line(&format!("!  {}  -> {}", finding.text, finding.fix))?;
     }
@@ -134,6 +135,7 @@ fn row(node: &NodeLine) -> Vec<String> {
         or_dash(format!("{}/{}", node.leads, node.replicas)),
         if node.zone.is_empty() { "-".into() } else { node.zone.clone() },
         or_dash(node.used.clone()),
+        or_dash(format!("{}/{}", ByteSize(node.memory_bytes), ByteSize(node.memory_limit_bytes))),
         or_dash(node.lag.to_string()),
         or_dash(age(node.uptime_ms)),
         node.addresses.join(","),

@@ -16,7 +16,7 @@ fn one_line_is_a_configuration_and_the_rest_is_default() {
     assert_eq!(config.engine, EngineKind::Disk);
     assert_eq!(config.capacity, None);
     assert_eq!(config.log.filter, "info");
-    assert_eq!(config.limits.memory, ByteSize(268_435_456));
+    assert_eq!(config.limits.memory, ByteSize(2_147_483_648));
 }
 
 #[test]
@@ -24,7 +24,7 @@ fn every_field_is_taken() {
     let config = NodeConfig::parse(
         "data_dir: d\nlisten: 0.0.0.0:7401\nadvertise: n1.example.org:7401\nhttp: off\nzone: eu/a\n\
          capacity: 500GiB\nengine: memory\nlog:\n  level: info,transport=debug\n  format: json\n  \
-         file: n1.log\nlimits:\n  memory: 64MiB\n  engine_threads: 2\n  read_threads: 8\n  \
+         file: n1.log\nlimits:\n  memory: 512MiB\n  engine_threads: 2\n  read_threads: 8\n  \
          open_files: 4096\n  log_segment: 32MiB\n",
     )
     .unwrap();
@@ -73,7 +73,7 @@ fn each_wrong_value_names_its_line_and_what_to_write() {
     let nested = refused("data_dir: d\nlimits:\n  engine_threads: 65\n");
     assert!(nested.contains("line 3") && nested.contains("1 to 64"), "{nested}");
     let memory = refused("data_dir: d\nlimits:\n  memory: 1MiB\n");
-    assert!(memory.contains("line 3") && memory.contains("at least 64.0 MiB"), "{memory}");
+    assert!(memory.contains("line 3") && memory.contains("at least 512.0 MiB"), "{memory}");
     let segment = refused("data_dir: d\nlimits:\n  log_segment: 1MiB\n");
     assert!(segment.contains("line 3") && segment.contains("at least 16.0 MiB"), "{segment}");
     let segment = refused("data_dir: d\nlimits:\n  log_segment: 2GiB\n");

@@ -67,6 +67,10 @@ pub struct NodeLine {
     pub used_bytes: u64,
     /// Bytes it offers.
     pub capacity_bytes: u64,
+    /// Bytes it holds in memory for data under way, and its cap.
+    pub memory_bytes: u64,
+    /// The cap of its memory, all told.
+    pub memory_limit_bytes: u64,
     /// Entries its farthest replica is behind its leader.
     pub lag: u64,
     /// Time since its start.
@@ -166,6 +170,8 @@ fn node_line(
         used_bytes,
         capacity_bytes: record.capacity_bytes,
         lag: replicas(said).map(behind).max().unwrap_or(0),
+        memory_bytes: said.memory.held_bytes(),
+        memory_limit_bytes: said.memory.limit_bytes,
         uptime_ms: said.uptime_ms,
         addresses: record.addresses.clone(),
         http_address: record.http_address.clone(),
