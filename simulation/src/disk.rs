@@ -5,9 +5,12 @@
 //! time later, one sync: a crash in between loses or tears the batch. Replicas
 //! are told in drawn order, each in its own.
 
+#[cfg(feature = "real")]
+pub mod real;
+
 use std::{
     collections::{BTreeMap, VecDeque},
-    fmt,
+    fmt, io,
     str::FromStr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -21,7 +24,11 @@ use cluster::{
     ids::{ClusterId, LogIndex, NodeId, ReplicaId},
     log::{LogOptions, LogStamp, Recovery, SegmentedLog},
     memory::{MemoryEngine, MemoryFiles},
-    ports::log::{Done, LogError, LogPins, LogRecord, LogStore, RecoveredReplica},
+    ports::{
+        engine::Engine,
+        files::Files,
+        log::{Done, LogError, LogPins, LogRecord, LogStore, RecoveredReplica},
+    },
     raft::types::Entry,
 };
 
@@ -122,9 +129,80 @@ pub struct Storage {
     pub pace: Pace,
     /// Whether anything more fits on it.
     pub room: Room,
+    /// The real directory that takes the place of the three in memory.
+    #[cfg(feature = "real")]
+    pub real: Option<real::RealDisk>,
+}
+
+/// What machines keep their data on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum StorageMode {
+    /// Files and stores in memory.
+    #[default]
+    Memory,
+    /// LMDB and the log's own files in a real directory.
+    #[cfg(feature = "real")]
+    Real,
 }
 
 impl Storage {
+    /// An empty disk.
+    ///
+    /// # Panics
+    /// If a real directory is wanted and cannot be made.
+    pub(crate) fn new(mode: StorageMode) -> Self {
+        match mode {
+            StorageMode::Memory => Self::default(),
+            #[cfg(feature = "real")]
+            #[expect(clippy::expect_used, reason = "a world without its disks cannot go on")]
+            StorageMode::Real => {
+                let disk = real::RealDisk::new().expect("a temporary directory");
+                Self { real: Some(disk), ..Self::default() }
+            }
+        }
+    }
+
+    /// The log's directory.
+    #[cfg_attr(
+        not(feature = "real"),
+        expect(clippy::unnecessary_wraps, reason = "a real directory can fail")
+    )]
+    fn log_files(&self) -> io::Result<Arc<dyn Files>> {
+        #[cfg(feature = "real")]
+        if let Some(real) = &self.real {
+            return real.log();
+        }
+        Ok(Arc::new(self.log.clone()))
+    }
+
+    /// The directory of small state files, as a boot sees it.
+    #[cfg_attr(
+        not(feature = "real"),
+        expect(clippy::unnecessary_wraps, reason = "a real directory can fail")
+    )]
+    pub(crate) fn state_files(&self) -> io::Result<Arc<dyn Files>> {
+        #[cfg(feature = "real")]
+        if let Some(real) = &self.real {
+            return real.state();
+        }
+        Ok(Arc::new(self.state.clone()))
+    }
+
+    /// The stores, as a boot of this cluster and node sees them.
+    #[cfg_attr(
+        not(feature = "real"),
+        expect(clippy::unnecessary_wraps, reason = "a real directory can fail")
+    )]
+    pub(crate) fn stores(&self, stamp: (ClusterId, NodeId)) -> io::Result<Arc<dyn Engine>> {
+        #[cfg(feature = "real")]
+        if let Some(real) = &self.real {
+            return real.engine(stamp);
+        }
+        // Stores in memory carry no stamp.
+        let _ = stamp;
+        Ok(Arc::new(self.engine.clone()))
+    }
+
     /// Takes all room, or gives it back: no file can be made, no store grows,
     /// and the machine's gauge says so.
     pub fn fill(&self, full: bool) {
@@ -132,6 +210,10 @@ impl Storage {
         self.log.limit(bytes_max);
         self.engine.set_bytes_max(bytes_max);
         self.room.0.store(full, Ordering::Relaxed);
+        #[cfg(feature = "real")]
+        if let Some(real) = &self.real {
+            real.fill(full);
+        }
     }
 
     /// Ends the machine: what is gone is drawn.
@@ -147,6 +229,11 @@ impl Storage {
             }
         }
         self.engine.crash();
+        #[cfg(feature = "real")]
+        if let Some(real) = &self.real {
+            #[expect(clippy::expect_used, reason = "a cut that is not modelled proves nothing")]
+            real.die(death, rng).expect("the directory after a death");
+        }
         self.fill(self.room.is_full());
     }
 
@@ -160,7 +247,7 @@ impl Storage {
     ) -> Result<(SimulatedLog, Recovery), String> {
         let stamp = LogStamp { cluster: stamp.0, node: stamp.1, disk: 1 };
         let options = LogOptions { segment_bytes: SEGMENT_BYTES };
-        let files = Arc::new(self.log.clone());
+        let files = self.log_files().map_err(|error| error.to_string())?;
         let (mut log, mut recovery) = SegmentedLog::open(files, stamp, options)
             .map_err(|error| format!("the log does not open: {error}"))?;
         if let Some(old) = old {

@@ -9,6 +9,9 @@
 //! the process into its generator. The binary therefore runs a process per seed.
 #![expect(unsafe_code, reason = "interposing a libc symbol cannot be said in safe Rust")]
 
+#[cfg(feature = "real")]
+pub(crate) mod disk;
+
 use std::{
     cell::RefCell,
     ffi::{CStr, c_long, c_uint, c_void},

@@ -18,6 +18,8 @@ pub mod node;
 pub mod oracle;
 mod panics;
 pub mod plan;
+#[cfg(feature = "real")]
+pub mod power;
 pub mod product;
 pub mod quic;
 pub mod rng;

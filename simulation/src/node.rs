@@ -153,7 +153,7 @@ enum Started {
 impl Machine {
     /// A machine that was never started. Its id carries its number in the low
     /// bits for readable traces; the rest is the seed's.
-    pub(crate) fn new(number: u32, seed: u64, skew: Skew) -> Self {
+    pub(crate) fn new(number: u32, seed: u64, skew: Skew, storage: Storage) -> Self {
         let mut rng = Rng::stream(seed, "node id", u64::from(number));
         let high = u128::from(rng.next()) << 64 | u128::from(rng.next());
         let node = NodeId(high & !0xff | u128::from(number));
@@ -163,7 +163,7 @@ impl Machine {
             seed,
             skew,
             incarnation: 0,
-            storage: Storage::default(),
+            storage,
             running: None,
             again: Arc::default(),
         }
@@ -264,9 +264,9 @@ impl Machine {
             network: Arc::new(port.clone()),
             log: Arc::new(log),
             recovery,
-            engine: Arc::new(self.storage.engine.clone()),
+            engine: self.storage.stores(stamp).map_err(|error| error.to_string())?,
             workers: Arc::new(InlineWorkers::new(pace, self.rng("workers"))),
-            state_files: Arc::new(self.storage.state.clone()),
+            state_files: self.storage.state_files().map_err(|error| error.to_string())?,
             room: self.storage.room.clone(),
             diary: Diary { who: self.address(), clock, trace: around.trace.clone() },
             again: Arc::default(),

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     clock::Skew,
-    disk::{Death, Storage},
+    disk::{Death, Storage, StorageMode},
     door::SimulatedDoor,
     host::Host,
     network::{Address, Fabric, Port, Weather},
@@ -51,6 +51,8 @@ pub struct Setup {
     pub nodes: u32,
     /// What lies below the network port.
     pub network: NetworkMode,
+    /// What machines keep their data on.
+    pub storage: StorageMode,
     /// The weather at the beginning.
     pub weather: Weather,
     /// Greatest error of a clock's rate, in parts per million.
@@ -68,6 +70,7 @@ impl Setup {
             seed,
             nodes: 3,
             network: NetworkMode::Port,
+            storage: StorageMode::default(),
             weather: Weather::CALM,
             rate_ppm_max: 0,
             offset_ms_max: 0,
@@ -103,7 +106,8 @@ impl World {
         let network = Rng::stream(setup.seed, "network", 0);
         let mut skews = Rng::stream(setup.seed, "skew", 0);
         let machines: BTreeMap<_, _> = (1..=setup.nodes)
-            .map(|number| Machine::new(number, setup.seed, draw_skew(setup, &mut skews)))
+            .map(|number| (number, draw_skew(setup, &mut skews), Storage::new(setup.storage)))
+            .map(|(number, skew, disk)| Machine::new(number, setup.seed, skew, disk))
             .map(|machine| (machine.node(), machine))
             .collect();
         let cluster = ClusterId(u128::from(Rng::stream(setup.seed, "cluster", 0).next()));

@@ -117,7 +117,7 @@ fn raft_messages_wait_out_a_short_cut_in_order_and_gossip_does_not() {
         bench.a.send(B, Lane::Gossip, byte(100 + n)).unwrap();
     }
     bench.pass(Duration::from_millis(300));
-    assert_eq!(bench.messages(), []);
+    assert_eq!(bench.messages(), [0_u8; 0]);
     bench.fabric.heal();
     bench.a.send(B, Lane::Raft, byte(10)).unwrap();
     bench.pass(Duration::from_millis(100));
@@ -137,7 +137,7 @@ fn a_long_cut_ends_the_connection_on_both_sides_and_healing_brings_a_new_one() {
     bench.fabric.heal();
     bench.pass(SECOND);
     assert_eq!(bench.links(), [(A, true), (B, true)]);
-    assert_eq!(bench.messages(), [], "a message of the old connection came through");
+    assert_eq!(bench.messages(), [0_u8; 0], "a message of the old connection came through");
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_dead_host_is_mute_and_only_its_peer_learns_that_the_link_is_gone() {
     bench.fabric.rise(Address::Node(B));
     bench.pass(SECOND);
     assert_eq!(bench.links(), [(A, true), (B, true)]);
-    assert_eq!(bench.messages(), [], "a parcel for the old boot reached the new one");
+    assert_eq!(bench.messages(), [0_u8; 0], "a parcel for the old boot reached the new one");
 }
 
 #[test]
