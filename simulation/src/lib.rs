@@ -5,6 +5,7 @@
 //! What runs on the machines is a [`node::Resident`]: the product's actors, or
 //! a host application's own.
 
+pub mod case;
 pub mod checkers;
 pub mod clock;
 pub mod disk;

@@ -34,6 +34,12 @@ pub trait Workload: Send + Sync + fmt::Debug {
     /// How many clients run it at a time.
     fn clients(&self) -> u32;
 
+    /// Takes one step towards the least of its kind: fewer clients, then fewer
+    /// keys. False at the end. For a shrinker, before the run.
+    fn make_smaller(&mut self) -> bool {
+        false
+    }
+
     /// Prepares, before anything goes wrong.
     fn setup(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
         let _ = player;
@@ -111,6 +117,12 @@ impl Player {
     pub async fn rest(&mut self, between: (Duration, Duration)) {
         tokio::time::sleep(self.rng.between(between.0, between.1)).await;
     }
+}
+
+/// Halves a number that stays above zero; false if it is one.
+pub(crate) fn halve(number: &mut u32) -> bool {
+    let half = number.div_ceil(2);
+    std::mem::replace(number, half) != half
 }
 
 /// Whether a failed write may have been executed all the same. What the client

@@ -134,6 +134,10 @@ impl Workload for Registers {
         self.clients
     }
 
+    fn make_smaller(&mut self) -> bool {
+        super::halve(&mut self.clients) || super::halve(&mut self.keys)
+    }
+
     fn run(&self, player: Player) -> BoxFuture<()> {
         Box::pin(self.clone().work(player))
     }

@@ -1,0 +1,246 @@
+//! Many seeds.
+
+use std::{collections::BTreeMap, io, ops::ControlFlow, process::ExitCode, time::Duration};
+
+use simulation::{
+    case::Case,
+    scenario::{self, SWARM, Scenario},
+    world::NetworkMode,
+};
+
+use super::{
+    outcome::Outcome,
+    progress::{Progress, children_time},
+    real_now, seeds,
+    swarm::{Ended, Swarm},
+    tree,
+};
+
+/// What to run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArguments {
+    /// How many seeds.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first.
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// A scenario, or `all`: seeds are dealt out to them in turn.
+    #[arg(long, default_value = SWARM.name)]
+    scenario: String,
+    /// What lies below the network port, whatever the seeds say.
+    #[arg(long)]
+    network: Option<NetworkMode>,
+    /// Begins no run after so many minutes of real time.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Fails when fewer runs than this were made, as after `--minutes`.
+    #[arg(long, default_value_t = 0)]
+    at_least: usize,
+    /// Runs at a time; as many as there are cores unless given.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Runs the kept seeds before the others.
+    #[arg(long)]
+    kept: bool,
+    /// Goes on after a failure.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+/// Runs seeds and says how it went.
+pub(crate) fn run(arguments: &RunArguments) -> io::Result<ExitCode> {
+    let until = arguments.minutes.map(|minutes| real_now() + Duration::from_secs(60 * minutes));
+    let swarm = Swarm::of_myself(arguments.jobs, until)?;
+    let mut cases = if arguments.kept { seeds::kept()? } else { Vec::new() };
+    let scenarios = scenarios_named(&arguments.scenario)?;
+    let last = arguments.first.saturating_add(arguments.seeds);
+    cases.extend((arguments.first..last).map(|seed| deal(&scenarios, seed)));
+    if arguments.network.is_some() {
+        cases.iter_mut().for_each(|case| case.network = arguments.network);
+    }
+    let (all, keep_going) = (cases.len(), arguments.keep_going);
+    let (mut tally, mut progress) = (Tally::default(), Progress::begin());
+    swarm.run(cases, |ended| {
+        if ended.outcome.failure.is_some() {
+            progress.clear();
+            tell(&ended);
+        }
+        tally.note(ended);
+        progress.show(|| format!("{}/{all} runs, {}", tally.runs(), tally.pace()));
+        if keep_going || tally.failed.is_empty() {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    })?;
+    progress.clear();
+    Ok(tally.summary(progress.elapsed(), arguments.at_least))
+}
+
+/// The scenario of a name.
+pub(crate) fn scenario_named(name: &str) -> io::Result<&'static Scenario> {
+    scenario::find(name).ok_or_else(|| {
+        let known = || scenario::ALL.iter().map(|scenario| scenario.name);
+        let known: Vec<_> = known().collect();
+        io::Error::other(format!("no scenario is called `{name}`; there are: {}", known.join(", ")))
+    })
+}
+
+/// The scenarios of a name, or all.
+pub(crate) fn scenarios_named(name: &str) -> io::Result<Vec<&'static Scenario>> {
+    if name == "all" {
+        return Ok(scenario::ALL.to_vec());
+    }
+    Ok(vec![scenario_named(name)?])
+}
+
+/// Deals a seed to one of the scenarios; the first gets every other seed, for
+/// it is the one in which anything may happen.
+pub(crate) fn deal(scenarios: &[&'static Scenario], seed: u64) -> Case {
+    let first = scenarios.first().copied().unwrap_or(&SWARM);
+    let others = scenarios.get(1..).unwrap_or_default();
+    let turn = usize::try_from(seed / 2).unwrap_or(0) % others.len().max(1);
+    let other = others.get(turn).copied().filter(|_| seed.is_multiple_of(2));
+    Case::drawn(other.unwrap_or(first), seed)
+}
+
+/// Says what failed and how to see it again.
+fn tell(ended: &Ended) {
+    let Ended { case, outcome } = ended;
+    let commit = tree::commit();
+    println!("seed {} of scenario {} at commit {commit} failed:", case.seed, case.scenario);
+    for (name, count) in &outcome.counters {
+        println!("{count:>8} {name}");
+    }
+    println!("{}", outcome.failure.as_deref().unwrap_or_default());
+    let name = format!("{}-{}", case.scenario, case.seed);
+    let remark = format!("failed at commit {commit}: {}", outcome.headline());
+    match seeds::write(case, &name, &remark) {
+        Ok(file) => {
+            let file = file.display();
+            println!("replay with: cargo run -p simulation --release -- replay --case {file}");
+            println!("shrink with: cargo run -p simulation --release -- shrink --case {file}");
+        }
+        Err(error) => {
+            println!("its case could not be written ({error}):\n{case}");
+        }
+    }
+}
+
+/// What all runs came to.
+#[derive(Debug, Default)]
+struct Tally {
+    passed: usize,
+    failed: Vec<String>,
+    simulated_ms: u64,
+    /// What all runs met: faults that never strike prove nothing.
+    met: BTreeMap<String, u64>,
+    /// The same by scenario, with the number of runs.
+    scenarios: BTreeMap<String, (u64, BTreeMap<String, u64>)>,
+}
+
+impl Tally {
+    fn note(&mut self, ended: Ended) {
+        let Outcome { failure, counters, simulated_ms } = ended.outcome;
+        self.simulated_ms += simulated_ms;
+        let (runs, met) = self.scenarios.entry(ended.case.scenario.clone()).or_default();
+        *runs += 1;
+        for (name, count) in counters {
+            *met.entry(name.clone()).or_default() += count;
+            *self.met.entry(name).or_default() += count;
+        }
+        match failure {
+            None => self.passed += 1,
+            Some(_) => self.failed.push(format!("{} {}", ended.case.scenario, ended.case.seed)),
+        }
+    }
+
+    fn runs(&self) -> usize {
+        self.passed + self.failed.len()
+    }
+
+    /// Simulated time, and how much of it a second of one processor makes.
+    fn pace(&self) -> String {
+        let simulated = Duration::from_millis(self.simulated_ms);
+        let (failed, seconds) = (self.failed.len(), simulated.as_secs());
+        let spent = children_time().filter(|spent| !spent.is_zero());
+        let pace = spent.map(|spent| simulated.as_secs_f64() / spent.as_secs_f64());
+        let pace = pace.map_or_else(String::new, |pace| format!(", {pace:.0} per core-second"));
+        format!("{failed} failed, {seconds} simulated s{pace}")
+    }
+
+    /// Promises that no run of their scenario kept.
+    fn broken_promises(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        for (name, (runs, met)) in &self.scenarios {
+            let promises = scenario::find(name).map_or(&[][..], Scenario::promises);
+            let never = promises.iter().filter(|promise| !met.contains_key(**promise));
+            broken.extend(
+                never.map(|promise| {
+                    format!("{name} promised `{promise}` and met none in {runs} runs")
+                }),
+            );
+        }
+        broken
+    }
+
+    fn summary(&self, took: Duration, at_least: usize) -> ExitCode {
+        for (name, count) in &self.met {
+            println!("{count:>10} {name}");
+        }
+        let (passed, pace) = (self.passed, self.pace());
+        println!("{passed} passed, {pace} in {:.1} s", took.as_secs_f64());
+        let mut faults = self.broken_promises();
+        if !self.failed.is_empty() {
+            faults.push(format!("failed: {}", self.failed.join(", ")));
+        } else if self.runs() < at_least {
+            faults.push(format!("only {} runs were made, {at_least} are wanted", self.runs()));
+        }
+        for fault in &faults {
+            println!("{fault}");
+        }
+        if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(scenario: &str, counters: &[&str]) -> Ended {
+        let case = Case { scenario: scenario.to_owned(), ..Case::drawn(&SWARM, 1) };
+        let counters = counters.iter().map(|name| ((*name).to_owned(), 1)).collect();
+        Ended { case, outcome: Outcome { failure: None, counters, simulated_ms: 60_000 } }
+    }
+
+    #[test]
+    fn a_promise_is_kept_by_any_run_and_broken_by_none() {
+        let mut tally = Tally::default();
+        tally.note(ended("swarm", &["election"]));
+        assert_eq!(tally.broken_promises().len(), SWARM.promises.len() - 1);
+        tally.note(ended("swarm", SWARM.promises));
+        assert_eq!(tally.broken_promises(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn too_few_runs_fail() {
+        let mut tally = Tally::default();
+        tally.note(ended("swarm", SWARM.promises));
+        let code = |at_least| format!("{:?}", tally.summary(Duration::ZERO, at_least));
+        assert_eq!(code(1), format!("{:?}", ExitCode::SUCCESS));
+        assert_eq!(code(2), format!("{:?}", ExitCode::FAILURE));
+    }
+
+    #[test]
+    fn seeds_are_dealt_to_all_scenarios_and_half_of_them_to_the_first() {
+        let scenarios = scenario::ALL;
+        let dealt = |seed| deal(scenarios, seed).scenario;
+        let runs: Vec<String> = (0..4 * scenarios.len() as u64).map(dealt).collect();
+        for scenario in scenarios {
+            assert!(runs.iter().any(|name| name == scenario.name), "{}", scenario.name);
+        }
+        let first = runs.iter().filter(|name| *name == scenarios[0].name).count();
+        assert!(first * 2 >= runs.len());
+    }
+}
