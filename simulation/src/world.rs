@@ -310,14 +310,19 @@ impl World {
 
     /// A client's way to the nodes.
     pub fn door(&self, number: u32) -> Arc<dyn Door> {
-        let clock = self.clients.clock().clone();
         if let Some(quic) = &self.quic {
+            let clock = self.clients.clock().clone();
             return self.clients.inside(|| quic.door(number, &self.nodes(), &clock));
         }
+        Arc::new(SimulatedDoor::new(self.client(number), self.nodes()))
+    }
+
+    /// A client's end of the network port: for requests of a host application,
+    /// in worlds whose messages fly as a whole.
+    pub fn client(&self, number: u32) -> Port {
         let address = Address::Client(number);
         let boot = self.fabric.rise(address);
-        let port = Port::new(self.fabric.clone(), address, boot, clock);
-        Arc::new(SimulatedDoor::new(port, self.nodes()))
+        Port::new(self.fabric.clone(), address, boot, self.clients.clock().clone())
     }
 
     /// Runs a task beside the machines, among the clients.

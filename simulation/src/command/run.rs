@@ -57,7 +57,9 @@ pub(crate) fn run(arguments: &RunArguments) -> io::Result<ExitCode> {
     let last = arguments.first.saturating_add(arguments.seeds);
     cases.extend((arguments.first..last).map(|seed| deal(&scenarios, seed)));
     if arguments.network.is_some() {
-        cases.iter_mut().for_each(|case| case.network = arguments.network);
+        for case in &mut cases {
+            case.network = arguments.network;
+        }
     }
     let (all, keep_going) = (cases.len(), arguments.keep_going);
     let (mut tally, mut progress) = (Tally::default(), Progress::begin());
