@@ -32,6 +32,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use cluster::mvcc::compaction::Retentions;
+
 use crate::admission::Admission;
 
 /// Requests all replicas of a node hold: those of 64 busy shards.
@@ -64,6 +66,8 @@ pub struct NodeLimits {
     pub outbox_bytes_max: usize,
     /// Bytes of bodies of clients' requests, for whoever reads them.
     pub client_body_bytes_max: usize,
+    /// How long this node wants old versions kept in the shards it leads.
+    pub retentions: Retentions,
 }
 
 impl NodeLimits {
@@ -77,6 +81,7 @@ impl NodeLimits {
             inbox_bytes_max: part,
             outbox_bytes_max: part / 2,
             client_body_bytes_max: part * 2,
+            retentions: Retentions::default(),
         }
     }
 }
@@ -142,6 +147,11 @@ impl NodeBudget {
     /// Bytes of entries in all Raft logs in memory.
     pub fn entries_bytes(&self) -> usize {
         self.entries.load(Ordering::Relaxed)
+    }
+
+    /// How long old versions are kept.
+    pub(crate) fn retentions(&self) -> Retentions {
+        self.limits.retentions
     }
 
     /// Whether flushing should begin although nothing is old.

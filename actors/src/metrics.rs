@@ -32,10 +32,20 @@ pub const REQUESTS_BYTES: &str = "cdb_requests_memory_bytes";
 pub const INBOX_BYTES: &str = "cdb_inbox_memory_bytes";
 /// Flushes from overlay to store.
 pub const FLUSHES: &str = "cdb_disk_flushes_total";
+/// History entries removed from stores because nobody can read them any more.
+pub const SWEPT_ENTRIES: &str = "cdb_shard_swept_entries_total";
+/// Bytes of them.
+pub const SWEPT_BYTES: &str = "cdb_shard_swept_bytes_total";
+/// Batches of a sweep that failed.
+pub const SWEEPS_FAILED: &str = "cdb_shard_sweeps_failed_total";
+/// Compactions asked for by this node.
+pub const COMPACTIONS: &str = "cdb_shard_compactions_total";
+/// Replicas whose store still holds what nobody can read.
+pub const UNSWEPT: &str = "cdb_shard_unswept_replicas";
 /// Segments of the log in use.
 pub const LOG_SEGMENTS: &str = "cdb_log_segments";
 
-const COUNTERS: [&str; 11] = [
+const COUNTERS: [&str; 15] = [
     OUTBOX_DROPPED,
     REPLICA_INBOX_DROPPED,
     REQUESTS_REFUSED,
@@ -47,6 +57,10 @@ const COUNTERS: [&str; 11] = [
     RESTARTS,
     READ_ROUNDS,
     FLUSHES,
+    SWEPT_ENTRIES,
+    SWEPT_BYTES,
+    SWEEPS_FAILED,
+    COMPACTIONS,
 ];
 
 /// Tells the recorder what each of them means, and begins to count: a counter
@@ -60,6 +74,7 @@ pub fn describe() {
         metrics::gauge!(name).set(0.0);
     }
     metrics::gauge!(LOG_SEGMENTS).set(0.0);
+    metrics::gauge!(UNSWEPT).set(0.0);
     describe_counter!(OUTBOX_DROPPED, "Raft messages dropped because the outbox was full.");
     describe_counter!(
         REPLICA_INBOX_DROPPED,
@@ -80,4 +95,12 @@ pub fn describe() {
     describe_gauge!(INBOX_BYTES, "Bytes of Raft messages waiting at replicas.");
     describe_counter!(FLUSHES, "Flushes begun from overlay to store.");
     describe_gauge!(LOG_SEGMENTS, "Segments of the log in use.");
+    describe_counter!(
+        SWEPT_ENTRIES,
+        "Entries swept from stores: old versions, tombstones, changes."
+    );
+    describe_counter!(SWEPT_BYTES, "Bytes of the entries swept from stores.");
+    describe_counter!(SWEEPS_FAILED, "Batches of a sweep that failed; they are tried again.");
+    describe_counter!(COMPACTIONS, "Compactions of shards this node asked for.");
+    describe_gauge!(UNSWEPT, "Replicas whose store may hold what nobody can read any more.");
 }

@@ -54,6 +54,10 @@ pub struct Space {
 /// How full a disk may be before puts are refused, in percent. Deletes go on.
 const FULL_PERCENT: u8 = 95;
 
+/// How full a disk may be before old versions are kept for a short time only,
+/// in percent.
+const TIGHT_PERCENT: u8 = 90;
+
 impl Space {
     /// A device nobody else uses, without reserve.
     pub fn of(used_bytes: u64, capacity_bytes: u64) -> Self {
@@ -77,6 +81,14 @@ impl Space {
     pub fn is_full(self) -> bool {
         let reserved = self.room_bytes <= self.reserve_bytes && self.reserve_bytes > 0;
         self.capacity_bytes > 0 && (reserved || self.percent_used() >= FULL_PERCENT)
+    }
+
+    /// Whether history is worth less than the room it takes: before puts are
+    /// refused, so that they are refused for what lives only.
+    pub fn is_tight(self) -> bool {
+        let half_again = self.reserve_bytes.saturating_add(self.reserve_bytes / 2);
+        let reserved = self.room_bytes <= half_again && self.reserve_bytes > 0;
+        self.capacity_bytes > 0 && (reserved || self.percent_used() >= TIGHT_PERCENT)
     }
 
     /// The same with `bytes` that are promised to it but not yet on it.
@@ -191,5 +203,8 @@ mod tests {
         assert!(!Space::default().is_full());
         assert_eq!(Space::of(95, 100).percent_used(), 95);
         assert!(Space::of(95, 100).is_full() && !Space::of(94, 100).is_full());
+        assert!(Space::of(90, 100).is_tight() && !Space::of(89, 100).is_tight());
+        let reserved = |room_bytes| Space { room_bytes, reserve_bytes: 20, ..Space::of(10, 100) };
+        assert!(reserved(30).is_tight() && !reserved(31).is_tight() && !reserved(30).is_full());
     }
 }

@@ -45,8 +45,10 @@ codes! {
     UnknownKey = 102,
     /// No such node.
     UnknownNode = 103,
-    /// The version asked for is compacted away or in the future.
+    /// The version asked for lies in the future.
     NoSuchVersion = 104,
+    /// The version asked for is compacted away.
+    Compacted = 105,
     /// A key is empty, too long or not UTF-8.
     BadKey = 201,
     /// A value is larger than what is kept inline.

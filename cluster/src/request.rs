@@ -199,6 +199,11 @@ pub enum ShardBody {
         /// Whether values come too.
         values: bool,
     },
+    /// Lets go of the history below a version.
+    Compact {
+        /// The oldest version that shall stay readable.
+        version: Version,
+    },
     /// State of the replica that gets it.
     Inspect,
 }
@@ -375,9 +380,17 @@ pub enum Fault {
     /// The replica was stopped by a broken invariant or damaged bytes.
     #[error("the replica is stopped: {0}")]
     Stopped(String),
-    /// The version asked for is compacted away or lies in the future.
+    /// The version asked for lies in the future.
     #[error("{0}")]
     NoSuchVersion(String),
+    /// The version asked for is older than what is kept.
+    #[error("version {at} is compacted away; the oldest kept is {compacted}")]
+    Compacted {
+        /// Asked for.
+        at: Version,
+        /// Oldest version that can be read.
+        compacted: Version,
+    },
     /// The asker may not do that.
     #[error("not allowed: {0}")]
     NotAllowed(String),

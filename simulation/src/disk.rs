@@ -14,7 +14,7 @@ use std::{
     str::FromStr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -103,19 +103,36 @@ impl Pace {
     }
 }
 
+/// Bytes a simulated machine offers.
+pub const OFFERED_BYTES: u64 = 1 << 30;
+
 /// Whether the disk has room for more than what is on it.
-#[derive(Clone, Debug, Default)]
-pub struct Room(Arc<AtomicBool>);
+#[derive(Clone, Debug)]
+pub struct Room {
+    full: Arc<AtomicBool>,
+    offered_bytes: Arc<AtomicU64>,
+    engine: MemoryEngine,
+}
 
 impl Room {
+    fn of(engine: MemoryEngine) -> Self {
+        let offered_bytes = Arc::new(AtomicU64::new(OFFERED_BYTES));
+        Self { full: Arc::default(), offered_bytes, engine }
+    }
+
     /// Whether it is full.
     pub fn is_full(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Bytes its stores take, and bytes it offers them.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.engine.bytes(), self.offered_bytes.load(Ordering::Relaxed))
     }
 }
 
 /// What of a machine survives a crash.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Storage {
     /// The log's directory.
     pub log: MemoryFiles,
@@ -143,6 +160,22 @@ pub enum StorageMode {
     /// LMDB and the log's own files in a real directory.
     #[cfg(feature = "real")]
     Real,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        let engine = MemoryEngine::default();
+        Self {
+            log: MemoryFiles::default(),
+            state: MemoryFiles::default(),
+            room: Room::of(engine.clone()),
+            engine,
+            syncs: Pace::default(),
+            pace: Pace::default(),
+            #[cfg(feature = "real")]
+            real: None,
+        }
+    }
 }
 
 impl Storage {
@@ -203,13 +236,19 @@ impl Storage {
         Ok(Arc::new(self.engine.clone()))
     }
 
+    /// Offers the stores so many bytes from now on: the machine's gauge says
+    /// how much of them is used.
+    pub fn offer(&self, bytes: u64) {
+        self.room.offered_bytes.store(bytes, Ordering::Relaxed);
+    }
+
     /// Takes all room, or gives it back: no file can be made, no store grows,
     /// and the machine's gauge says so.
     pub fn fill(&self, full: bool) {
         let bytes_max = full.then_some(0);
         self.log.limit(bytes_max);
         self.engine.set_bytes_max(bytes_max);
-        self.room.0.store(full, Ordering::Relaxed);
+        self.room.full.store(full, Ordering::Relaxed);
         #[cfg(feature = "real")]
         if let Some(real) = &self.real {
             real.fill(full);

@@ -25,7 +25,10 @@ use cluster::{
         record::{ClusterRecord, NodeRecord, NodeState},
     },
     ids::{CATALOG_SHARD, Epoch, Incarnation, NodeId, ReplicaId},
-    mvcc::version::Hlc,
+    mvcc::{
+        compaction::{Retention, Retentions},
+        version::Hlc,
+    },
     ports::network::{BoxFuture, Inbound, Network},
     request::{Answer, Fault, JoinRequest, Request, ShardBody, ShardRequest, ShardResult},
     shard::command::Outcome,
@@ -34,13 +37,11 @@ use cluster::{
 
 use crate::{
     checkers::{Checkers, Stop},
-    disk::Room,
+    disk::{OFFERED_BYTES, Room},
     network::Address,
     node::{Diary, Parts, Resident},
 };
 
-/// Bytes a simulated machine offers.
-const CAPACITY_BYTES: u64 = 1 << 30;
 /// Pause between two tries to be admitted.
 const ADMISSION_PAUSE: Duration = Duration::from_millis(200);
 /// Time for one of them.
@@ -84,7 +85,7 @@ async fn start(parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>, Str
         seeds: seeds.collect(),
         catalog: Arc::new(known),
         gate: Arc::new(NoGate),
-        limits: NodeLimits::default(),
+        limits: NodeLimits { retentions: retentions(), ..NodeLimits::default() },
         record,
         world: world(&parts, checkers.clone()),
         recovered: parts.recovery.replicas,
@@ -114,6 +115,13 @@ fn forgetful(parts: &Parts) -> bool {
     unsure || (parts.recovery.fresh && parts.boot.incarnation > Incarnation(1))
 }
 
+/// Old versions go soon here, so that also short runs see them go. Longer than
+/// any request waits, a list of a few pages included.
+fn retentions() -> Retentions {
+    let short = |usual| Retention { usual, tight: Some(Duration::from_secs(5)) };
+    Retentions { hybrid: short(Some(Duration::from_secs(20))), dense: short(None) }
+}
+
 fn world(parts: &Parts, checkers: Checkers) -> World {
     World {
         identity: NodeIdentity { cluster: parts.cluster, node: parts.node, boot: parts.boot },
@@ -137,7 +145,7 @@ fn node_record(parts: &Parts) -> NodeRecord {
         addresses: vec![Address::Node(parts.node).socket().to_string()],
         http_address: String::new(),
         zone: format!("zone-{}", parts.number),
-        capacity_bytes: CAPACITY_BYTES,
+        capacity_bytes: OFFERED_BYTES,
         state: NodeState::Active,
         boot: parts.boot,
     }
@@ -213,14 +221,14 @@ async fn ask_catalog(
     }
 }
 
-/// A disk that is empty or full.
+/// A disk that is full when it is said to be, or by what its stores hold.
 #[derive(Debug)]
 struct Gauge(Room);
 
 impl SpaceGauge for Gauge {
     fn measure(&self) -> Space {
-        let used_bytes = if self.0.is_full() { CAPACITY_BYTES } else { 0 };
-        Space::of(used_bytes, CAPACITY_BYTES)
+        let (used_bytes, offered_bytes) = self.0.bytes();
+        Space::of(if self.0.is_full() { offered_bytes } else { used_bytes }, offered_bytes)
     }
 }
 

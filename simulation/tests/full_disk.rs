@@ -54,9 +54,9 @@ impl Play {
     }
 
     #[track_caller]
-    fn holds(&mut self, key: &'static str, there: bool) {
-        let client = self.client.clone();
-        let get = async move { client.get(VOLUME, key).await };
+    fn holds(&mut self, key: &str, there: bool) {
+        let (client, asked) = (self.client.clone(), key.to_owned());
+        let get = async move { client.get(VOLUME, &asked).await };
         let item = self.stage.ask("get", SECOND * 30, get).expect("a live world").expect("a read");
         assert_eq!(item.map(|item| item.value), there.then(|| value(key)), "{key}");
     }
@@ -114,6 +114,48 @@ fn full_disks_refuse_puts_and_still_read_and_delete_and_write_again_later() {
             play.stage.world.start_all();
             for (key, there) in [("after", true), ("kept", true), ("doomed", false)] {
                 play.holds(key, there);
+            }
+        });
+    }
+}
+
+#[test]
+fn deleting_keys_makes_room_by_itself_and_loses_nothing_else() {
+    /// What the stores of a machine may take: about forty of the values.
+    const SMALL_BYTES: u64 = 8 << 20;
+    for seed in 0..3 {
+        on_seeded_thread(seed, move || {
+            let mut play = Play::begin(seed);
+            let nodes = play.stage.world.nodes();
+            for node in &nodes {
+                play.stage.world.storage(*node).expect("a machine").offer(SMALL_BYTES);
+            }
+            let mut written = 0;
+            while play.put(&written.to_string()).is_ok() {
+                written += 1;
+                play.stage.pass(SECOND / 2).expect("a live world");
+                assert!(written < 100, "it never fills");
+            }
+            assert!(written > 20, "full after {written} values");
+            for number in written / 2..written {
+                play.write(Op::Delete { key: number.to_string().into() }).expect("a delete");
+            }
+            // Five seconds in which old versions stay, then the sweep.
+            let waited = (0..60).find(|_| {
+                play.stage.pass(SECOND).expect("a live world");
+                play.put("again").is_ok()
+            });
+            println!("seed {seed}: {written} values filled it, room after {waited:?} s");
+            assert!(waited.is_some_and(|seconds| seconds < 30), "{waited:?}");
+            // It is real room: a good part of what was deleted fits again.
+            for number in 0..written / 4 {
+                play.put(&format!("new {number}")).expect("room");
+            }
+            play.stage.world.crash_all(Death::Power);
+            play.stage.world.start_all();
+            play.holds("again", true);
+            for number in 0..written {
+                play.holds(&number.to_string(), number < written / 2);
             }
         });
     }

@@ -286,6 +286,7 @@ impl ClientError {
                 | Fault::ClockAhead(_) => true,
                 Fault::Stopped(_)
                 | Fault::NoSuchVersion(_)
+                | Fault::Compacted { .. }
                 | Fault::NotAllowed(_)
                 | Fault::Invalid(_) => false,
             },
@@ -332,6 +333,7 @@ fn fault_code(fault: &Fault) -> ErrorCode {
         Fault::ClockAhead(_) => ErrorCode::ClockSkew,
         Fault::Stopped(_) => ErrorCode::ReplicaStopped,
         Fault::NoSuchVersion(_) => ErrorCode::NoSuchVersion,
+        Fault::Compacted { .. } => ErrorCode::Compacted,
         Fault::NotAllowed(_) => ErrorCode::NotAllowed,
         Fault::Invalid(_) => ErrorCode::InvalidRequest,
     }
@@ -345,10 +347,14 @@ fn fault_fix(fault: &Fault) -> String {
         | Fault::Interrupted
         | Fault::Timeout => "see which nodes are down: cdb status",
         Fault::Busy { .. } => "send less at once, or try again later",
-        Fault::DiskFull { .. } => "remove a volume (cdb volume rm), or give the node a larger disk",
+        Fault::DiskFull { .. } => {
+            "delete keys (cdb rm; room comes back within a minute or two), remove a volume (cdb volume rm), or give the node a larger disk"
+        }
         Fault::ClockAhead(_) => "set the clocks of all machines by NTP",
         Fault::Stopped(_) => "see the node's log, then restart it: cdb node start N",
-        Fault::NoSuchVersion(_) => "start the list or read anew, without a version",
+        Fault::NoSuchVersion(_) | Fault::Compacted { .. } => {
+            "start the list or read anew, without a version"
+        }
         Fault::NotAllowed(_) => "use a profile that may",
         Fault::Invalid(_) => "change the request as the message says",
     }

@@ -1,16 +1,18 @@
 //! The disk: when replicas write their overlays to their stores, and how full
 //! the device is.
 //!
-//! Owns: the pace of flushes over all replicas of the node, the measure of
-//! space, the numbers of new stores. (The log writer and the engine threads
+//! Owns: the pace of flushes and sweeps over all replicas of the node, the
+//! measure of space, the numbers of new stores, and when history is old enough. (The log writer and the engine threads
 //! behind the ports belong to the same disk; they are devices.) Talks to it:
 //! nobody; it watches what others publish. Supervised by: the root. May lose
 //! when it dies: nothing. Invariants: flushes are paced by overlay bytes and
 //! by the age of unflushed data over the whole node, never by timers per
 //! shard; replicas that keep the log's oldest segment are flushed before the
 //! log grows beyond [`SEGMENTS_MAX`], and beyond [`SEGMENTS_PRESSED`] they keep
-//! no entry that only a follower needs. Limits: those of [`crate::budget`].
+//! no entry that only a follower needs; shards at rest are not woken for their
+//! history but once. Limits: those of [`crate::budget`].
 
+mod compaction;
 mod stores;
 
 use std::{
@@ -21,15 +23,19 @@ use std::{
     time::Duration,
 };
 
-use cluster::{ids::StoreId, ports::log::LogPins};
+use cluster::{
+    ids::{ShardId, StoreId},
+    ports::log::LogPins,
+};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
+use self::compaction::Compactions;
 pub use self::stores::{FoundStores, sort_stores};
 use crate::{
     budget::NodeBudget,
     replica::messages::{ReplicaHandle, ReplicaMessage},
-    router::Hosted,
+    router::{Hosted, Router},
     world::{Space, World},
 };
 
@@ -75,6 +81,8 @@ pub struct DiskArguments {
     pub hosted: watch::Receiver<Arc<Hosted>>,
     /// What all replicas of the node may hold together.
     pub budget: Arc<NodeBudget>,
+    /// The way to the leaders of its shards.
+    pub router: Router,
     /// Where the measured space is shown.
     pub space: watch::Sender<Space>,
 }
@@ -88,6 +96,8 @@ pub enum DiskMessage {
     Measured(Space),
     /// What the log is kept by.
     Pinned(LogPins),
+    /// A shard let go of history, or refused to.
+    Compacted(ShardId),
 }
 
 /// State of the pacer.
@@ -97,6 +107,7 @@ pub struct DiskState {
     rounds: u64,
     /// Whether a look at the device is under way: a slow one is not doubled.
     measuring: bool,
+    compactions: Compactions,
 }
 
 /// The actor.
@@ -114,7 +125,12 @@ impl Actor for DiskActor {
         arguments: DiskArguments,
     ) -> Result<DiskState, ActorProcessingErr> {
         myself.cast(DiskMessage::Round)?;
-        Ok(DiskState { arguments, rounds: 0, measuring: false })
+        Ok(DiskState {
+            arguments,
+            rounds: 0,
+            measuring: false,
+            compactions: Compactions::default(),
+        })
     }
 
     async fn handle(
@@ -129,6 +145,7 @@ impl Actor for DiskActor {
                 myself.send_after(ROUND, || DiskMessage::Round);
             }
             DiskMessage::Pinned(pins) => state.relieve(&pins),
+            DiskMessage::Compacted(shard) => state.compacted(shard),
             DiskMessage::Measured(space) => {
                 state.measuring = false;
                 // What waits in overlays needs room in the stores as well.
@@ -154,7 +171,9 @@ impl DiskState {
         self.rounds += 1;
         if self.rounds % MEASURE_ROUNDS == 1 {
             self.measure(myself);
+            self.compact(myself);
         }
+        self.sweep();
         self.ask_log(myself);
         let memory = self.arguments.budget.memory();
         show(crate::metrics::OVERLAY_BYTES, memory.overlay);
@@ -227,12 +246,4 @@ fn flush(handle: &ReplicaHandle, pressed: bool) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn store_numbers_rise_from_the_highest_in_use() {
-        let ids = StoreIds::after(StoreId(7));
-        assert_eq!((ids.next(), ids.next()), (StoreId(8), StoreId(9)));
-    }
-}
+mod tests;

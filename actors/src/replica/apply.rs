@@ -73,6 +73,15 @@ pub struct ReadHalf {
     pub reader: Reader,
     /// The store below it.
     pub store: Arc<dyn Store>,
+    /// The store holds nothing that may go up to this version.
+    pub swept: Version,
+}
+
+impl ReadHalf {
+    /// Whether the store may hold what nobody can read any more.
+    pub fn is_unswept(&self) -> bool {
+        self.reader.compacted() > self.swept
+    }
 }
 
 /// What opening a replica found.
@@ -134,23 +143,26 @@ impl Drop for MemoryGauge {
     }
 }
 
-struct Open {
-    machine: ShardMachine,
-    store: Arc<dyn Store>,
-    turn: Turn,
+pub(super) struct Open {
+    pub(super) machine: ShardMachine,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) turn: Turn,
     flushing: bool,
+    pub(super) sweeping: bool,
+    /// The store holds nothing that may go up to this version.
+    pub(super) swept: Version,
 }
 
 /// The apply half. Only jobs of its replica's lane touch `open`, one at a
 /// time, so the mutex is never contended; it is there because a job must be
 /// `Send` and the lane is not part of the type system.
 pub struct ApplyHalf {
-    world: World,
-    replica: ReplicaId,
+    pub(super) world: World,
+    pub(super) replica: ReplicaId,
     actor: ActorRef<ReplicaMessage>,
     published: watch::Sender<Published>,
     gauge: MemoryGauge,
-    gate: Arc<StoreGate>,
+    pub(super) gate: Arc<StoreGate>,
     open: Mutex<Option<Open>>,
 }
 
@@ -207,6 +219,11 @@ impl ApplyHalf {
         self.published.borrow().half.as_ref().map_or(Version(0), |half| half.reader.version())
     }
 
+    /// Oldest version that can be read; zero before the store is open.
+    pub(super) fn compacted(&self) -> Version {
+        self.published.borrow().half.as_ref().map_or(Version(0), |half| half.reader.compacted())
+    }
+
     /// Whether a read at `level` may be answered from here without the leader.
     pub(super) fn serves(&self, level: ReadLevel, now: Hlc) -> bool {
         self.published.borrow().serves(level, now)
@@ -226,7 +243,7 @@ impl ApplyHalf {
     }
 
     /// Runs `work` in the replica's lane; a panic there stops this replica only.
-    fn in_lane(self: &Arc<Self>, work: impl FnOnce(&Arc<Self>) + Send + 'static) {
+    pub(super) fn in_lane(self: &Arc<Self>, work: impl FnOnce(&Arc<Self>) + Send + 'static) {
         let half = Arc::clone(self);
         let job = move || {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&half))) {
@@ -236,7 +253,7 @@ impl ApplyHalf {
         self.world.workers.in_order(self.replica, Box::new(job));
     }
 
-    fn tell(&self, message: ReplicaMessage) {
+    pub(super) fn tell(&self, message: ReplicaMessage) {
         // A stopped replica no longer needs to know.
         let _ = self.actor.cast(message);
     }
@@ -288,19 +305,22 @@ impl ApplyHalf {
             ShardMachine::open(self.replica, view.as_ref())?
         };
         let opened = opened(&machine);
-        self.publish(&machine, &store);
-        *self.lock() = Some(Open { machine, store, turn, flushing: false });
+        let swept = Version(0);
+        let open = Open { machine, store, turn, flushing: false, sweeping: false, swept };
+        self.publish(&open);
+        *self.lock() = Some(open);
         Ok(opened)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Open>> {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Option<Open>> {
         // A poisoned half has already reported its panic and is not used again.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish(&self, machine: &ShardMachine, store: &Arc<dyn Store>) {
-        self.gauge.set_overlay(machine.overlay_bytes());
-        let half = ReadHalf { reader: machine.reader(), store: Arc::clone(store) };
+    pub(super) fn publish(&self, open: &Open) {
+        self.gauge.set_overlay(open.machine.overlay_bytes());
+        let (reader, store) = (open.machine.reader(), Arc::clone(&open.store));
+        let half = ReadHalf { reader, store, swept: open.swept };
         self.published.send_modify(|published| published.half = Some(Arc::new(half)));
     }
 
@@ -331,7 +351,7 @@ impl ApplyHalf {
                 }
             }
         }
-        self.publish(&open.machine, &open.store);
+        self.publish(open);
         let (index, term) = open.machine.applied();
         let descriptor = configured.then(|| open.machine.descriptor().clone());
         Ok(AppliedBatch { index, term, outcomes, descriptor })
@@ -381,13 +401,15 @@ impl ApplyHalf {
         open.flushing = false;
         if committed.is_ok() {
             open.machine.flushed(flush);
-            self.publish(&open.machine, &open.store);
+            // It may have brought what was overwritten before it came.
+            open.swept = Version(0);
+            self.publish(open);
         }
         self.tell(ReplicaMessage::Flushed(committed.map(|()| flush.applied())));
     }
 
-    /// Forgets machine and store, so that the store can be replaced. A flush
-    /// that was begun and not yet committed never is.
+    /// Forgets machine and store, so that the store can be replaced. A flush or
+    /// sweep that was begun and not yet committed never is.
     pub(super) fn close(self: &Arc<Self>, then: impl FnOnce() + Send + 'static) {
         self.in_lane(|half| {
             half.gate.enter();
@@ -410,7 +432,7 @@ fn opened(machine: &ShardMachine) -> Opened {
 }
 
 /// The text of a panic.
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())

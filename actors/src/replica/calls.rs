@@ -141,6 +141,7 @@ impl ReplicaState {
             ShardBody::Catalog { request, command } => {
                 self.propose(asked, Action::Catalog { request, command }, WriteLevel::Strong);
             }
+            ShardBody::Compact { version } => self.compact(asked, version),
             ShardBody::Get { key, level, at, head_only } => {
                 self.read(asked, ReadQuery::Get { key, at, head_only }, level);
             }
@@ -175,6 +176,7 @@ impl ReplicaState {
             ShardBody::OpenSession
             | ShardBody::CloseSession(_)
             | ShardBody::Catalog { .. }
+            | ShardBody::Compact { .. }
             | ShardBody::Get { .. }
             | ShardBody::List { .. }
             | ShardBody::Inspect => Ok(()),
@@ -242,6 +244,17 @@ impl ReplicaState {
         self.input(Input::Propose { ticket, command, level });
         self.fed(bytes);
         self.wake();
+    }
+
+    /// Lets go of history, unless it is gone already: several nodes with tight
+    /// disks may ask for the same. Also taken on a full disk, for it makes room.
+    fn compact(&mut self, asked: Asked, version: Version) {
+        let compacted = self.half.compacted();
+        if self.leads() && version <= compacted {
+            let outcome = Outcome::Compacted { compacted };
+            return self.answer(asked.reply, Ok(ShardResult::Outcome(outcome)));
+        }
+        self.propose(asked, Action::Compact { version }, WriteLevel::Strong);
     }
 
     /// Monotonic milliseconds since this leader last added to shard time.
@@ -518,10 +531,11 @@ impl ReadQuery {
 fn read_fault(error: &ReadError, half: &ReadHalf) -> Fault {
     match error {
         ReadError::WrongShard(_) => Fault::StaleEpoch(half.reader.descriptor().clone()),
-        ReadError::Compacted { .. } | ReadError::Future { .. } => {
-            Fault::NoSuchVersion(error.to_string())
+        ReadError::Compacted { at, compacted } => {
+            Fault::Compacted { at: *at, compacted: *compacted }
         }
-        ReadError::ViewTooOld { .. } | ReadError::Gone(_) => {
+        ReadError::Future { .. } => Fault::NoSuchVersion(error.to_string()),
+        ReadError::ViewTooOld { .. } | ReadError::Overtaken { .. } | ReadError::Gone(_) => {
             Fault::Busy { retry_after_ms: RETRY_MS }
         }
         ReadError::Engine(_) | ReadError::Root(_) => Fault::Stopped(error.to_string()),

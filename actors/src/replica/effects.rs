@@ -242,6 +242,14 @@ impl ReplicaState {
         }
     }
 
+    /// The pacer says it is time to sweep the history. What is pinned stays; a
+    /// state that is pinned later has nothing below what is shown now.
+    pub(super) fn sweep(&mut self) {
+        if matches!(self.phase, Phase::Running(_)) {
+            self.half.sweep(self.snapshots.sweepable().min(self.half.compacted()));
+        }
+    }
+
     /// The store proves a position: the log may forget what nobody needs.
     pub(super) fn flushed(&mut self, result: Result<(LogIndex, Term), Halt>) {
         match result {

@@ -97,6 +97,9 @@ pub enum ReplicaMessage {
         /// needs go too, and it takes a snapshot instead.
         pressed: bool,
     },
+    /// Rid the store of what nobody can read any more: the disk's pacer says it
+    /// is time.
+    Sweep,
     /// A receiver asks for a piece of a pinned snapshot.
     SnapshotPiece {
         /// Which.
@@ -276,6 +279,7 @@ pub(crate) fn request_bytes(request: &ShardRequest) -> usize {
         ShardBody::OpenSession
         | ShardBody::CloseSession(_)
         | ShardBody::Catalog { .. }
+        | ShardBody::Compact { .. }
         | ShardBody::Get { .. }
         | ShardBody::List { .. }
         | ShardBody::Inspect => HEAD,

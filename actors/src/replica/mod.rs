@@ -3,7 +3,7 @@
 //! Owns: the Raft core of one replica, the requests waiting for it, and the
 //! order in which records of it reach the log. Talks to it: the router
 //! (requests), the switchboard (messages of its peers), the log and its own
-//! apply half (completions), the disk's pacer (flush). Supervised by: its
+//! apply half (completions), the disk's pacer (flush, sweep). Supervised by: its
 //! volume. May lose when it dies: requests under way, which are answered
 //! `Interrupted`; never anything acknowledged, for that lies in the log.
 //! Invariants: nothing of a Raft step leaves before what must be durable is;
@@ -20,6 +20,7 @@ mod journal;
 pub mod messages;
 mod snapshots;
 mod state;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -160,6 +161,7 @@ impl Actor for ReplicaActor {
             ReplicaMessage::Configure { change, reply } => state.configure(change, reply),
             ReplicaMessage::TransferLeader(to) => state.transfer_leader(to),
             ReplicaMessage::Flush { pressed } => state.flush(pressed),
+            ReplicaMessage::Sweep => state.sweep(),
             ReplicaMessage::SnapshotPiece { request, reply } => {
                 state.snapshot_piece(request, reply);
             }

@@ -18,6 +18,7 @@ use std::{
 
 use cluster::{
     ids::{Epoch, LogIndex, NodeId, ReplicaId, ShardId, StoreId, Term},
+    mvcc::version::Version,
     ports::{engine::Store, log::LogRecord, network::RequestClass},
     raft::{
         Input,
@@ -84,6 +85,13 @@ impl Snapshots {
     /// A pinned state is no longer needed.
     pub(super) fn unpin(&mut self, id: u64) {
         self.pins.remove(&id);
+    }
+
+    /// The version up to which no pinned state needs the history; all if
+    /// nothing is pinned.
+    pub(super) fn sweepable(&self) -> Version {
+        let pinned = self.pins.values().map(|pin| pin.snapshot.reader().compacted());
+        pinned.min().unwrap_or(Version(u64::MAX))
     }
 
     /// This replica no longer serves anybody.

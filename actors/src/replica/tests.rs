@@ -468,6 +468,7 @@ async fn pace(stand: &Stand, number: u64) {
         world: node.world.clone(),
         hosted,
         budget: Arc::clone(&node.budget),
+        router: node.router.clone(),
         space: tokio::sync::watch::channel(Space::default()).0,
     };
     ractor::Actor::spawn(None, DiskActor, arguments).await.unwrap();

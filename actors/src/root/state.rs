@@ -88,6 +88,7 @@ impl RootState {
                     world,
                     hosted: self.arguments.hosted.subscribe(),
                     budget: Arc::clone(&self.budget),
+                    router: self.arguments.router.clone(),
                     space: self.arguments.space.clone(),
                 };
                 Actor::spawn_linked(None, DiskActor, arguments, me).await?.0.get_cell()

@@ -322,6 +322,7 @@ pub fn needs_leader(body: &ShardBody) -> bool {
         | ShardBody::CloseSession(_)
         | ShardBody::Write { .. }
         | ShardBody::Transact { .. }
+        | ShardBody::Compact { .. }
         | ShardBody::Catalog { .. } => true,
     }
 }

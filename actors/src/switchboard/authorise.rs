@@ -70,6 +70,7 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
         ShardBody::Write { .. } | ShardBody::Transact { .. } if catalog => {
             Err("write catalog records directly")
         }
+        ShardBody::Compact { .. } if catalog => Err("compact the catalog"),
         ShardBody::Get { .. } | ShardBody::List { .. } if catalog => {
             Err("read catalog records directly")
         }
@@ -77,6 +78,7 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
         | ShardBody::CloseSession(_)
         | ShardBody::Write { .. }
         | ShardBody::Transact { .. }
+        | ShardBody::Compact { .. }
         | ShardBody::Get { .. }
         | ShardBody::List { .. }
         | ShardBody::Inspect => Ok(()),

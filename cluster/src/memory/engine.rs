@@ -130,6 +130,11 @@ impl MemoryEngine {
         lock(&self.0).faults.commits
     }
 
+    /// Bytes of keys and values in all stores.
+    pub fn bytes(&self) -> u64 {
+        lock(&self.0).stores.values().map(|trees| trees.bytes).sum()
+    }
+
     /// Stores set aside.
     pub fn quarantined(&self) -> Vec<StoreId> {
         lock(&self.0).quarantined.keys().copied().collect()

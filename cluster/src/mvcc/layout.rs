@@ -6,6 +6,7 @@
 //! changes   version ‖ sub ‖ user key                       → change
 //! root      replica id                                     → root record
 //!           replica id ‖ 1                                 → progress of a snapshot being received
+//!           replica id ‖ 2                                 → version up to which history was swept
 //!           0 (no replica has id zero)                     → stamp of the store
 //! ```
 //! Numbers are big-endian so that they sort; `!` inverts, so the newest version
@@ -134,6 +135,13 @@ pub fn progress_key(replica: ReplicaId) -> [u8; 9] {
     out
 }
 
+/// Where it is noted how far a replica's history was swept.
+pub fn swept_key(replica: ReplicaId) -> [u8; 9] {
+    let mut out = [2; 9];
+    out[..8].copy_from_slice(&replica.0.to_be_bytes());
+    out
+}
+
 /// The first key after all keys that begin with `prefix`; `None` if there is none.
 pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     let cut = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
@@ -165,6 +173,7 @@ mod tests {
         assert_eq!(change_key(Version(0x0102), 3, b"k"), pinned);
         assert_eq!(root_key(ReplicaId(7)), [0, 0, 0, 0, 0, 0, 0, 7]);
         assert_eq!(progress_key(ReplicaId(7)), [0, 0, 0, 0, 0, 0, 0, 7, 1]);
+        assert_eq!(swept_key(ReplicaId(7)), [0, 0, 0, 0, 0, 0, 0, 7, 2]);
     }
 
     #[test]

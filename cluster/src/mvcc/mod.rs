@@ -2,8 +2,9 @@
 //!
 //! [`layout`] and [`record`] pin the stored bytes, [`overlay`] holds what is
 //! applied but not yet in the store, [`transaction`] collects the changes of
-//! one command. The state machine that ties them together is `shard::machine`.
+//! one command, [`compaction`] finds what nobody can read any more. The state machine that ties them together is `shard::machine`.
 
+pub mod compaction;
 pub mod layout;
 pub mod overlay;
 pub mod record;

@@ -58,6 +58,7 @@ pub fn reaction(fault: &Fault) -> Reaction {
         Fault::DiskFull { .. }
         | Fault::ClockAhead(_)
         | Fault::NoSuchVersion(_)
+        | Fault::Compacted { .. }
         | Fault::NotAllowed(_)
         | Fault::Invalid(_) => Reaction::GiveUp,
     }
@@ -82,7 +83,10 @@ pub fn refusal_reaction(refusal: &Refusal) -> Reaction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{SessionId, ShardId};
+    use crate::{
+        ids::{SessionId, ShardId},
+        mvcc::version::Version,
+    };
 
     #[test]
     fn only_a_lost_leader_leaves_a_request_in_doubt() {
@@ -105,6 +109,7 @@ mod tests {
             Fault::DiskFull { node: NodeId(1), percent_used: 96 },
             Fault::ClockAhead(String::new()),
             Fault::NoSuchVersion(String::new()),
+            Fault::Compacted { at: Version(1), compacted: Version(2) },
             Fault::NotAllowed(String::new()),
             Fault::Invalid(String::new()),
         ] {

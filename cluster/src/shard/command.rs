@@ -94,6 +94,11 @@ pub enum Action {
         /// The change.
         command: CatalogCommand,
     },
+    /// Lets go of the history below a version, but never beyond what is closed.
+    Compact {
+        /// The oldest version that shall stay readable.
+        version: Version,
+    },
 }
 
 /// Names a request within its session, so that a retry is recognised.
@@ -150,6 +155,11 @@ pub enum Outcome {
     },
     /// A transaction was done.
     Transacted(Transacted),
+    /// History is let go of.
+    Compacted {
+        /// The oldest version that can be read.
+        compacted: Version,
+    },
     /// What the catalog answers.
     Catalog(CatalogOutcome),
     /// The command was not executed, with a reason that every replica sees.

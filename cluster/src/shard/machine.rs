@@ -10,7 +10,8 @@
 //! - entries are applied in order without gaps;
 //! - an entry that cannot be understood stops the replica, it is never skipped;
 //! - the hybrid clock rises with every write, the dense counter only with
-//!   commands that change a key (a delete of nothing does not).
+//!   commands that change a key (a delete of nothing does not);
+//! - the compacted version never falls and never passes what is closed.
 
 mod transact;
 
@@ -264,6 +265,11 @@ impl ShardMachine {
         self.root.mark.clock
     }
 
+    /// Versions below this one can no longer be read.
+    pub fn compacted(&self) -> Version {
+        self.root.mark.compacted
+    }
+
     /// Monotonic milliseconds the shard's leaders have counted.
     pub fn shard_time_ms(&self) -> u64 {
         self.root.shard_time_ms
@@ -347,7 +353,21 @@ impl Step<'_> {
             Action::Catalog { request, command } => {
                 self.once(request.as_ref(), |step| step.catalog(point, command))
             }
+            Action::Compact { version } => Ok(self.compact(*version)),
         }
+    }
+
+    /// Raises the compacted version; what it makes unreadable is swept later,
+    /// by each replica for itself. The catalog keeps its history: nodes that
+    /// were away catch up from it.
+    fn compact(&mut self, version: Version) -> Outcome {
+        if self.root.role == ShardRole::Catalog {
+            return Outcome::Refused(Refusal::WrongKind);
+        }
+        let closed = self.root.now();
+        let mark = &mut self.root.mark;
+        mark.compacted = mark.compacted.max(version.min(closed));
+        Outcome::Compacted { compacted: mark.compacted }
     }
 
     /// Executes a request unless its session knows it already.

@@ -5,8 +5,11 @@
 //! opened *afterwards*. The view may be newer than the reader; versions mend
 //! that, because every read is at a version and older records lie in the
 //! history. A view that is older would miss what the overlay has dropped: the
-//! replica's mark in the view tells, and such a read is refused. What the view
-//! has compacted is told by the same mark, so it is always checked last.
+//! replica's mark in the view tells, and such a read is refused. What of the
+//! history is gone is told by the log (the compacted version) and, for a view
+//! that is newer than the reader, by the view (how far it was swept), so that is
+//! always checked last. A snapshot may read on below a newer compacted version:
+//! whoever sweeps leaves what is pinned, and the view proves it.
 //!
 //! Source: design, "overlay snapshot first, then the read transaction, then the
 //! compacted version".
@@ -25,6 +28,7 @@ use std::{
 use super::{
     descriptor::ShardDescriptor,
     root::{Mark, Root, RootError},
+    sweep::swept,
 };
 use crate::{
     ids::{Epoch, LogIndex, ReplicaId, Term},
@@ -32,7 +36,7 @@ use crate::{
         layout::{history_end, history_key, root_key},
         overlay::Overlay,
         record::{Record, RecordError},
-        version::{Hlc, Version},
+        version::{Hlc, Version, VersionKind},
     },
     ports::engine::{EngineError, Store, Tree, View},
     raft::types::Configuration,
@@ -48,6 +52,14 @@ pub enum ReadError {
         /// Asked for.
         at: Version,
         /// Oldest version that can be read.
+        compacted: Version,
+    },
+    /// What the read stood on was compacted before it could begin: read again.
+    #[error("the state at {now} was compacted to {compacted} meanwhile")]
+    Overtaken {
+        /// Where the reader stands.
+        now: Version,
+        /// Oldest version that can be read by now.
         compacted: Version,
     },
     /// The version does not exist yet.
@@ -107,6 +119,10 @@ impl Reader {
         Self(Arc::new(Snapshot { replica, root, overlay, flushed }))
     }
 
+    pub(super) fn replica(&self) -> ReplicaId {
+        self.0.replica
+    }
+
     pub(super) fn root(&self) -> &Root {
         &self.0.root
     }
@@ -128,6 +144,11 @@ impl Reader {
         (self.root().mark.applied, self.root().mark.term)
     }
 
+    /// The position a view must prove at least.
+    pub fn flushed(&self) -> LogIndex {
+        self.0.flushed
+    }
+
     /// Last version that changed a key.
     pub fn version(&self) -> Version {
         self.root().mark.version
@@ -143,9 +164,14 @@ impl Reader {
         self.root().mark.clock
     }
 
-    /// Versions below this one may be gone.
+    /// Versions below this one can no longer be read.
     pub fn compacted(&self) -> Version {
         self.root().mark.compacted
+    }
+
+    /// Which clock names its versions.
+    pub fn versions(&self) -> VersionKind {
+        self.root().versions
     }
 
     /// Predicate, epoch and replicas.
@@ -187,22 +213,43 @@ impl Reader {
         view: &'a dyn View,
         at: Option<Version>,
     ) -> Result<Stand<'a>, ReadError> {
+        let (asked, now) = (at, self.now());
+        let stand = self.stand_at(view, at.unwrap_or(now))?;
+        if stand.at > now {
+            return Err(ReadError::Future { at: stand.at, now });
+        }
+        // A read of the present asks `latest` alone, from which nothing is swept.
+        let compacted = if stand.past { self.compacted_in(view)? } else { self.compacted() };
+        match asked {
+            Some(at) if at < compacted => Err(ReadError::Compacted { at, compacted }),
+            None if now < compacted => Err(ReadError::Overtaken { now, compacted }),
+            Some(_) | None => Ok(stand),
+        }
+    }
+
+    /// For what reads all that was there at this point, history included: it
+    /// can as long as no more was swept than the reader knows to be gone.
+    pub(super) fn stand_pinned<'a>(&self, view: &'a dyn View) -> Result<Stand<'a>, ReadError> {
+        let stand = self.stand_at(view, self.now())?;
+        let (at, compacted) = (self.compacted(), swept(view, self.0.replica)?);
+        if at < compacted { Err(ReadError::Compacted { at, compacted }) } else { Ok(stand) }
+    }
+
+    /// Checks only that the view fits the reader.
+    fn stand_at<'a>(&self, view: &'a dyn View, at: Version) -> Result<Stand<'a>, ReadError> {
         let mark = self.mark(view)?;
         let flushed = self.0.flushed;
         if mark.applied < flushed {
             return Err(ReadError::ViewTooOld { view: mark.applied, flushed });
         }
-        let now = self.now();
-        let at = at.unwrap_or(now);
-        if at > now {
-            return Err(ReadError::Future { at, now });
-        }
-        let compacted = mark.compacted.max(self.compacted());
-        if at < compacted {
-            return Err(ReadError::Compacted { at, compacted });
-        }
         let past = at < self.version() || mark.applied > self.applied().0;
         Ok(Stand { view, at, past })
+    }
+
+    /// The oldest version that can be read through this view.
+    pub(super) fn compacted_in(&self, view: &dyn View) -> Result<Version, ReadError> {
+        let told = self.mark(view)?.compacted.max(self.compacted());
+        Ok(told.max(swept(view, self.0.replica)?))
     }
 
     /// The record a read of `key` finds.

@@ -40,6 +40,7 @@ fn read_bytes(outcome: &Outcome) -> usize {
         | Outcome::Session(_)
         | Outcome::Written { .. }
         | Outcome::Catalog(_)
+        | Outcome::Compacted { .. }
         | Outcome::Refused(_) => 0,
     }
 }
@@ -232,6 +233,7 @@ impl Session {
             | Outcome::Session(_)
             | Outcome::Written { .. }
             | Outcome::Catalog(_)
+            | Outcome::Compacted { .. }
             | Outcome::Refused(_) => None,
         };
         let all: Vec<_> = self.replies.iter().filter_map(dropped).collect();

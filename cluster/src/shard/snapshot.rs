@@ -10,6 +10,10 @@
 //! is killed goes on where its store stands. The root record comes last: a
 //! store without one is not a replica yet.
 //!
+//! History that nobody can read at the pin's compacted version is left out,
+//! whether or not the sender has swept it; what it holds above that is kept for
+//! as long as the pin lives, also when compaction moves on.
+//!
 //! Invariant: the received state has the same [`Reader::state_hash`].
 
 mod receiver;
@@ -26,7 +30,8 @@ use crate::{
     ids::{LogIndex, ReplicaId, Term},
     mvcc::{
         layout::{change_key, history_end, history_key, read_history_key},
-        record::{Record, RecordError},
+        record::{Record, RecordError, RecordKind},
+        version::Version,
     },
     ports::engine::{EngineError, Tree, View},
     request::{SnapshotPiece, SnapshotRecord},
@@ -73,7 +78,7 @@ pub fn snapshot_piece(
     bytes_max: usize,
 ) -> Result<SnapshotPiece, SnapshotError> {
     let (sent, place) = read_position(after)?;
-    let stand = pin.reader.stand(view, Some(pin.reader.now()))?;
+    let stand = pin.reader.stand_pinned(view)?;
     let Stretch { records, last } = stretch(&pin.reader, &stand, place, bytes_max)?;
     let bytes: usize = records.iter().map(record_bytes).sum();
     let sent = sent + bytes as u64;
@@ -111,8 +116,8 @@ fn read_position(position: &[u8]) -> Result<(u64, Option<Place>), SnapshotError>
     }
     let invalid = || SnapshotError::Invalid("the position is none".to_owned());
     let (sent, place) = position.split_first_chunk::<SENT_BYTES>().ok_or_else(invalid)?;
-    let (key, ..) = read_history_key(place).ok_or_else(invalid)?;
-    Ok((u64::from_be_bytes(*sent), Some(Place { history_key: place.to_vec(), key })))
+    let (key, version, _) = read_history_key(place).ok_or_else(invalid)?;
+    Ok((u64::from_be_bytes(*sent), Some(Place { history_key: place.to_vec(), key, version })))
 }
 
 /// The place of one record among all records of a replica.
@@ -120,6 +125,14 @@ fn read_position(position: &[u8]) -> Result<(u64, Option<Place>), SnapshotError>
 struct Place {
     history_key: Vec<u8>,
     key: Vec<u8>,
+    version: Version,
+}
+
+impl Place {
+    fn of(record: &SnapshotRecord) -> Self {
+        let (history_key, key) = (place_of(record), record.key.clone());
+        Self { history_key, key, version: record.version }
+    }
 }
 
 /// Records in order, and whether no more follow.
@@ -142,14 +155,16 @@ fn stretch(
     after: Option<Place>,
     bytes_max: usize,
 ) -> Result<Stretch, ReadError> {
+    let passed = after.as_ref().filter(|after| after.version <= reader.compacted());
+    let mut floor = Floor { reader, stand, passed: passed.map(|after| after.key.clone()) };
     let (key, place) = after.map(|place| (place.key, place.history_key)).unzip();
     let from = |bytes: &'_ Option<Vec<u8>>| match bytes {
         Some(bytes) => Bound::Excluded(bytes.clone()),
         None => Bound::Unbounded,
     };
-    let latest = collect(reader, stand, Tree::Latest, &from(&key), None, bytes_max)?;
+    let latest = floor.collect(Tree::Latest, &from(&key), None, bytes_max)?;
     let end = latest.records.last().filter(|_| latest.cut).map(|(_, last)| history_end(&last.key));
-    let history = collect(reader, stand, Tree::History, &from(&place), end.as_deref(), bytes_max)?;
+    let history = floor.collect(Tree::History, &from(&place), end.as_deref(), bytes_max)?;
     let mut last = !latest.cut && !history.cut;
     let covered = history.records.last().filter(|_| history.cut).map(|(place, _)| place.clone());
     let mut records = latest.records;
@@ -172,51 +187,96 @@ fn stretch(
     Ok(Stretch { records: records.into_iter().map(|(_, record)| record).collect(), last })
 }
 
-fn collect(
-    reader: &Reader,
-    stand: &Stand<'_>,
-    tree: Tree,
-    from: &Bound<Vec<u8>>,
-    to: Option<&[u8]>,
-    bytes_max: usize,
-) -> Result<Found, ReadError> {
-    let mut found = Found { records: Vec::new(), cut: false };
-    let mut bytes = 0;
-    let mut fault = None;
-    let from = from.as_ref().map(Vec::as_slice);
-    let to = to.map_or(Bound::Unbounded, Bound::Excluded);
-    reader.overlay().scan(stand.view, tree, from, to, &mut |place, stored| {
-        let record = match read(tree, place, stored) {
-            Ok(record) => record,
-            Err(error) => {
-                fault = Some(error);
+/// Tells what of a replica's records can be read at the compacted version or
+/// later, as they pass by in order.
+struct Floor<'r> {
+    reader: &'r Reader,
+    stand: &'r Stand<'r>,
+    /// The key of which everything readable has passed by.
+    passed: Option<Vec<u8>>,
+}
+
+impl Floor<'_> {
+    fn collect(
+        &mut self,
+        tree: Tree,
+        from: &Bound<Vec<u8>>,
+        to: Option<&[u8]>,
+        bytes_max: usize,
+    ) -> Result<Found, ReadError> {
+        let (reader, stand) = (self.reader, self.stand);
+        let mut found = Found { records: Vec::new(), cut: false };
+        let mut bytes = 0;
+        let mut fault = None;
+        let from = from.as_ref().map(Vec::as_slice);
+        let to = to.map_or(Bound::Unbounded, Bound::Excluded);
+        reader.overlay().scan(stand.view, tree, from, to, &mut |place, stored| {
+            let record = match self.wanted(tree, place, stored) {
+                Ok(Some(record)) => record,
+                Ok(None) => return ControlFlow::Continue(()),
+                Err(error) => {
+                    fault = Some(error);
+                    return ControlFlow::Break(());
+                }
+            };
+            if bytes > bytes_max {
+                found.cut = true;
                 return ControlFlow::Break(());
             }
-        };
+            bytes += record_bytes(&record);
+            found.records.push((place_of(&record), record));
+            ControlFlow::Continue(())
+        })?;
+        fault.map_or(Ok(found), Err)
+    }
+
+    /// The record that lies here, if it belongs to the state and can be read.
+    fn wanted(
+        &mut self,
+        tree: Tree,
+        place: &[u8],
+        stored: &[u8],
+    ) -> Result<Option<SnapshotRecord>, ReadError> {
+        let (reader, stand) = (self.reader, self.stand);
+        let (kind, record) =
+            read(tree, place, stored).map_err(|error| damaged(stand.view, error))?;
         if record.version > stand.at || !reader.descriptor().predicate.owns(&record.key) {
-            return ControlFlow::Continue(());
+            return Ok(None);
         }
-        if bytes > bytes_max {
-            found.cut = true;
-            return ControlFlow::Break(());
+        if tree != Tree::History || record.version > reader.compacted() {
+            return Ok(Some(record));
         }
-        bytes += record_bytes(&record);
-        found.records.push((place_of(&record), record));
-        ControlFlow::Continue(())
-    })?;
-    match fault {
-        Some(error) => Err(damaged(stand.view, error)),
-        None => Ok(found),
+        if self.passed.as_deref() == Some(&record.key[..]) {
+            return Ok(None);
+        }
+        self.passed = Some(record.key.clone());
+        Ok((kind.exists() && !self.is_hidden(&record.key)?).then_some(record))
+    }
+
+    /// Whether the newest version of a key hides all its history at the
+    /// compacted version and later.
+    fn is_hidden(&self, key: &[u8]) -> Result<bool, ReadError> {
+        let view = self.stand.view;
+        let Some(bytes) = self.reader.overlay().get(view, Tree::Latest, key)? else {
+            return Ok(false);
+        };
+        let head = Record::read(key, bytes).map_err(|error| damaged(view, error))?.head;
+        Ok(head.modified <= self.reader.compacted())
     }
 }
 
-fn read(tree: Tree, place: &[u8], stored: &[u8]) -> Result<SnapshotRecord, RecordError> {
+fn read(
+    tree: Tree,
+    place: &[u8],
+    stored: &[u8],
+) -> Result<(RecordKind, SnapshotRecord), RecordError> {
     let key = match tree {
         Tree::History => read_history_key(place).ok_or(RecordError::Short)?.0,
         Tree::Latest | Tree::Changes | Tree::Root => place.to_vec(),
     };
     let head = Record::read(&key, stored)?.head;
-    Ok(SnapshotRecord { key, version: head.modified, sub: head.sub, record: stored.to_vec() })
+    let (version, sub, record) = (head.modified, head.sub, stored.to_vec());
+    Ok((head.kind, SnapshotRecord { key, version, sub, record }))
 }
 
 /// Why a snapshot cannot be sent or received.
@@ -241,16 +301,18 @@ pub enum SnapshotError {
 
 impl Reader {
     /// A hash over everything a replica must share with its peers at the same
-    /// applied position: every version of every key, the changes, and the root.
-    /// Where a byte lies (overlay, store, which tree) does not matter.
+    /// applied position: every version of every key that can be read, the
+    /// changes that can be asked for, and the root. Where a byte lies (overlay,
+    /// store, which tree) does not matter, nor how far history was swept.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Those of the store; and if more was swept than this reader knows to be
+    /// compacted, which only a reader kept since before can meet.
     pub fn state_hash(&self, view: &dyn View) -> Result<u128, ReadError> {
         /// Records are hashed in stretches of about so many bytes.
         const STRETCH_BYTES: usize = 1 << 20;
         let mut hash = xxhash_rust::xxh3::Xxh3::new();
-        let stand = self.stand(view, Some(self.now()))?;
+        let stand = self.stand_pinned(view)?;
         let mut after = None;
         loop {
             let Stretch { records, last } = stretch(self, &stand, after, STRETCH_BYTES)?;
@@ -258,14 +320,12 @@ impl Reader {
                 hash.update(&place_of(record));
                 hash.update(&record.record);
             }
-            after = records
-                .last()
-                .map(|end| Place { history_key: place_of(end), key: end.key.clone() });
+            after = records.last().map(Place::of);
             if last || after.is_none() {
                 break;
             }
         }
-        let changes = self.changes(view, self.compacted(), usize::MAX)?;
+        let changes = self.changes_from(&stand, self.compacted(), usize::MAX)?;
         for change in changes.changes {
             hash.update(&change_key(change.version, change.sub, &change.key));
             hash.update(&[change.kind as u8]);

@@ -10,14 +10,17 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use cluster::{
     ids::{Epoch, LogIndex, NodeId, ReplicaId, SessionId, ShardId, StoreId, Term, VolumeId},
-    mvcc::version::{Hlc, Version, VersionKind},
+    mvcc::{
+        compaction::BatchLimits,
+        version::{Hlc, Version, VersionKind},
+    },
     ports::engine::{Engine, Store},
     raft::types::{Entry, Payload},
     shard::{
         command::{Action, Command, Op, Outcome, SessionRequest},
         descriptor::{Predicate, ReplicaDescriptor, ReplicaRole, ShardDescriptor},
         machine::{Applied, ShardMachine},
-        reader::Reader,
+        reader::{ReadError, Reader},
         root::ShardRole,
     },
 };
@@ -141,6 +144,26 @@ impl Replica {
         for entry in &self.log[applied..] {
             self.machine.apply(&*self.store.view().unwrap(), entry).unwrap();
         }
+    }
+
+    /// Lets go of the history below `version`.
+    pub fn compact(&mut self, version: Version) -> Version {
+        let outcome = self.command(0, Action::Compact { version });
+        let Outcome::Compacted { compacted } = outcome else { panic!("{outcome:?}") };
+        compacted
+    }
+
+    /// Sweeps one batch; whether there is more.
+    pub fn sweep(&self, upto: Version, limits: BatchLimits) -> bool {
+        let reader = self.machine.reader();
+        let view = self.store.view().unwrap();
+        let sweep = reader.sweep(&*view, upto, limits).unwrap();
+        drop(view);
+        assert_eq!(sweep.writes.is_empty(), sweep.entries == 0);
+        if sweep.entries > 0 {
+            self.store.commit(&sweep.writes).unwrap();
+        }
+        sweep.more
     }
 
     pub fn hash(&self) -> u128 {
@@ -281,7 +304,43 @@ pub fn compare(
     assert_eq!(listed, wanted, "prefix {prefix:?} after {start:?} at {at} limit {limit}");
 }
 
-fn compare_changes(reader: &Reader, store: &dyn Store, model: &Model, chance: &mut Chance) {
+/// A sweep of a few entries: most end in the middle of what there is.
+fn sweep_some(replica: &Replica, chance: &mut Chance) {
+    let changes_max = 1 + chance.index(12);
+    let limits = BatchLimits { changes_max, key_bytes_max: 100, entries_max: changes_max };
+    // Hashing all of it is slow: the readers beside this notice most.
+    let before = (chance.below(8) == 0).then(|| replica.hash());
+    replica.sweep(Version(u64::MAX), limits);
+    if let Some(before) = before {
+        assert_eq!(replica.hash(), before, "a sweep changed the state");
+    }
+}
+
+/// Asks a reader that was kept while its present was compacted away: it says
+/// what was there, or that it cannot.
+fn compare_overtaken(reader: &Reader, store: &dyn Store, model: &Model, chance: &mut Chance) {
+    let view = reader.view(store).unwrap();
+    let key = key(chance);
+    match reader.get(&*view, &key, None, false) {
+        Ok(found) => {
+            let wanted = model.at(&key, reader.now()).and_then(|past| past.value.clone());
+            assert_eq!(found.map(|item| item.value), wanted);
+        }
+        Err(ReadError::Overtaken { now, compacted }) => {
+            assert!(now == reader.now() && now < compacted);
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// `compacted` is what the replica has let go of by now.
+fn compare_changes(
+    reader: &Reader,
+    store: &dyn Store,
+    model: &Model,
+    compacted: Version,
+    chance: &mut Chance,
+) {
     let view = reader.view(store).unwrap();
     let after = model
         .changes
@@ -290,7 +349,19 @@ fn compare_changes(reader: &Reader, store: &dyn Store, model: &Model, chance: &m
     let mut found = Vec::new();
     let mut upto = after;
     loop {
-        let changes = reader.changes(&*view, upto, 1 + chance.index(20)).unwrap();
+        let changes = match reader.changes(&*view, upto, 1 + chance.index(20)) {
+            Ok(changes) => changes,
+            Err(ReadError::Compacted { at, .. }) => {
+                assert!(at == after && after < compacted, "{after} {compacted}");
+                return;
+            }
+            Err(ReadError::Overtaken { now, .. }) => {
+                assert!(now == reader.now() && now < compacted);
+                return;
+            }
+            Err(other) => panic!("{other}"),
+        };
+        assert!(after >= reader.compacted(), "changes that may be gone were shown");
         upto = changes.upto;
         found.extend(changes.changes);
         if !changes.more {
@@ -304,6 +375,64 @@ fn compare_changes(reader: &Reader, store: &dyn Store, model: &Model, chance: &m
     assert_eq!(found, wanted);
 }
 
+/// Apply goes on while a batch is on its way.
+fn flush_slowly(replica: &mut Replica, model: &mut Model, chance: &mut Chance) {
+    let flush = replica.machine.flush();
+    step_write(replica, model, chance);
+    sweep_some(replica, chance);
+    replica.store.commit(&flush.writes()).unwrap();
+    sweep_some(replica, chance);
+    step_write(replica, model, chance);
+    if chance.below(2) == 0 {
+        // Another begins before the first is known to have ended.
+        let second = replica.machine.flush();
+        replica.machine.flushed(&flush);
+        let reader = replica.machine.reader();
+        compare(&reader, &*replica.store, model, reader.now(), chance);
+        replica.store.commit(&second.writes()).unwrap();
+        replica.machine.flushed(&second);
+    } else {
+        replica.machine.flushed(&flush);
+    }
+}
+
+/// Asks a reader that was kept while writes, flushes and sweeps went on.
+fn ask_kept(reader: &Reader, replica: &Replica, model: &Model, chance: &mut Chance) {
+    let compacted = replica.machine.compacted();
+    if reader.now() < compacted {
+        compare_overtaken(reader, &*replica.store, model, chance);
+    } else {
+        compare(reader, &*replica.store, model, reader.now(), chance);
+    }
+    compare_changes(reader, &*replica.store, model, compacted, chance);
+}
+
+/// Asks for an old version, and for the present.
+fn ask_past(replica: &Replica, model: &Model, chance: &mut Chance) {
+    let (reader, compacted) = (replica.machine.reader(), replica.machine.compacted());
+    let at = model
+        .changes
+        .get(chance.index(model.changes.len() + 1))
+        .map_or_else(|| reader.now(), |change| change.0);
+    if at < compacted {
+        let view = reader.view(&*replica.store).unwrap();
+        let refused = reader.list(&*view, b"", None, 9, Some(at), true);
+        assert_eq!(refused, Err(ReadError::Compacted { at, compacted }));
+    } else {
+        compare(&reader, &*replica.store, model, at, chance);
+    }
+    compare(&reader, &*replica.store, model, reader.now(), chance);
+    compare_changes(&reader, &*replica.store, model, compacted, chance);
+}
+
+fn compact_some(replica: &mut Replica, model: &Model, chance: &mut Chance) {
+    let before = replica.machine.compacted();
+    let index = chance.index(model.changes.len() + 1);
+    let version = model.changes.get(index).map_or(Version(u64::MAX), |change| change.0);
+    let raised = replica.compact(version);
+    assert_eq!(raised, before.max(version.min(replica.machine.reader().now())));
+}
+
 /// Runs `steps` random steps; returns how many entries were applied.
 pub fn run(engine: &dyn Engine, kind: VersionKind, seed: u64, steps: usize) -> usize {
     let mut chance = Chance(seed);
@@ -311,25 +440,10 @@ pub fn run(engine: &dyn Engine, kind: VersionKind, seed: u64, steps: usize) -> u
     let mut model = Model::default();
     let mut kept: Vec<(Reader, Model)> = Vec::new();
     for _ in 0..steps {
-        match chance.below(20) {
+        match chance.below(24) {
             0 => replica.flush(),
             1 => {
-                // Apply goes on while the batch is on its way.
-                let flush = replica.machine.flush();
-                step_write(&mut replica, &mut model, &mut chance);
-                replica.store.commit(&flush.writes()).unwrap();
-                step_write(&mut replica, &mut model, &mut chance);
-                if chance.below(2) == 0 {
-                    // Another begins before the first is known to have ended.
-                    let second = replica.machine.flush();
-                    replica.machine.flushed(&flush);
-                    let reader = replica.machine.reader();
-                    compare(&reader, &*replica.store, &model, reader.now(), &mut chance);
-                    replica.store.commit(&second.writes()).unwrap();
-                    replica.machine.flushed(&second);
-                } else {
-                    replica.machine.flushed(&flush);
-                }
+                flush_slowly(&mut replica, &mut model, &mut chance);
             }
             2 => {
                 // A batch that never arrived: the next carries it too.
@@ -350,23 +464,19 @@ pub fn run(engine: &dyn Engine, kind: VersionKind, seed: u64, steps: usize) -> u
             }
             5 | 6 => {
                 for (reader, model) in &kept {
-                    compare(reader, &*replica.store, model, reader.now(), &mut chance);
-                    compare_changes(reader, &*replica.store, model, &mut chance);
+                    ask_kept(reader, &replica, model, &mut chance);
                 }
             }
             7 | 8 => {
-                let reader = replica.machine.reader();
-                let at = model
-                    .changes
-                    .get(chance.index(model.changes.len() + 1))
-                    .map_or_else(|| reader.now(), |change| change.0);
-                compare(&reader, &*replica.store, &model, at, &mut chance);
-                compare(&reader, &*replica.store, &model, reader.now(), &mut chance);
-                compare_changes(&reader, &*replica.store, &model, &mut chance);
+                ask_past(&replica, &model, &mut chance);
             }
             9 => {
                 replica.command(10, Action::Close);
             }
+            10 => {
+                compact_some(&mut replica, &model, &mut chance);
+            }
+            11..=13 => sweep_some(&replica, &mut chance),
             _ => step_write(&mut replica, &mut model, &mut chance),
         }
     }

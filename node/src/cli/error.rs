@@ -152,6 +152,7 @@ pub fn exit_number(code: ErrorCode) -> u8 {
         | ErrorCode::UnknownKey
         | ErrorCode::UnknownNode
         | ErrorCode::NoSuchVersion
+        | ErrorCode::Compacted
         | ErrorCode::UnknownCode => 3,
         ErrorCode::BadKey | ErrorCode::Usage | ErrorCode::BadConfiguration => 2,
         ErrorCode::VolumeExists

@@ -14,6 +14,7 @@ pub fn page(code: ErrorCode) -> &'static str {
         ErrorCode::UnknownKey => include_str!("../../docs/errors/E0102.md"),
         ErrorCode::UnknownNode => include_str!("../../docs/errors/E0103.md"),
         ErrorCode::NoSuchVersion => include_str!("../../docs/errors/E0104.md"),
+        ErrorCode::Compacted => include_str!("../../docs/errors/E0105.md"),
         ErrorCode::BadKey => include_str!("../../docs/errors/E0201.md"),
         ErrorCode::ValueTooLarge => include_str!("../../docs/errors/E0202.md"),
         ErrorCode::BadBatch => include_str!("../../docs/errors/E0203.md"),

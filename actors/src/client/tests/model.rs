@@ -343,6 +343,7 @@ impl State {
             | ShardBody::Write { .. }
             | ShardBody::Transact { .. }
             | ShardBody::Catalog { .. }
+            | ShardBody::Compact { .. }
             | ShardBody::Inspect => false,
         };
         let leader = self.leaders[&shard];
@@ -410,7 +411,9 @@ impl State {
                 let more = items.next().is_some();
                 ShardResult::Page { items: page, more, at }
             }
-            ShardBody::Inspect => return Err(Fault::Invalid("not in the model".into())),
+            ShardBody::Compact { .. } | ShardBody::Inspect => {
+                return Err(Fault::Invalid("not in the model".into()));
+            }
         })
     }
 

@@ -6,12 +6,12 @@
 
 use std::ops::{Bound, ControlFlow};
 
-use super::{ReadError, Reader, damaged, item};
+use super::{ReadError, Reader, Stand, damaged, item};
 use crate::{
     mvcc::{
         layout::{change_start, read_change_key},
         record::{ChangeRecord, RecordError, RecordKind},
-        version::Version,
+        version::{Hlc, Version, VersionKind},
     },
     ports::engine::{Tree, View},
     request::Item,
@@ -60,11 +60,21 @@ impl Reader {
         limit: usize,
     ) -> Result<Changes, ReadError> {
         let stand = self.stand(view, None)?;
-        let mark = self.mark(view)?;
-        let compacted = mark.compacted.max(self.compacted());
+        let compacted = self.compacted_in(view)?;
         if after < compacted {
             return Err(ReadError::Compacted { at: after, compacted });
         }
+        self.changes_from(&stand, after, limit)
+    }
+
+    /// The same, of changes that are known to be there.
+    pub(in crate::shard) fn changes_from(
+        &self,
+        stand: &Stand<'_>,
+        after: Version,
+        limit: usize,
+    ) -> Result<Changes, ReadError> {
+        let view = stand.view;
         let mut out = Changes { changes: Vec::new(), upto: stand.at.max(after), more: false };
         let from = change_start(Version(after.0.saturating_add(1)));
         let mut fault = None;
@@ -82,6 +92,39 @@ impl Reader {
             Some(error) => Err(damaged(view, error)),
             None => Ok(out),
         }
+    }
+
+    /// The newest version written no later than `time`, but at least the
+    /// compacted one. Counted versions carry the time in their changes and have
+    /// no gaps, so it is found by halving.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn version_at(&self, view: &dyn View, time: Hlc) -> Result<Version, ReadError> {
+        let (mut low, mut high) = (self.compacted_in(view)?.0, self.version().0);
+        if self.versions() == VersionKind::Hybrid {
+            return Ok(Version(time.0.clamp(low, self.now().0.max(low))));
+        }
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            match self.time_of(view, Version(middle))? {
+                Some(written) if written > time => high = middle - 1,
+                Some(_) | None => low = middle,
+            }
+        }
+        Ok(Version(low))
+    }
+
+    /// When a counted version was written.
+    fn time_of(&self, view: &dyn View, version: Version) -> Result<Option<Hlc>, ReadError> {
+        let mut found = None;
+        let from = change_start(version);
+        let (from, to) = (Bound::Included(&from[..]), Bound::Unbounded);
+        self.overlay().scan(view, Tree::Changes, from, to, &mut |place, bytes| {
+            found = Some(ChangeRecord::read(place, bytes).map(|change| Hlc(change.other)));
+            ControlFlow::Break(())
+        })?;
+        found.transpose().map_err(|error| damaged(view, error))
     }
 
     /// The keys changed after a version with their state at the end of those

@@ -124,7 +124,7 @@ impl SnapshotReceiver {
             }
             let newest = before.is_none_or(|before| before.key != record.key);
             push_record(record, root, newest, &place, writes)?;
-            before = Some(Place { history_key: place, key: record.key.clone() });
+            before = Some(Place::of(record));
         }
         let end = read_position(&piece.position)?.1.map(|place| place.history_key);
         if end != before.map(|place| place.history_key) {
