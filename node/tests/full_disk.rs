@@ -140,8 +140,23 @@ fn a_full_disk_refuses_puts_serves_the_rest_and_takes_writes_again() {
     cluster.nodes[0].start(&[]);
     cluster.holds("bulk/0", &VALUE);
 
-    // Deleting keys makes room by itself: half a minute in which the old
-    // versions can still be read, then the time it takes to sweep them.
+    deleting_makes_room(&cluster, written);
+
+    // So does removing a volume.
+    cluster.cdb(&["volume", "rm", "bulk", "--yes"]).ok();
+    until("room for a put", Duration::from_mins(1), || {
+        let ran = cluster.cdb_with(&["--deadline", "2s", "put", "data/again", "-"], &VALUE);
+        (ran.code == 0).then_some(())
+    });
+    cluster.holds("data/again", &VALUE);
+    cluster.holds("data/kept", b"kept");
+    cluster.wait_healthy();
+    cluster.all_run();
+}
+
+/// Deleting keys makes room by itself: half a minute in which the old versions
+/// can still be read, then the time it takes to sweep them.
+fn deleting_makes_room(cluster: &Cluster, written: usize) {
     let kept = written / 2;
     for number in kept..written {
         cluster.cdb(&["rm", &format!("bulk/{number}")]).ok();
@@ -159,17 +174,6 @@ fn a_full_disk_refuses_puts_serves_the_rest_and_takes_writes_again() {
     for number in 0..kept {
         cluster.holds(&format!("bulk/{number}"), &VALUE);
     }
-
-    // So does removing a volume.
-    cluster.cdb(&["volume", "rm", "bulk", "--yes"]).ok();
-    until("room for a put", Duration::from_mins(1), || {
-        let ran = cluster.cdb_with(&["--deadline", "2s", "put", "data/again", "-"], &VALUE);
-        (ran.code == 0).then_some(())
-    });
-    cluster.holds("data/again", &VALUE);
-    cluster.holds("data/kept", b"kept");
-    cluster.wait_healthy();
-    cluster.all_run();
 }
 
 fn number_bytes(number: usize) -> Vec<u8> {
