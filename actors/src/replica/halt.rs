@@ -114,6 +114,7 @@ pub(super) fn read_halt(error: &ReadError) -> Option<Halt> {
         | ReadError::Future { .. }
         | ReadError::WrongShard(_)
         | ReadError::ViewTooOld { .. }
+        | ReadError::Overtaken { .. }
         | ReadError::Gone(_) => None,
     };
     loss.map(|loss| Halt::lost(loss, error.to_string()))

@@ -24,6 +24,7 @@ use cluster::{
 use super::{
     apply::{ApplyHalf, panic_text},
     gate::Turn,
+    halt::{Halt, read_halt},
     messages::ReplicaMessage,
 };
 
@@ -57,7 +58,7 @@ impl ApplyHalf {
             let Some(result) = half.gate.commit(turn, work) else { return };
             half.in_lane(move |half| match result {
                 Ok(result) => half.swept(&begun, result),
-                Err(cause) => half.tell(ReplicaMessage::ApplyFailed(cause)),
+                Err(cause) => half.tell(ReplicaMessage::Halted(Halt::for_good(cause))),
             });
         }));
     }
@@ -89,6 +90,9 @@ impl ApplyHalf {
                 tracing::error!(replica = %self.replica, %error, "history could not be swept");
                 open.swept = begun.upto;
                 self.publish(open);
+                if let Some(halt) = read_halt(&error) {
+                    self.tell(ReplicaMessage::Halted(halt));
+                }
             }
         }
     }
