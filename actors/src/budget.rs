@@ -205,6 +205,7 @@ mod tests {
             inbox_bytes_max,
             outbox_bytes_max,
             client_body_bytes_max,
+            retentions: _,
         } = NodeLimits::of_memory(memory);
         let worst = 2 * overlay_bytes_max
             + 2 * 3 * entries_bytes_max
