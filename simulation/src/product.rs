@@ -40,6 +40,7 @@ use crate::{
     disk::{OFFERED_BYTES, Room},
     network::Address,
     node::{Diary, Parts, Resident},
+    witness::WitnessedLog,
 };
 
 /// Pause between two tries to be admitted.
@@ -62,6 +63,7 @@ impl Resident for Product {
 }
 
 async fn start(parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>, String> {
+    checkers.recovered(&parts.recovery.replicas);
     let record = node_record(&parts);
     let known = catalog::load(parts.state_files.as_ref())
         .map_err(|error| format!("the catalog's copy cannot be read: {error}"))?;
@@ -129,7 +131,11 @@ fn world(parts: &Parts, checkers: Checkers) -> World {
         hybrid: Arc::new(NodeClock::default()),
         entropy: parts.entropy.clone(),
         network: parts.network.clone(),
-        log: parts.log.clone(),
+        log: Arc::new(WitnessedLog {
+            log: parts.log.clone(),
+            checkers: checkers.clone(),
+            diary: parts.diary.clone(),
+        }),
         engine: parts.engine.clone(),
         workers: parts.workers.clone(),
         state_files: parts.state_files.clone(),

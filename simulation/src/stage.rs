@@ -53,7 +53,8 @@ impl Stage {
         Self { world, checkers, seed: setup.seed, faults: Course::default() }
     }
 
-    /// Starts all machines and makes the volume, with three replicas.
+    /// Starts all machines and makes the volume, with three replicas if there
+    /// are as many machines.
     ///
     /// # Errors
     /// If the cluster does not serve in time.
@@ -61,8 +62,9 @@ impl Stage {
         self.world.start_all();
         let client = self.client(KEEPER).with_deadline(FOUNDING_MAX);
         let kind = if shards == 1 { VolumeKind::Single } else { VolumeKind::Hash };
-        let policy = VolumePolicy { kind, replicas: 3, shards };
         let nodes = self.world.nodes().len();
+        let replicas = u32::try_from(nodes.min(3)).unwrap_or(3);
+        let policy = VolumePolicy { kind, replicas, shards };
         let made = self.ask("founding", FOUNDING_MAX * 2, async move {
             while client.nodes().await?.len() < nodes {
                 tokio::time::sleep(Duration::from_millis(50)).await;

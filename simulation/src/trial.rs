@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use crate::{
     checkers::Checkers,
     disk::Death,
+    liveness,
     node::Resident,
     plan::Plan,
     product::Product,
@@ -189,7 +190,10 @@ impl Trial {
             let observe = workload.observe(keeper.clone());
             let what = format!("{} {when}", workload.name());
             let observed = self.stage.ask(&what, PROGRESS_MAX * 2, observe)?;
-            observed.map_err(|error| format!("no progress of {what}: {}", told(&error)))?;
+            observed.map_err(|error| {
+                let seen = liveness::explain(&self.stage);
+                format!("no progress of {what}: {}{seen}", told(&error))
+            })?;
         }
         Ok(())
     }

@@ -2,16 +2,23 @@
 //! the actors' reports. Each property names its source and has a test in which
 //! it barks.
 
+mod durable_quorum;
 mod election_safety;
 mod nothing_stops;
 mod state_machine_safety;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use actors::probe::Report;
+use cluster::{
+    ids::{ReplicaId, ShardId, Term},
+    ports::log::{LogRecord, RecoveredReplica},
+};
+use durable_quorum::DurableQuorum;
 
 use nothing_stops::NothingStops;
 pub use nothing_stops::Stop;
@@ -31,10 +38,13 @@ trait Checker: Send + fmt::Debug {
 #[derive(Clone, Debug)]
 pub struct Checkers(Arc<Mutex<Inner>>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Inner {
     all: Vec<Box<dyn Checker>>,
     stops: NothingStops,
+    logs: DurableQuorum,
+    /// Who led each shard last, and in which term.
+    leaders: BTreeMap<ShardId, (Term, u32)>,
     broken: Option<String>,
 }
 
@@ -44,7 +54,7 @@ impl Default for Checkers {
             Box::<election_safety::ElectionSafety>::default(),
             Box::<state_machine_safety::StateMachineSafety>::default(),
         ];
-        Self(Arc::new(Mutex::new(Inner { all, stops: NothingStops::default(), broken: None })))
+        Self(Arc::new(Mutex::new(Inner { all, ..Inner::default() })))
     }
 }
 
@@ -52,11 +62,32 @@ impl Checkers {
     /// Takes note of what an actor of a machine reports.
     pub fn report(&self, node: u32, report: &Report) {
         self.with(|inner| {
-            let stopped = inner.stops.report(node, report).err();
+            if let Report::Elected { shard, term, .. } = report {
+                let led = inner.leaders.entry(*shard).or_default();
+                *led = (*led).max((*term, node));
+            }
+            let undurable = inner.logs.report(node, report).err();
+            let stopped = inner.stops.report(node, report).err().or(undurable);
             let mut all = inner.all.iter_mut();
             let broken = all.find_map(|one| one.report(node, report).err());
             inner.break_with(broken.or(stopped));
         });
+    }
+
+    /// A machine's log said that a record is durable; whether it replaced
+    /// other entries.
+    pub(crate) fn durable(&self, replica: ReplicaId, record: &LogRecord) -> bool {
+        self.with(|inner| inner.logs.durable(replica, record))
+    }
+
+    /// What a machine's log held when it started.
+    pub(crate) fn recovered(&self, found: &[RecoveredReplica]) {
+        self.with(|inner| found.iter().for_each(|replica| inner.logs.recovered(replica)));
+    }
+
+    /// The machine that led each shard last.
+    pub fn leaders(&self) -> BTreeMap<ShardId, u32> {
+        self.with(|inner| inner.leaders.iter().map(|(shard, (_, node))| (*shard, *node)).collect())
     }
 
     /// From now on something may stop: the plan brings it about.

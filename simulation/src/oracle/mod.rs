@@ -4,3 +4,4 @@ pub mod durable;
 pub mod history;
 pub mod linearizable;
 pub mod listing;
+pub mod versions;

@@ -10,7 +10,10 @@ use crate::{
     network::Weather,
     plan::Plan,
     rng::Rng,
-    workloads::register::Registers,
+    workloads::{
+        Workload, append::Appends, bank::Bank, levels::Levels, listing::Listings,
+        register::Registers, volumes::Volumes,
+    },
     world::{NetworkMode, Setup},
 };
 
@@ -23,17 +26,24 @@ pub static SWARM: Scenario = Scenario {
     promises: &["election", "operation", "start"],
 };
 
+/// What a closed time may lag besides: proposals that wait for a disk or a
+/// leader are older than the reads that see them.
+const SLACK: Duration = Duration::from_millis(500);
+
 fn plan(seed: u64) -> Plan {
     let mut rng = Plan::rng(seed);
     let calm = Plan::calm(seed);
     let setup = Setup { network: network(seed), ..setup(&mut rng, &calm.setup) };
     let from = Instant::ORIGIN;
     let ground = Ground { nodes: setup.nodes, from, to: from + calm.span };
+    // What offsets and rates add up to over a run, for both directions.
+    let drift = Duration::from_micros(u64::from(setup.rate_ppm_max) * 80);
+    let clocks_apart = (drift + Duration::from_millis(u64::from(setup.offset_ms_max))) * 2 + SLACK;
     Plan {
         faults: Schedule::draw(seed, &ground),
         setup,
         shards: 1 + rng.number(4),
-        workloads: vec![Box::new(Registers::draw(&mut rng))],
+        workloads: workloads(&mut rng, clocks_apart),
         ..calm
     }
 }
@@ -60,4 +70,25 @@ fn setup(rng: &mut Rng, calm: &Setup) -> Setup {
         offset_ms_max: if rng.chance(300_000) { 150 } else { 5 },
         ..calm.clone()
     }
+}
+
+/// Registers always, and each of the others in some seeds.
+fn workloads(rng: &mut Rng, clocks_apart: Duration) -> Vec<Box<dyn Workload>> {
+    let mut all: Vec<Box<dyn Workload>> = vec![Box::new(Registers::draw(rng))];
+    if rng.chance(300_000) {
+        all.push(Box::new(Bank::draw(rng)));
+    }
+    if rng.chance(300_000) {
+        all.push(Box::new(Listings::draw(rng)));
+    }
+    if rng.chance(300_000) {
+        all.push(Box::new(Appends::draw(rng)));
+    }
+    if rng.chance(300_000) {
+        all.push(Box::new(Levels::draw(rng, clocks_apart)));
+    }
+    if rng.chance(150_000) {
+        all.push(Box::new(Volumes::draw(rng)));
+    }
+    all
 }

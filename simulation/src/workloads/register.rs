@@ -1,8 +1,8 @@
 //! Concurrent clients that put, get and delete few keys. Each write writes
 //! another value, so that a value read names the write it came from.
 //!
-//! Judged twice: the history of each key must be linearizable, and no
-//! acknowledged write may be gone at the end.
+//! Judged thrice: the history of each key must be linearizable, no acknowledged
+//! write may be gone at the end, and versions rise.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -18,6 +18,7 @@ use crate::{
         durable,
         history::{Action, History, Operation, Value},
         linearizable,
+        versions::{self, Stamped},
     },
     rng::Rng,
 };
@@ -29,6 +30,8 @@ const PADDING_MAX: u64 = 600;
 /// What keys held when last observed. A lock, though there is one thread:
 /// client tasks must be `Send`.
 type Found = Arc<Mutex<Vec<(String, Option<Value>)>>>;
+/// Versions that writes were told.
+type Stamps = Arc<Mutex<Vec<Stamped>>>;
 
 /// The workload.
 #[derive(Clone, Debug)]
@@ -41,12 +44,20 @@ pub struct Registers {
     pub rest: (Duration, Duration),
     history: History,
     found: Found,
+    stamps: Stamps,
 }
 
 impl Registers {
     /// Clients that share keys.
     pub fn new(clients: u32, keys: u32, rest: (Duration, Duration)) -> Self {
-        Self { clients, keys, rest, history: History::default(), found: Found::default() }
+        Self {
+            clients,
+            keys,
+            rest,
+            history: History::default(),
+            found: Found::default(),
+            stamps: Stamps::default(),
+        }
     }
 
     /// Few or many clients, few or many keys, lazy or busy.
@@ -94,7 +105,15 @@ impl Registers {
         };
         let action = Action::Write(value.map(|(value, _)| value));
         match outcome {
-            Ok(_) => self.note(player, key, action, called, true),
+            Ok(written) => {
+                self.note(player, key, action, called, true);
+                // A delete of nothing has no version of its own.
+                if let (Some(version), Action::Write(Some(_))) = (written.version, action) {
+                    let (key, returned) = (key.to_owned(), player.now());
+                    let stamp = Stamped { key, called, returned, version };
+                    self.stamps.lock().unwrap_or_else(PoisonError::into_inner).push(stamp);
+                }
+            }
             Err(error) => {
                 if player.failed(&format!("write {key}"), &error) {
                     self.note(player, key, action, called, false);
@@ -151,6 +170,7 @@ impl Workload for Registers {
         for (key, value) in self.found.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             durable::check(&history, key, *value).map_err(|loss| loss.to_string())?;
         }
+        versions::check(&self.stamps.lock().unwrap_or_else(PoisonError::into_inner))?;
         linearizable::check(&history).map_err(|violation| violation.to_string())
     }
 }

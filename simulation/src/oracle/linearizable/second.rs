@@ -153,30 +153,30 @@ fn spoil(history: &mut Vec<Operation>, rng: &mut Rng) {
 fn three_judges_agree_on_real_histories_true_and_spoilt() {
     let mut rng = Rng::stream(3, "spoilt histories", 0);
     let mut verdicts = [0, 0];
-    for seed in 0..60 {
-        let mut history = real_history(150, seed);
+    for seed in 0..24 {
+        let mut history = real_history(80, seed);
         history.retain(|operation| operation.key == "0" || operation.key == "1");
         for operation in &mut history {
             operation.key = "k".to_owned();
         }
         // Two registers seen as one are mostly wrong; one alone is right.
         let one: Vec<_> =
-            history.iter().take(if seed % 2 == 0 { 40 } else { 12 }).cloned().collect();
+            history.iter().take(if seed % 2 == 0 { 20 } else { 10 }).cloned().collect();
         verdicts[usize::from(agree(&one))] += 1;
-        let mut single = real_history(60, seed);
+        let mut single = real_history(50, seed);
         single.retain(|operation| operation.key == "0");
         assert!(agree(&single), "a real register is linearizable");
         spoil(&mut single, &mut rng);
         verdicts[usize::from(agree(&single))] += 1;
     }
-    assert!(verdicts.iter().all(|count| *count > 10), "one-sided: {verdicts:?}");
+    assert!(verdicts.iter().all(|count| *count > 5), "one-sided: {verdicts:?}");
 }
 
 #[test]
 fn the_other_implementation_agrees_on_a_long_history() {
     let history: Vec<_> =
-        real_history(3_000, 4).into_iter().filter(|operation| operation.key == "0").collect();
-    assert!(history.len() > 400);
+        real_history(500, 4).into_iter().filter(|operation| operation.key == "0").collect();
+    assert!(history.len() > 80);
     assert!(check(&history).is_ok() && by_others(&history));
     let mut lie = history;
     let liar = lie.iter().rposition(|one| one.action != read(None) && one.returned.is_some());

@@ -1,0 +1,138 @@
+//! What clients and operators meet: lost answers, wrong wall clocks, floods,
+//! many shards, restart storms, volumes that come and go. Rows G, A and O of
+//! the bug catalogue, as far as the product has what they speak of.
+
+use std::time::Duration;
+
+use super::{
+    Scenario,
+    directed::{Directed, strike_leader},
+};
+use crate::workloads::{
+    append::Appends, bank::Bank, listing::Listings, register::Registers, volumes::Volumes,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Rests of usual clients, and of a flood: about 300 operations per second.
+const FLOOD: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(60));
+const USUAL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(60));
+
+pub(super) static ALL: &[Scenario] = &[
+    Scenario {
+        name: "lost-answers",
+        rows: &["A4"],
+        story: "a quarter of all messages is lost, so retries meet what was executed",
+        plan: |seed| {
+            Directed {
+                faults: &["0.500 +7.000 drop 250000", "8.000 +0.500 kill {n}"],
+                workloads: vec![
+                    Box::new(Appends::new(4, 2, USUAL)),
+                    Box::new(Registers::new(3, 2, USUAL)),
+                ],
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["compare failed", "operation", "kill"],
+    },
+    Scenario {
+        name: "wrong-wall-clocks",
+        rows: &["A7"],
+        story: "wall clocks are up to 200 ms apart, and order still comes from the log",
+        plan: |seed| {
+            Directed {
+                offset_ms: 200,
+                faults: &["3.000 +2.000 isolate {n}"],
+                workloads: vec![
+                    Box::new(Registers::new(5, 2, USUAL)),
+                    Box::new(Listings::new(2, 1, 10, USUAL)),
+                ],
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["operation", "cut"],
+    },
+    Scenario {
+        name: "restart-storm",
+        rows: &["G2"],
+        story: "machines restart so often that gossip has hardly settled before the next one",
+        plan: |seed| {
+            Directed {
+                nodes: 5,
+                round: SECOND * 3 / 2,
+                faults: &["0.200 +0.200 kill {n}", "0.300 +0.400 kill {m}"],
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["kill", "start", "operation"],
+    },
+    Scenario {
+        name: "volumes-under-cuts",
+        rows: &[],
+        story: "volumes are placed, used and removed while machines are cut off",
+        plan: |seed| {
+            Directed {
+                nodes: 5,
+                faults: &["2.000 +2.000 isolate {n}", "6.000 +0.500 kill {m}"],
+                workloads: vec![
+                    Box::new(Volumes::new(3, 3, (SECOND / 10, SECOND))),
+                    Box::new(Registers::new(3, 3, USUAL)),
+                ],
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["volume created", "volume removed", "cut"],
+    },
+    Scenario {
+        name: "flood",
+        rows: &["O1"],
+        story: "many clients that hardly rest, in front of slow disks",
+        plan: |seed| {
+            Directed {
+                shards: 4,
+                faults: &["1.000 +3.000 slow-disk {n} 30"],
+                workloads: vec![Box::new(Registers::new(12, 60, FLOOD))],
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["operation", "slow disk"],
+    },
+    Scenario {
+        name: "many-shards",
+        rows: &["O3"],
+        story: "a volume of 48 shards, whose leaders die with their machine",
+        plan: |seed| {
+            Directed {
+                shards: 48,
+                round: SECOND * 14,
+                faults: &["3.000 +3.000 kill {n}"],
+                workloads: vec![Box::new(Registers::new(4, 60, USUAL))],
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["election", "kill"],
+    },
+    Scenario {
+        name: "cuts-under-lists",
+        rows: &[],
+        story: "lists over several shards go on while leaders are cut off",
+        plan: |seed| {
+            Directed {
+                shards: 4,
+                workloads: vec![
+                    Box::new(Listings::new(3, 2, 5, USUAL)),
+                    Box::new(Bank::new(3, USUAL)),
+                ],
+                script: Some(|stage| strike_leader(stage, (SECOND * 3, SECOND * 2), "isolate {n}")),
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["leader struck", "list of several pages"],
+    },
+];
