@@ -236,10 +236,10 @@ mod tests {
 
     #[test]
     fn seeds_are_dealt_to_all_scenarios_and_half_of_them_to_the_first() {
-        let scenarios = scenario::ALL;
+        let scenarios = &scenario::ALL;
         let dealt = |seed| deal(scenarios, seed).scenario;
         let runs: Vec<String> = (0..4 * scenarios.len() as u64).map(dealt).collect();
-        for scenario in scenarios {
+        for scenario in scenarios.iter() {
             assert!(runs.iter().any(|name| name == scenario.name), "{}", scenario.name);
         }
         let first = runs.iter().filter(|name| *name == scenarios[0].name).count();
