@@ -3,10 +3,11 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use cluster::{
-    ids::{BootNonce, ClusterId, Incarnation, NodeId},
+    ids::{BootNonce, ClusterId, NodeId},
     log::Recovery,
     membership::Boot,
     ports::{
@@ -20,13 +21,17 @@ use cluster::{
     },
     units::Instant,
 };
+use tokio::sync::mpsc;
 
 use crate::{
-    clock::{HostClock, Skew},
-    disk::{Death, Room, Storage},
+    clock::{Dials, HostClock},
+    disk::{Death, Guarded, Room, Storage},
     entropy::SeededEntropy,
     host::Host,
+    identity,
+    life::{Ending, Life, Traps},
     network::{Address, Delivery, Fabric, Port},
+    orders::Order,
     rng::Rng,
     trace::Trace,
     workers::InlineWorkers,
@@ -41,6 +46,10 @@ pub struct Parts {
     pub number: u32,
     /// Its id.
     pub node: NodeId,
+    /// Its failure domain.
+    pub zone: String,
+    /// Whether this node founds the cluster.
+    pub founder: bool,
     /// This start of it.
     pub boot: Boot,
     /// All machines of the world.
@@ -65,30 +74,41 @@ pub struct Parts {
     pub room: Room,
     /// Where it may note what it does, at the world's time.
     pub diary: Diary,
+    /// Whether it lives still; it may end itself here.
+    pub life: Life,
+    /// What an operator wants of it.
+    pub orders: mpsc::UnboundedReceiver<Order>,
 }
 
-/// Notes of one boot in the world's trace.
+/// Notes of one boot in the world's trace. A dead one notes nothing.
 #[derive(Clone, Debug)]
 pub struct Diary {
     who: Address,
     clock: Arc<HostClock>,
     trace: Trace,
+    life: Life,
 }
 
 impl Diary {
     /// Notes a state change.
     pub fn note(&self, line: &str) {
-        self.trace.note(self.clock.world_now(), &format!("{} {line}", self.who));
+        if !self.life.is_over() {
+            self.trace.note(self.clock.world_now(), &format!("{} {line}", self.who));
+        }
     }
 
     /// Mixes something into the hash that is not worth a line.
     pub fn mix(&self, bytes: &[u8]) {
-        self.trace.mix(self.clock.world_now(), bytes);
+        if !self.life.is_over() {
+            self.trace.mix(self.clock.world_now(), bytes);
+        }
     }
 
     /// Counts something.
     pub fn count(&self, what: &'static str) {
-        self.trace.count(what);
+        if !self.life.is_over() {
+            self.trace.count(what);
+        }
     }
 }
 
@@ -104,20 +124,44 @@ pub trait Resident: Send + Sync + fmt::Debug {
 pub(crate) struct Surroundings<'a> {
     pub(crate) cluster: ClusterId,
     pub(crate) nodes: Vec<NodeId>,
+    pub(crate) zones: u32,
     pub(crate) fabric: &'a Fabric,
+    pub(crate) traps: &'a Traps,
     pub(crate) trace: &'a Trace,
     pub(crate) resident: &'a Arc<dyn Resident>,
 }
 
-/// A machine. Its boots come and go.
+/// How a machine's processor serves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pulse {
+    /// In every tick.
+    Steady,
+    /// Once in so many ticks.
+    Slow(u32),
+    /// Not at all.
+    Stopped,
+}
+
+/// A machine. Its boots come and go; its disk may be another's.
 #[derive(Debug)]
 pub(crate) struct Machine {
     number: u32,
     node: NodeId,
+    /// Nodes this machine has been: a wiped disk makes it a stranger.
+    births: u32,
     seed: u64,
-    skew: Skew,
-    incarnation: u64,
-    storage: Storage,
+    dials: Arc<Dials>,
+    boots: u64,
+    pub(crate) storage: Storage,
+    pub(crate) pulse: Pulse,
+    /// When its process supervisor starts it again.
+    pub(crate) restart_at: Option<Instant>,
+    /// Removed for good, and not wanted any more.
+    pub(crate) retired: bool,
+    /// A copy of its disk as it was.
+    pub(crate) image: Option<Storage>,
+    backlog: Vec<Delivery>,
+    stepped: Instant,
     running: Option<Running>,
 }
 
@@ -126,6 +170,8 @@ struct Running {
     host: Host,
     port: Port,
     started: Arc<Mutex<Started>>,
+    life: Life,
+    orders: mpsc::UnboundedSender<Order>,
 }
 
 /// How far a boot has come.
@@ -137,20 +183,31 @@ enum Started {
     Failed(String),
 }
 
+/// An id whose low bits carry the machine's number and the birth, for readable
+/// traces; the rest is the seed's.
+fn node_id(seed: u64, number: u32, birth: u32) -> NodeId {
+    let mut rng = Rng::stream(seed, "node id", u64::from(birth) << 32 | u64::from(number));
+    let high = u128::from(rng.next()) << 64 | u128::from(rng.next());
+    NodeId(high & !0xffff | u128::from(birth & 0xff) << 8 | u128::from(number & 0xff))
+}
+
 impl Machine {
-    /// A machine that was never started. Its id carries its number in the low
-    /// bits for readable traces; the rest is the seed's.
-    pub(crate) fn new(number: u32, seed: u64, skew: Skew) -> Self {
-        let mut rng = Rng::stream(seed, "node id", u64::from(number));
-        let high = u128::from(rng.next()) << 64 | u128::from(rng.next());
-        let node = NodeId(high & !0xff | u128::from(number));
+    /// A machine that was never started.
+    pub(crate) fn new(number: u32, seed: u64, dials: Dials) -> Self {
         Self {
             number,
-            node,
+            node: node_id(seed, number, 0),
+            births: 0,
             seed,
-            skew,
-            incarnation: 0,
+            dials: Arc::new(dials),
+            boots: 0,
             storage: Storage::default(),
+            pulse: Pulse::Steady,
+            restart_at: None,
+            retired: false,
+            image: None,
+            backlog: Vec::new(),
+            stepped: Instant::ORIGIN,
             running: None,
         }
     }
@@ -167,9 +224,32 @@ impl Machine {
         self.running.is_some()
     }
 
-    /// What survives its crashes.
-    pub(crate) fn storage(&self) -> &Storage {
-        &self.storage
+    pub(crate) fn dials(&self) -> &Dials {
+        &self.dials
+    }
+
+    /// What the boot on it has come to.
+    pub(crate) fn life(&self) -> Option<&Life> {
+        self.running.as_ref().map(|running| &running.life)
+    }
+
+    /// Gives it an empty disk: the next start is a stranger's.
+    pub(crate) fn become_stranger(&mut self) {
+        self.births += 1;
+        self.node = node_id(self.seed, self.number, self.births);
+        self.storage = Storage::default();
+    }
+
+    /// Tells the clock of a running boot that its rate changed.
+    pub(crate) fn rate_changed(&self, now: Instant) {
+        if let Some(running) = &self.running {
+            running.host.inside(|| running.host.clock().rate_changed(now));
+        }
+    }
+
+    /// Gives an order to the boot that runs; whether there is one.
+    pub(crate) fn order(&self, order: Order) -> bool {
+        self.running.as_ref().is_some_and(|running| running.orders.send(order).is_ok())
     }
 
     /// Starts a new boot.
@@ -177,12 +257,26 @@ impl Machine {
     /// # Errors
     /// What a disk that was only crashed must never cause.
     pub(crate) fn start(&mut self, now: Instant, around: &Surroundings<'_>) -> Result<(), String> {
-        self.incarnation += 1;
-        let host = Host::new(self.skew, now);
-        let seat = around.fabric.rise(self.address());
+        self.boots += 1;
+        self.restart_at = None;
+        self.pulse = Pulse::Steady;
+        self.backlog.clear();
+        self.stepped = now;
+        let host = Host::new(self.dials.clone(), now);
         let clock = host.clock().clone();
+        let shared = (around.fabric.clone(), around.traps.clone(), around.trace.clone());
+        let who = (self.number, self.address());
+        let life = Life::new(who, self.storage.clone(), shared, self.rng("death"));
+        let (orders, taken) = mpsc::unbounded_channel();
+        let seat = around.fabric.rise(self.address());
         let port = Port::new(around.fabric.clone(), self.address(), seat, clock.clone());
-        let parts = self.parts(&port, clock, around)?;
+        let parts = match self.parts(&port, clock, (&life, taken), around) {
+            Ok(parts) => parts,
+            Err(cause) => {
+                life.kill(Death::Kill);
+                return Err(cause);
+            }
+        };
         let started = Arc::new(Mutex::new(Started::NotYet));
         let (slot, resident) = (started.clone(), around.resident.clone());
         host.inside(|| {
@@ -194,77 +288,119 @@ impl Machine {
                 *slot.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
             })
         });
-        self.running = Some(Running { host, port, started });
+        self.running = Some(Running { host, port, started, life, orders });
+        self.storage.note_start();
         Ok(())
     }
 
     /// Chance of this boot for one purpose.
-    fn rng(&self, purpose: &str) -> Rng {
-        Rng::stream(self.seed, purpose, u64::from(self.number) << 32 | self.incarnation)
+    pub(crate) fn rng(&self, purpose: &str) -> Rng {
+        Rng::stream(self.seed, purpose, u64::from(self.number) << 32 | self.boots)
+    }
+
+    /// Reads who the disk says it is, and counts this start on it.
+    fn boot(&self) -> Result<Boot, String> {
+        let files = &self.storage.state;
+        let failed = |error: std::io::Error| format!("its identity cannot be read: {error}");
+        match identity::identity(files).map_err(failed)? {
+            None => identity::found(files, self.node).map_err(failed)?,
+            Some(found) if found == self.node => {}
+            Some(found) => return Err(format!("its disk is {}'s", Address::Node(found))),
+        }
+        let incarnation = identity::next_incarnation(files).map_err(failed)?;
+        let mut nonce = self.rng("boot nonce");
+        let nonce = BootNonce(u128::from(nonce.next()) << 64 | u128::from(nonce.next()));
+        Ok(Boot { incarnation, nonce })
     }
 
     fn parts(
         &self,
         port: &Port,
         clock: Arc<HostClock>,
+        (life, orders): (&Life, mpsc::UnboundedReceiver<Order>),
         around: &Surroundings<'_>,
     ) -> Result<Parts, String> {
-        let mut nonce = self.rng("boot nonce");
-        let nonce = u128::from(nonce.next()) << 64 | u128::from(nonce.next());
+        let boot = self.boot()?;
         let stamp = (around.cluster, self.node);
-        let (log, recovery) = self.storage.open_log(stamp, self.rng("log"), around.trace)?;
+        let (log, recovery) =
+            self.storage.open_log(stamp, self.rng("log"), around.trace, Some(life.clone()))?;
         let pace = self.storage.pace.clone();
+        let engine = Guarded::new(self.storage.engine.clone(), life.clone());
+        let state_files = Guarded::new(self.storage.state.clone(), life.clone());
         Ok(Parts {
             cluster: around.cluster,
             number: self.number,
             node: self.node,
-            boot: Boot { incarnation: Incarnation(self.incarnation), nonce: BootNonce(nonce) },
+            zone: format!("zone-{}", self.number % around.zones.max(1)),
+            founder: self.number == 1 && self.births == 0,
+            boot,
             nodes: around.nodes.clone(),
             clock: clock.clone(),
             entropy: Arc::new(SeededEntropy::new(self.rng("entropy"))),
             network: Arc::new(port.clone()),
             log: Arc::new(log),
             recovery,
-            engine: Arc::new(self.storage.engine.clone()),
-            workers: Arc::new(InlineWorkers::new(pace, self.rng("workers"))),
-            state_files: Arc::new(self.storage.state.clone()),
+            engine: Arc::new(engine),
+            workers: Arc::new(InlineWorkers::new(pace, self.rng("workers"), Some(life.clone()))),
+            state_files: Arc::new(state_files),
             room: self.storage.room.clone(),
-            diary: Diary { who: self.address(), clock, trace: around.trace.clone() },
+            diary: Diary {
+                who: self.address(),
+                clock,
+                trace: around.trace.clone(),
+                life: life.clone(),
+            },
+            life: life.clone(),
+            orders,
         })
     }
 
     /// Ends the boot where it stands.
-    pub(crate) fn die(&mut self, death: Death, fabric: &Fabric) {
-        // Mute first: destructors of its tasks may still try to send.
-        fabric.fall(self.address());
+    pub(crate) fn die(&mut self, death: Death) {
         if let Some(running) = self.running.take() {
+            // Mute first: destructors of its tasks may still try to send.
+            running.life.kill(death);
             running.host.crash();
-            self.storage.die(death, &mut self.rng("death"));
         }
     }
 
-    /// Hands over what arrived and runs until `world`.
-    pub(crate) fn step(&self, deliveries: Vec<Delivery>, world: Instant) -> Result<(), String> {
-        let Some(running) = &self.running else { return Ok(()) };
-        running.give(deliveries)?;
+    /// Hands over what arrived and runs until `world`, if the processor does.
+    pub(crate) fn step(&mut self, deliveries: Vec<Delivery>, world: Instant, tick: Duration) {
+        self.backlog.extend(deliveries);
+        let Some(running) = &self.running else { return self.backlog.clear() };
+        let late = world.since(self.stepped);
+        let runs = match self.pulse {
+            Pulse::Steady => true,
+            Pulse::Slow(ticks) => late >= tick * ticks,
+            Pulse::Stopped => false,
+        };
+        if !runs {
+            return;
+        }
+        if late > tick {
+            // Its clocks jump: for the process no time has passed.
+            running.host.jump_to(self.stepped + late.saturating_sub(tick));
+        }
+        self.stepped = world;
+        running.give(std::mem::take(&mut self.backlog));
         running.host.step_to(world);
-        Ok(())
     }
 }
 
 impl Running {
-    fn give(&self, deliveries: Vec<Delivery>) -> Result<(), String> {
+    fn give(&self, deliveries: Vec<Delivery>) {
         let inbound = match &*self.started.lock().unwrap_or_else(PoisonError::into_inner) {
-            Started::NotYet => return Ok(()),
+            Started::NotYet => return,
             Started::Serving(inbound) => inbound.clone(),
-            Started::Failed(cause) => return Err(cause.clone()),
+            Started::Failed(cause) => {
+                return self.life.end(Ending::NotStarted(cause.clone()), Death::Kill);
+            }
         };
         self.host.inside(|| {
             for delivery in deliveries {
                 self.deliver(inbound.as_ref(), delivery);
             }
         });
-        Ok(())
     }
 
     fn deliver(&self, inbound: &dyn Inbound, delivery: Delivery) {

@@ -7,7 +7,15 @@ use std::{
 };
 
 use actors::client::{Client, ClientError};
-use cluster::catalog::record::{VolumeKind, VolumePolicy};
+use cluster::{
+    catalog::{
+        record::{VolumeKind, VolumePolicy},
+        view::CatalogView,
+    },
+    ids::CATALOG_SHARD,
+    placement::policy::catalog_voters,
+    shard::descriptor::{ReplicaDescriptor, ReplicaRole},
+};
 
 use crate::{
     checkers::Checkers,
@@ -65,7 +73,8 @@ impl Stage {
         let policy = VolumePolicy { kind, replicas: 3, shards };
         let nodes = self.world.nodes().len();
         let made = self.ask("founding", FOUNDING_MAX * 2, async move {
-            while client.nodes().await?.len() < nodes {
+            while client.nodes().await?.len() < nodes || !is_grown(client.catalog().await?.as_ref())
+            {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             client.create_volume(VOLUME, policy).await.map(|_| ())
@@ -95,7 +104,7 @@ impl Stage {
 
     /// A client's door, to ask one node alone.
     pub fn door(&self, number: u32) -> SimulatedDoor {
-        SimulatedDoor::new(self.world.client(number), self.world.nodes())
+        SimulatedDoor::new(self.world.client(number), self.world.members().clone())
     }
 
     /// Lets these faults strike, at their times from now on, while time passes.
@@ -165,6 +174,15 @@ impl Stage {
         }
         self.checkers.broken().map_or(Ok(()), Err)
     }
+}
+
+/// Whether the catalog can lose one of its machines: a cluster whose only copy
+/// of it lies on one disk promises nothing yet.
+fn is_grown(view: &CatalogView) -> bool {
+    let wanted = catalog_voters(view.active_nodes().count()).min(3);
+    let voter = |held: &&ReplicaDescriptor| held.role == ReplicaRole::Voter;
+    let catalog = view.shard(CATALOG_SHARD);
+    catalog.is_some_and(|shard| shard.descriptor.replicas.iter().filter(voter).count() >= wanted)
 }
 
 /// A client's error with its cause.

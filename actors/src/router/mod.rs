@@ -212,6 +212,34 @@ impl Router {
         let _ = tokio::time::timeout(CATALOG_SETTLE_MAX, settled).await;
     }
 
+    /// What a client is told beyond `after`: by the catalog replica here, or by
+    /// one elsewhere where this node has none. (The catalog has five voters; a
+    /// larger cluster's other nodes serve clients all the same.)
+    pub async fn catalog_news(&self, after: Version, wait: Duration) -> Answer {
+        if self.hosted.borrow().by_shard.contains_key(&CATALOG_SHARD) {
+            self.catalog_settled().await;
+            return self.catalog_changes(after, wait).await;
+        }
+        let view = self.catalog();
+        let holders =
+            view.shard(CATALOG_SHARD).map_or(&[][..], |record| &record.descriptor.replicas);
+        let wait_ms = u32::try_from(wait.min(CATALOG_WAIT_MAX).as_millis()).unwrap_or(u32::MAX);
+        let request = Request::CatalogChanges { after, wait_ms };
+        let (class, body) = (request.class(), bytes::Bytes::from(request.encode()));
+        let first = usize::try_from(self.world.entropy.next_u64() >> 33).unwrap_or(0);
+        for holder in holders.iter().cycle().skip(first % holders.len().max(1)).take(holders.len())
+        {
+            let network = &self.world.network;
+            let timeout = wait + CATALOG_SETTLE_MAX;
+            let answer = network.request(holder.node, class, body.clone(), timeout).await;
+            let answer = answer.ok().and_then(|bytes| Answer::decode(&bytes).ok());
+            if let Some(answer @ Answer::CatalogChanges { .. }) = answer {
+                return answer;
+            }
+        }
+        Answer::Fault(Fault::NoReplica(CATALOG_SHARD))
+    }
+
     /// What the catalog replica on this node has beyond `after`; waits for news.
     pub async fn catalog_changes(&self, after: Version, wait: Duration) -> Answer {
         let shard = CATALOG_SHARD;

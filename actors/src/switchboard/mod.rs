@@ -95,10 +95,11 @@ impl Switchboard {
             }
             Request::CatalogChanges { after, wait_ms } => {
                 let wait = Duration::from_millis(u64::from(wait_ms));
-                if tenant.is_some() {
-                    self.router.catalog_settled().await;
-                }
-                match (self.router.catalog_changes(after, wait).await, tenant) {
+                let answer = match tenant {
+                    Some(_) => self.router.catalog_news(after, wait).await,
+                    None => self.router.catalog_changes(after, wait).await,
+                };
+                match (answer, tenant) {
                     (Answer::CatalogChanges { version, changes }, Some(tenant)) => {
                         let view = self.router.catalog();
                         let changes = tenancy::visible(&view, tenant, changes);

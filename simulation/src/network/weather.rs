@@ -20,6 +20,8 @@ pub struct Weather {
     pub drop_ppm: u32,
     /// One-way messages in a million that arrive twice.
     pub duplicate_ppm: u32,
+    /// One-way messages in a million that arrive again, seconds later.
+    pub replay_ppm: u32,
     /// Raft messages in a million that may overtake the one before.
     pub reorder_ppm: u32,
 }
@@ -33,6 +35,7 @@ impl Weather {
         spike_max: Duration::from_millis(200),
         drop_ppm: 0,
         duplicate_ppm: 0,
+        replay_ppm: 0,
         reorder_ppm: 0,
     };
 
@@ -54,6 +57,7 @@ impl Weather {
             spike_max: self.spike_max.max(other.spike_max),
             drop_ppm: self.drop_ppm.max(other.drop_ppm),
             duplicate_ppm: self.duplicate_ppm.max(other.duplicate_ppm),
+            replay_ppm: self.replay_ppm.max(other.replay_ppm),
             reorder_ppm: self.reorder_ppm.max(other.reorder_ppm),
         }
     }

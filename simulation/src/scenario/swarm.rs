@@ -29,10 +29,11 @@ fn plan(seed: u64) -> Plan {
     let setup = setup(&mut rng, &calm.setup);
     let from = Instant::ORIGIN;
     let ground = Ground { nodes: setup.nodes, from, to: from + calm.span };
+    let shards_max = if rng.chance(150_000) { 16 } else { 4 };
     Plan {
         faults: Schedule::draw(seed, &ground),
         setup,
-        shards: 1 + rng.number(4),
+        shards: 1 + rng.number(shards_max),
         workloads: vec![Box::new(Registers::draw(&mut rng))],
         ..calm
     }
@@ -46,7 +47,10 @@ fn setup(rng: &mut Rng, calm: &Setup) -> Setup {
         latency_max: rng.between(Duration::from_micros(600), latency_max),
         ..Weather::CALM
     };
+    let nodes = *rng.pick(&[3, 3, 3, 3, 5, 5, 5, 4, 6, 7]).unwrap_or(&3);
     Setup {
+        nodes,
+        zones: 1 + rng.number(nodes),
         weather,
         rate_ppm_max: if skewed { 30_000 } else { 100 },
         offset_ms_max: if rng.chance(300_000) { 150 } else { 5 },
