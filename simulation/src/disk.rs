@@ -1,19 +1,23 @@
 //! The disk of a machine: what survives a crash, and the `LogStore` of a boot.
 //!
 //! The log is the product's `SegmentedLog` over files in memory that forget
-//! what was not synced. Its writer joins what waits into one write and, a drawn
-//! time later, one sync: a crash in between loses or tears the batch. Replicas
-//! are told in drawn order, each in its own.
+//! what was not synced. Stores commit as a whole at the end of their drawn
+//! time: a commit that a crash meets before is lost, one after it is durable.
+
+mod guard;
+mod log;
+mod rot;
+#[cfg(test)]
+mod tests;
 
 #[cfg(feature = "real")]
 pub mod real;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
     fmt, io,
     str::FromStr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -21,24 +25,19 @@ use std::{
 
 use actors::root::OldImage;
 use cluster::{
-    ids::{ClusterId, LogIndex, NodeId, ReplicaId},
+    ids::{ClusterId, NodeId},
     log::{LogOptions, LogStamp, Recovery, SegmentedLog},
     memory::{MemoryEngine, MemoryFiles},
-    ports::{
-        engine::Engine,
-        files::Files,
-        log::{Done, LogError, LogPins, LogRecord, LogStore, RecoveredReplica},
-    },
-    raft::types::Entry,
+    ports::{engine::Engine, files::Files},
 };
 
-use crate::{rng::Rng, trace::Trace};
+pub(crate) use self::guard::Guarded;
+pub use self::log::SimulatedLog;
+use crate::{life::Life, rng::Rng, trace::Trace};
 
 /// Small segments, so that a run meets their rotation; an append of a megabyte
 /// must fit beside the checkpoint.
 const SEGMENT_BYTES: usize = 2 << 20;
-/// Appends waiting before more are refused, as the product bounds them.
-const WAITING_MAX: usize = 1_024;
 /// Duration of a sync or read, usually.
 const LATENCY: (Duration, Duration) = (Duration::from_micros(100), Duration::from_micros(2_900));
 /// One in so many (per million) takes up to [`HICCUP`].
@@ -75,20 +74,36 @@ impl FromStr for Death {
     }
 }
 
-/// How slow the disk is: its usual latency times this.
+/// How slow the disk is: its usual latency times a factor; or it stalls.
 #[derive(Clone, Debug)]
-pub struct Pace(Arc<AtomicU32>);
+pub struct Pace(Arc<(AtomicU32, AtomicBool)>);
 
 impl Default for Pace {
     fn default() -> Self {
-        Self(Arc::new(AtomicU32::new(1)))
+        Self(Arc::new((AtomicU32::new(1), AtomicBool::new(false))))
     }
 }
+
+/// How often what a stall holds up looks whether it is over.
+const STALL_LOOK: Duration = Duration::from_millis(5);
 
 impl Pace {
     /// Makes the disk `factor` times as slow as usual.
     pub fn set(&self, factor: u32) {
-        self.0.store(factor.max(1), Ordering::Relaxed);
+        self.0.0.store(factor.max(1), Ordering::Relaxed);
+    }
+
+    /// Lets nothing come to its end, or again.
+    pub fn stall(&self, on: bool) {
+        self.0.1.store(on, Ordering::Relaxed);
+    }
+
+    /// Waits for an operation that takes `latency`.
+    pub(crate) async fn wait(&self, latency: Duration) {
+        tokio::time::sleep(latency).await;
+        while self.0.1.load(Ordering::Relaxed) {
+            tokio::time::sleep(STALL_LOOK).await;
+        }
     }
 
     /// The time one operation takes.
@@ -99,7 +114,7 @@ impl Pace {
         } else {
             Duration::ZERO
         };
-        (usual + hiccup) * self.0.load(Ordering::Relaxed)
+        (usual + hiccup) * self.0.0.load(Ordering::Relaxed)
     }
 }
 
@@ -131,8 +146,8 @@ impl Room {
     }
 }
 
-/// What of a machine survives a crash.
-#[derive(Debug)]
+/// What of a machine survives a crash. Clones share the disk.
+#[derive(Clone, Debug)]
 pub struct Storage {
     /// The log's directory.
     pub log: MemoryFiles,
@@ -146,9 +161,17 @@ pub struct Storage {
     pub pace: Pace,
     /// Whether anything more fits on it.
     pub room: Room,
+    /// Its bytes were damaged or are old: what is lost on it is no finding.
+    unsound: Arc<AtomicBool>,
+    /// A replica on it was lost by a known fault.
+    lossy: Arc<AtomicBool>,
+    /// Log and stores are another node's.
+    foreign: bool,
+    /// Faults of the device that were known before the last start.
+    struck_before: u64,
     /// The real directory that takes the place of the three in memory.
     #[cfg(feature = "real")]
-    pub real: Option<real::RealDisk>,
+    pub real: Option<Arc<real::RealDisk>>,
 }
 
 /// What machines keep their data on.
@@ -164,21 +187,28 @@ pub enum StorageMode {
 
 impl Default for Storage {
     fn default() -> Self {
-        let engine = MemoryEngine::default();
-        Self {
-            log: MemoryFiles::default(),
-            state: MemoryFiles::default(),
-            room: Room::of(engine.clone()),
-            engine,
-            syncs: Pace::default(),
-            pace: Pace::default(),
-            #[cfg(feature = "real")]
-            real: None,
-        }
+        Self::of(MemoryFiles::default(), MemoryFiles::default(), MemoryEngine::default())
     }
 }
 
 impl Storage {
+    fn of(log: MemoryFiles, state: MemoryFiles, engine: MemoryEngine) -> Self {
+        Self {
+            log,
+            state,
+            room: Room::of(engine.clone()),
+            engine,
+            syncs: Pace::default(),
+            pace: Pace::default(),
+            unsound: Arc::default(),
+            lossy: Arc::default(),
+            foreign: false,
+            struck_before: 0,
+            #[cfg(feature = "real")]
+            real: None,
+        }
+    }
+
     /// An empty disk.
     ///
     /// # Panics
@@ -190,7 +220,7 @@ impl Storage {
             #[expect(clippy::expect_used, reason = "a world without its disks cannot go on")]
             StorageMode::Real => {
                 let disk = real::RealDisk::new().expect("a temporary directory");
-                Self { real: Some(disk), ..Self::default() }
+                Self { real: Some(Arc::new(disk)), ..Self::default() }
             }
         }
     }
@@ -255,6 +285,101 @@ impl Storage {
         }
     }
 
+    /// Lets reads of log and state files fail, or succeed again.
+    pub fn fail_reads(&self, on: bool) {
+        self.log.fail_reads(on);
+        self.state.fail_reads(on);
+    }
+
+    /// Lets writes of log and state files fail, or succeed again.
+    pub fn fail_writes(&self, on: bool) {
+        self.log.fail_writes(on);
+        self.state.fail_writes(on);
+    }
+
+    fn struck(&self) -> u64 {
+        self.log.struck() + self.state.struck()
+    }
+
+    /// A boot has begun on it.
+    pub(crate) fn note_start(&mut self) {
+        self.struck_before = self.struck();
+    }
+
+    pub(crate) fn is_unsound(&self) -> bool {
+        self.unsound.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn make_unsound(&self) {
+        self.unsound.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a log in memory was begun on it: without one it says nobody's name.
+    pub(crate) fn has_log(&self) -> bool {
+        self.is_in_memory() && self.log.list().is_ok_and(|names| !names.is_empty())
+    }
+
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.foreign
+    }
+
+    /// Whether a fault of the device explains that a log was fenced.
+    pub(crate) fn excuses_fence(&self) -> bool {
+        self.struck() > self.struck_before || self.is_unsound()
+    }
+
+    /// Whether something known explains that a replica on it is lost.
+    pub(crate) fn excuses_loss(&self) -> bool {
+        self.excuses_fence() || self.lossy.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_loss(&self) {
+        self.lossy.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether something known explains that a node does not start on it.
+    pub(crate) fn excuses_start(&self) -> bool {
+        self.excuses_fence() || self.foreign || self.room.is_full()
+    }
+
+    /// A copy of it as it is now, on a disk of its own; none of a real one.
+    pub(crate) fn image(&self) -> Option<Self> {
+        let copy = || Self::of(self.log.fork(), self.state.fork(), self.engine.fork());
+        self.is_in_memory().then(copy)
+    }
+
+    /// Whether its bytes are the world's to change.
+    #[cfg_attr(
+        not(feature = "real"),
+        expect(clippy::unused_self, reason = "without real disks all are in memory")
+    )]
+    pub(crate) fn is_in_memory(&self) -> bool {
+        #[cfg(feature = "real")]
+        return self.real.is_none();
+        #[cfg(not(feature = "real"))]
+        return true;
+    }
+
+    /// Swaps log and stores with another machine's; each is then foreign, or
+    /// at home again.
+    pub(crate) fn swap(&mut self, other: &mut Self, foreign: bool) {
+        std::mem::swap(&mut self.log, &mut other.log);
+        std::mem::swap(&mut self.engine, &mut other.engine);
+        std::mem::swap(&mut self.room.engine, &mut other.room.engine);
+        std::mem::swap(&mut self.unsound, &mut other.unsound);
+        std::mem::swap(&mut self.lossy, &mut other.lossy);
+        (self.foreign, other.foreign) = (foreign, foreign);
+        // Device and room stay with the machine, and the device is well again:
+        // the end of its trouble would meet the wrong one.
+        for disk in [&*self, &*other] {
+            disk.fail_reads(false);
+            disk.fail_writes(false);
+            disk.fill(disk.room.is_full());
+        }
+        self.note_start();
+        other.note_start();
+    }
+
     /// Ends the machine: what is gone is drawn.
     pub(crate) fn die(&self, death: Death, rng: &mut Rng) {
         match death {
@@ -283,6 +408,7 @@ impl Storage {
         old: Option<OldImage>,
         rng: Rng,
         trace: &Trace,
+        life: Option<Life>,
     ) -> Result<(SimulatedLog, Recovery), String> {
         let stamp = LogStamp { cluster: stamp.0, node: stamp.1, disk: 1 };
         let options = LogOptions { segment_bytes: SEGMENT_BYTES };
@@ -297,162 +423,7 @@ impl Storage {
         if recovery.torn.is_some() {
             trace.count("torn tail");
         }
-        let (syncs, pace) = (self.syncs.clone(), self.pace.clone());
-        let writer = Writer { log, syncs, pace, waiting: VecDeque::new(), busy: false, rng };
-        Ok((SimulatedLog { writer: Arc::new(Mutex::new(writer)), trace: trace.clone() }, recovery))
+        let paces = (self.syncs.clone(), self.pace.clone());
+        Ok((SimulatedLog::new(log, paces, rng, trace.clone(), life), recovery))
     }
 }
-
-/// The log of one boot.
-#[derive(Clone, Debug)]
-pub struct SimulatedLog {
-    /// A lock, though there is one thread: the port is `Sync` by contract.
-    writer: Arc<Mutex<Writer>>,
-    trace: Trace,
-}
-
-struct Writer {
-    log: SegmentedLog,
-    syncs: Pace,
-    pace: Pace,
-    waiting: VecDeque<Append>,
-    /// Whether the task that writes is at work.
-    busy: bool,
-    rng: Rng,
-}
-
-impl fmt::Debug for Writer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writer").field("waiting", &self.waiting.len()).finish_non_exhaustive()
-    }
-}
-
-struct Append {
-    replica: ReplicaId,
-    record: LogRecord,
-    done: Done<Result<(), LogError>>,
-}
-
-/// An append whose outcome is known.
-type Finished = (Done<Result<(), LogError>>, Result<(), LogError>);
-
-impl SimulatedLog {
-    fn lock(&self) -> MutexGuard<'_, Writer> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Writes batches until nothing waits.
-    async fn write(self) {
-        loop {
-            let (batch, latency) = {
-                let mut writer = self.lock();
-                if writer.waiting.is_empty() {
-                    writer.busy = false;
-                    return;
-                }
-                writer.begin()
-            };
-            tokio::time::sleep(latency).await;
-            self.trace.count("group commit");
-            let finished = self.lock().finish(batch);
-            for (done, outcome) in finished {
-                done(outcome);
-            }
-        }
-    }
-}
-
-type Batch = Vec<(ReplicaId, Done<Result<(), LogError>>, Result<(), LogError>)>;
-
-impl Writer {
-    /// Writes what waits; it is not durable yet.
-    fn begin(&mut self) -> (Batch, Duration) {
-        let mut batch: Batch = Vec::new();
-        for append in std::mem::take(&mut self.waiting) {
-            let staged = self.log.stage(append.replica, &append.record);
-            batch.push((append.replica, append.done, staged));
-        }
-        // A failure fences the log, which the sync then reports.
-        let _ = self.log.write();
-        (batch, self.syncs.draw(&mut self.rng))
-    }
-
-    /// Syncs it; the outcomes in the order in which they are to be told.
-    fn finish(&mut self, batch: Batch) -> Vec<Finished> {
-        let synced = self.log.sync();
-        // As the product's writer does after each batch; a failure fences.
-        let _ = self.log.reclaim();
-        let mut by_replica: BTreeMap<ReplicaId, Vec<Finished>> = BTreeMap::new();
-        for (replica, done, staged) in batch {
-            let outcome = staged.and_then(|()| synced.clone());
-            by_replica.entry(replica).or_default().push((done, outcome));
-        }
-        let mut groups: Vec<_> = by_replica.into_values().collect();
-        self.rng.shuffle(&mut groups);
-        groups.into_iter().flatten().collect()
-    }
-}
-
-impl LogStore for SimulatedLog {
-    fn append(&self, replica: ReplicaId, record: LogRecord, done: Done<Result<(), LogError>>) {
-        let mut writer = self.lock();
-        if writer.waiting.len() >= WAITING_MAX {
-            drop(writer);
-            done(Err(LogError::Busy));
-            return;
-        }
-        writer.waiting.push_back(Append { replica, record, done });
-        if !std::mem::replace(&mut writer.busy, true) {
-            drop(writer);
-            tokio::spawn(self.clone().write());
-        }
-    }
-
-    fn read(
-        &self,
-        replica: ReplicaId,
-        from: LogIndex,
-        to: LogIndex,
-        bytes_max: usize,
-        done: Done<Result<Vec<Entry>, LogError>>,
-    ) {
-        let this = self.clone();
-        tokio::spawn(async move {
-            let latency = {
-                let mut writer = this.lock();
-                let Writer { pace, rng, .. } = &mut *writer;
-                pace.draw(rng)
-            };
-            tokio::time::sleep(latency).await;
-            let entries = this.lock().log.read(replica, from, to, bytes_max);
-            done(entries);
-        });
-    }
-
-    fn recover(&self, replica: ReplicaId, done: Done<Result<RecoveredReplica, LogError>>) {
-        let this = self.clone();
-        tokio::spawn(async move {
-            let latency = {
-                let mut writer = this.lock();
-                let Writer { pace, rng, .. } = &mut *writer;
-                pace.draw(rng)
-            };
-            tokio::time::sleep(latency).await;
-            let recovered = this.lock().log.recover(replica);
-            done(recovered);
-        });
-    }
-
-    fn pins(&self, done: Done<LogPins>) {
-        let writer = self.lock();
-        let pins = LogPins {
-            usage: writer.log.usage(),
-            oldest_segment_replicas: writer.log.oldest_segment_replicas(),
-        };
-        drop(writer);
-        done(pins);
-    }
-}
-
-#[cfg(test)]
-mod tests;

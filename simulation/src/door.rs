@@ -14,26 +14,26 @@ use cluster::{
     request::{Answer, Request},
 };
 
-use crate::network::Port;
+use crate::{network::Port, world::Members};
 
 /// One client's way to the nodes it was told of.
 pub struct SimulatedDoor {
     port: Port,
-    nodes: Vec<NodeId>,
+    members: Members,
     /// Whom a call without a target asks; the next one after a failure.
     at_hand: std::sync::Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for SimulatedDoor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SimulatedDoor").field("nodes", &self.nodes).finish_non_exhaustive()
+        f.debug_struct("SimulatedDoor").field("members", &self.members).finish_non_exhaustive()
     }
 }
 
 impl SimulatedDoor {
-    /// A door to `nodes` through `port`.
-    pub fn new(port: Port, nodes: Vec<NodeId>) -> Self {
-        Self { port, nodes, at_hand: std::sync::Arc::default() }
+    /// A door to `members` through `port`.
+    pub fn new(port: Port, members: Members) -> Self {
+        Self { port, members, at_hand: std::sync::Arc::default() }
     }
 }
 
@@ -46,7 +46,10 @@ impl Door for SimulatedDoor {
         timeout: Duration,
     ) -> BoxFuture<Result<Answer, DoorError>> {
         let turn = self.at_hand.load(Ordering::Relaxed);
-        let asked = to.or_else(|| self.nodes.get(turn % self.nodes.len().max(1)).copied());
+        let asked = to.or_else(|| {
+            let nodes = self.members.nodes();
+            nodes.get(turn % nodes.len().max(1)).copied()
+        });
         let (port, at_hand) = (self.port.clone(), self.at_hand.clone());
         Box::pin(async move {
             let Some(node) = asked else {

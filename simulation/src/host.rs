@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use cluster::units::Instant;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::clock::{HostClock, Skew};
+use crate::clock::{Dials, HostClock};
 
 /// A runtime and its clock.
 #[derive(Debug)]
@@ -23,13 +23,13 @@ impl Host {
     ///
     /// # Panics
     /// If the operating system cannot give a runtime its few resources.
-    pub fn new(skew: Skew, now: Instant) -> Self {
+    pub fn new(dials: Arc<Dials>, now: Instant) -> Self {
         let built = Builder::new_current_thread().enable_time().start_paused(true).build();
         #[expect(clippy::expect_used, reason = "a world without runtimes cannot go on")]
         let runtime = built.expect("a paused runtime needs no device");
         let clock = {
             let _inside = runtime.enter();
-            Arc::new(HostClock::new(skew, now))
+            Arc::new(HostClock::new(dials, now))
         };
         Self { runtime, clock }
     }
@@ -49,6 +49,16 @@ impl Host {
     pub fn step_to(&self, world: Instant) {
         let until = self.clock.local_at(world);
         self.runtime.block_on(async { tokio::time::sleep_until(until).await });
+    }
+
+    /// Moves its clock to the world's time `world` at once, as if the process
+    /// had not run meanwhile: timers that came due fire together, late.
+    pub fn jump_to(&self, world: Instant) {
+        let until = self.clock.local_at(world);
+        self.runtime.block_on(async {
+            let missed = until.saturating_duration_since(tokio::time::Instant::now());
+            tokio::time::advance(missed).await;
+        });
     }
 
     /// Ends the runtime where it stands.

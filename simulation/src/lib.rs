@@ -14,10 +14,13 @@ pub mod entropy;
 pub mod faults;
 pub mod hooks;
 pub mod host;
+mod identity;
+pub mod life;
 pub mod liveness;
 pub mod network;
 pub mod node;
 pub mod oracle;
+pub mod orders;
 mod panics;
 pub mod plan;
 #[cfg(feature = "real")]

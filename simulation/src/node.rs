@@ -2,10 +2,8 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use actors::root::{OldImage, image};
@@ -24,13 +22,17 @@ use cluster::{
     },
     units::Instant,
 };
+use tokio::sync::mpsc;
 
 use crate::{
-    clock::{HostClock, Skew},
-    disk::{Death, Room, Storage},
+    clock::{Dials, HostClock},
+    disk::{Death, Guarded, Room, Storage, StorageMode},
     entropy::SeededEntropy,
     host::Host,
+    identity,
+    life::{Ending, Life, Traps},
     network::{Address, Delivery, Fabric, Port},
+    orders::Order,
     quic::{LateInbound, Quic},
     rng::Rng,
     trace::Trace,
@@ -46,6 +48,10 @@ pub struct Parts {
     pub number: u32,
     /// Its id.
     pub node: NodeId,
+    /// Its failure domain.
+    pub zone: String,
+    /// Whether this node founds the cluster.
+    pub founder: bool,
     /// This start of it.
     pub boot: Boot,
     /// All machines of the world.
@@ -70,33 +76,41 @@ pub struct Parts {
     pub room: Room,
     /// Where it may note what it does, at the world's time.
     pub diary: Diary,
-    /// Set when it has ended and is to be started again, as its supervisor
-    /// would: its disk was found to be an old image.
-    pub again: Arc<AtomicBool>,
+    /// Whether it lives still; it may end itself here.
+    pub life: Life,
+    /// What an operator wants of it.
+    pub orders: mpsc::UnboundedReceiver<Order>,
 }
 
-/// Notes of one boot in the world's trace.
+/// Notes of one boot in the world's trace. A dead one notes nothing.
 #[derive(Clone, Debug)]
 pub struct Diary {
     who: Address,
     clock: Arc<HostClock>,
     trace: Trace,
+    life: Life,
 }
 
 impl Diary {
     /// Notes a state change.
     pub fn note(&self, line: &str) {
-        self.trace.note(self.clock.world_now(), &format!("{} {line}", self.who));
+        if !self.life.is_over() {
+            self.trace.note(self.clock.world_now(), &format!("{} {line}", self.who));
+        }
     }
 
     /// Mixes something into the hash that is not worth a line.
     pub fn mix(&self, bytes: &[u8]) {
-        self.trace.mix(self.clock.world_now(), bytes);
+        if !self.life.is_over() {
+            self.trace.mix(self.clock.world_now(), bytes);
+        }
     }
 
     /// Counts something.
     pub fn count(&self, what: &'static str) {
-        self.trace.count(what);
+        if !self.life.is_over() {
+            self.trace.count(what);
+        }
     }
 }
 
@@ -112,24 +126,47 @@ pub trait Resident: Send + Sync + fmt::Debug {
 pub(crate) struct Surroundings<'a> {
     pub(crate) cluster: ClusterId,
     pub(crate) nodes: Vec<NodeId>,
+    pub(crate) zones: u32,
     pub(crate) fabric: &'a Fabric,
     pub(crate) quic: Option<&'a Quic>,
+    pub(crate) traps: &'a Traps,
     pub(crate) trace: &'a Trace,
     pub(crate) resident: &'a Arc<dyn Resident>,
 }
 
-/// A machine. Its boots come and go.
+/// How a machine's processor serves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pulse {
+    /// In every tick.
+    Steady,
+    /// Once in so many ticks.
+    Slow(u32),
+    /// Not at all.
+    Stopped,
+}
+
+/// A machine. Its boots come and go; its disk may be another's.
 #[derive(Debug)]
 pub(crate) struct Machine {
     number: u32,
     node: NodeId,
+    /// Nodes this machine has been: a wiped disk makes it a stranger.
+    births: u32,
     seed: u64,
-    skew: Skew,
-    incarnation: u64,
-    storage: Storage,
+    dials: Arc<Dials>,
+    boots: u64,
+    mode: StorageMode,
+    pub(crate) storage: Storage,
+    pub(crate) pulse: Pulse,
+    /// When its process supervisor starts it again.
+    pub(crate) restart_at: Option<Instant>,
+    /// Removed for good, and not wanted any more.
+    pub(crate) retired: bool,
+    /// A copy of its disk as it was.
+    pub(crate) image: Option<Storage>,
+    backlog: Vec<Delivery>,
+    stepped: Instant,
     running: Option<Running>,
-    /// What the last boot may ask for.
-    again: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -139,6 +176,8 @@ struct Running {
     /// Of its transport, in quinn mode.
     late: Option<Arc<LateInbound>>,
     started: Arc<Mutex<Started>>,
+    life: Life,
+    orders: mpsc::UnboundedSender<Order>,
 }
 
 /// How far a boot has come.
@@ -150,22 +189,33 @@ enum Started {
     Failed(String),
 }
 
+/// An id whose low bits carry the machine's number and the birth, for readable
+/// traces; the rest is the seed's.
+fn node_id(seed: u64, number: u32, birth: u32) -> NodeId {
+    let mut rng = Rng::stream(seed, "node id", u64::from(birth) << 32 | u64::from(number));
+    let high = u128::from(rng.next()) << 64 | u128::from(rng.next());
+    NodeId(high & !0xffff | u128::from(birth & 0xff) << 8 | u128::from(number & 0xff))
+}
+
 impl Machine {
-    /// A machine that was never started. Its id carries its number in the low
-    /// bits for readable traces; the rest is the seed's.
-    pub(crate) fn new(number: u32, seed: u64, skew: Skew, storage: Storage) -> Self {
-        let mut rng = Rng::stream(seed, "node id", u64::from(number));
-        let high = u128::from(rng.next()) << 64 | u128::from(rng.next());
-        let node = NodeId(high & !0xff | u128::from(number));
+    /// A machine that was never started.
+    pub(crate) fn new(number: u32, seed: u64, dials: Dials, mode: StorageMode) -> Self {
         Self {
             number,
-            node,
+            node: node_id(seed, number, 0),
+            births: 0,
             seed,
-            skew,
-            incarnation: 0,
-            storage,
+            dials: Arc::new(dials),
+            boots: 0,
+            mode,
+            storage: Storage::new(mode),
+            pulse: Pulse::Steady,
+            restart_at: None,
+            retired: false,
+            image: None,
+            backlog: Vec::new(),
+            stepped: Instant::ORIGIN,
             running: None,
-            again: Arc::default(),
         }
     }
 
@@ -181,14 +231,46 @@ impl Machine {
         self.running.is_some()
     }
 
-    /// Whether its boot has ended and asks to be started again.
-    pub(crate) fn asks_again(&self) -> bool {
-        self.is_up() && self.again.load(Ordering::Relaxed)
+    pub(crate) fn dials(&self) -> &Dials {
+        &self.dials
     }
 
-    /// What survives its crashes.
-    pub(crate) fn storage(&self) -> &Storage {
-        &self.storage
+    /// What the boot on it has come to.
+    pub(crate) fn life(&self) -> Option<&Life> {
+        self.running.as_ref().map(|running| &running.life)
+    }
+
+    /// Whether it was another node before.
+    pub(crate) fn is_stranger(&self) -> bool {
+        self.births > 0
+    }
+
+    /// Gives it an empty disk: the next start is a stranger's.
+    pub(crate) fn become_stranger(&mut self) {
+        self.births += 1;
+        self.node = node_id(self.seed, self.number, self.births);
+        self.storage = Storage::new(self.mode);
+    }
+
+    /// Ends the boot and copies its disk; none of a real one.
+    pub(crate) fn copy_disk(&mut self) -> Option<Storage> {
+        if !self.storage.is_in_memory() {
+            return None;
+        }
+        self.die(Death::Kill);
+        self.storage.image()
+    }
+
+    /// Tells the clock of a running boot that its rate changed.
+    pub(crate) fn rate_changed(&self, now: Instant) {
+        if let Some(running) = &self.running {
+            running.host.inside(|| running.host.clock().rate_changed(now));
+        }
+    }
+
+    /// Gives an order to the boot that runs; whether there is one.
+    pub(crate) fn order(&self, order: Order) -> bool {
+        self.running.as_ref().is_some_and(|running| running.orders.send(order).is_ok())
     }
 
     /// Starts a new boot.
@@ -196,118 +278,203 @@ impl Machine {
     /// # Errors
     /// What a disk that was only crashed must never cause.
     pub(crate) fn start(&mut self, now: Instant, around: &Surroundings<'_>) -> Result<(), String> {
-        let old = image::load(&self.storage.state).map_err(|error| error.to_string())?;
-        self.incarnation = self.incarnation.max(old.map_or(0, |old| old.seen.incarnation.0)) + 1;
-        let host = Host::new(self.skew, now);
-        let seat = around.fabric.rise(self.address());
+        self.boots += 1;
+        self.storage.note_start();
+        self.restart_at = None;
+        self.pulse = Pulse::Steady;
+        self.backlog.clear();
+        self.stepped = now;
+        let host = Host::new(self.dials.clone(), now);
         let clock = host.clock().clone();
+        let ways = (around.fabric.clone(), around.quic.map(|quic| quic.wire().clone()));
+        let shared = (around.traps.clone(), around.trace.clone());
+        let who = (self.number, self.address());
+        let life = Life::new(who, self.storage.clone(), ways, shared, self.rng("death"));
+        let (orders, taken) = mpsc::unbounded_channel();
+        let seat = around.fabric.rise(self.address());
         let port = Port::new(around.fabric.clone(), self.address(), seat, clock.clone());
-        let mut parts = self.parts(&port, clock.clone(), old, around)?;
-        image::forget(&self.storage.state).map_err(|error| error.to_string())?;
-        self.again = parts.again.clone();
-        let late = match around.quic {
-            None => None,
-            Some(quic) => {
-                let rng = self.rng("transport");
-                let sit = || quic.sit(self.node, parts.boot, &clock, rng, around.trace);
-                let seat = host.inside(sit)?;
-                parts.network = seat.transport;
-                Some(seat.inbound)
+        let prepared = self
+            .parts(&port, clock.clone(), (&life, taken), around)
+            .and_then(|parts| self.sit(parts, &host, &clock, around));
+        let (parts, late) = match prepared {
+            Ok(prepared) => prepared,
+            Err(cause) => {
+                life.kill(Death::Kill);
+                return Err(cause);
             }
         };
-        let started = Arc::new(Mutex::new(Started::NotYet));
-        let (slot, resident, inbound_slot) =
-            (started.clone(), around.resident.clone(), late.clone());
-        host.inside(|| {
-            tokio::spawn(async move {
-                let outcome = match resident.start(parts).await {
-                    Ok(inbound) => {
-                        if let Some(late) = inbound_slot {
-                            late.set(Some(inbound.clone()));
-                        }
-                        Started::Serving(inbound)
-                    }
-                    Err(cause) => Started::Failed(cause),
-                };
-                *slot.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
-            })
-        });
-        self.running = Some(Running { host, port, late, started });
+        let started = begin(&host, parts, around.resident.clone(), late.clone());
+        self.running = Some(Running { host, port, late, started, life, orders });
         Ok(())
     }
 
     /// Chance of this boot for one purpose.
-    fn rng(&self, purpose: &str) -> Rng {
-        Rng::stream(self.seed, purpose, u64::from(self.number) << 32 | self.incarnation)
+    pub(crate) fn rng(&self, purpose: &str) -> Rng {
+        Rng::stream(self.seed, purpose, u64::from(self.number) << 32 | self.boots)
+    }
+
+    /// Makes sure that the disk is this machine's, or makes it so.
+    fn claim(&self, files: &dyn Files) -> Result<(), String> {
+        match identity::identity(files).map_err(unreadable)? {
+            None => identity::found(files, self.node).map_err(unreadable),
+            Some(found) if found == self.node => Ok(()),
+            Some(found) => Err(format!("its disk is {}'s", Address::Node(found))),
+        }
+    }
+
+    /// Counts this start on the disk: later than any the cluster has seen.
+    fn boot(&self, files: &dyn Files, old: Option<OldImage>) -> Result<Boot, String> {
+        let seen = old.map_or(Incarnation(0), |old| old.seen.incarnation);
+        let incarnation = identity::next_incarnation(files, seen).map_err(unreadable)?;
+        let mut nonce = self.rng("boot nonce");
+        let nonce = BootNonce(u128::from(nonce.next()) << 64 | u128::from(nonce.next()));
+        Ok(Boot { incarnation, nonce })
     }
 
     fn parts(
         &self,
         port: &Port,
         clock: Arc<HostClock>,
-        old: Option<OldImage>,
+        (life, orders): (&Life, mpsc::UnboundedReceiver<Order>),
         around: &Surroundings<'_>,
     ) -> Result<Parts, String> {
-        let mut nonce = self.rng("boot nonce");
-        let nonce = u128::from(nonce.next()) << 64 | u128::from(nonce.next());
+        let files = self.storage.state_files().map_err(unreadable)?;
+        self.claim(files.as_ref())?;
+        let old = image::load(files.as_ref()).map_err(unreadable)?;
         let stamp = (around.cluster, self.node);
-        let (log, recovery) = self.storage.open_log(stamp, old, self.rng("log"), around.trace)?;
+        let (rng, alive) = (self.rng("log"), Some(life.clone()));
+        let (log, recovery) = self.storage.open_log(stamp, old, rng, around.trace, alive)?;
+        let boot = self.boot(files.as_ref(), old)?;
+        // Verdict and incarnation are durable: the note has done its work.
+        image::forget(files.as_ref()).map_err(unreadable)?;
         let pace = self.storage.pace.clone();
+        let stores = self.storage.stores(stamp).map_err(|error| error.to_string())?;
+        let engine = Guarded::new(stores, life.clone());
+        let state_files = Guarded::new(files, life.clone());
         Ok(Parts {
             cluster: around.cluster,
             number: self.number,
             node: self.node,
-            boot: Boot { incarnation: Incarnation(self.incarnation), nonce: BootNonce(nonce) },
+            zone: format!("zone-{}", self.number % around.zones.max(1)),
+            founder: self.number == 1 && self.births == 0,
+            boot,
             nodes: around.nodes.clone(),
             clock: clock.clone(),
             entropy: Arc::new(SeededEntropy::new(self.rng("entropy"))),
             network: Arc::new(port.clone()),
             log: Arc::new(log),
             recovery,
-            engine: self.storage.stores(stamp).map_err(|error| error.to_string())?,
-            workers: Arc::new(InlineWorkers::new(pace, self.rng("workers"))),
-            state_files: self.storage.state_files().map_err(|error| error.to_string())?,
+            engine: Arc::new(engine),
+            workers: Arc::new(InlineWorkers::new(pace, self.rng("workers"), Some(life.clone()))),
+            state_files: Arc::new(state_files),
             room: self.storage.room.clone(),
-            diary: Diary { who: self.address(), clock, trace: around.trace.clone() },
-            again: Arc::default(),
+            diary: Diary {
+                who: self.address(),
+                clock,
+                trace: around.trace.clone(),
+                life: life.clone(),
+            },
+            life: life.clone(),
+            orders,
         })
     }
 
+    /// Gives a boot its transport, in quinn mode.
+    fn sit(
+        &self,
+        mut parts: Parts,
+        host: &Host,
+        clock: &Arc<HostClock>,
+        around: &Surroundings<'_>,
+    ) -> Result<(Parts, Option<Arc<LateInbound>>), String> {
+        let Some(quic) = around.quic else { return Ok((parts, None)) };
+        let rng = self.rng("transport");
+        let sit = || quic.sit(self.node, parts.boot, clock, rng, around.trace);
+        let seat = host.inside(sit)?;
+        parts.network = seat.transport;
+        Ok((parts, Some(seat.inbound)))
+    }
+
     /// Ends the boot where it stands.
-    pub(crate) fn die(&mut self, death: Death, fabric: &Fabric) {
-        // Mute first: destructors of its tasks may still try to send.
-        fabric.fall(self.address());
+    pub(crate) fn die(&mut self, death: Death) {
         if let Some(running) = self.running.take() {
+            // Mute first: destructors of its tasks may still try to send.
+            running.life.kill(death);
             running.host.crash();
             if let Some(late) = running.late {
                 late.set(None);
             }
-            self.storage.die(death, &mut self.rng("death"));
         }
     }
 
-    /// Hands over what arrived and runs until `world`.
-    pub(crate) fn step(&self, deliveries: Vec<Delivery>, world: Instant) -> Result<(), String> {
-        let Some(running) = &self.running else { return Ok(()) };
-        running.give(deliveries)?;
+    /// Hands over what arrived and runs until `world`, if the processor does.
+    pub(crate) fn step(&mut self, deliveries: Vec<Delivery>, world: Instant, tick: Duration) {
+        self.backlog.extend(deliveries);
+        let Some(running) = &self.running else { return self.backlog.clear() };
+        let late = world.since(self.stepped);
+        let runs = match self.pulse {
+            Pulse::Steady => true,
+            Pulse::Slow(ticks) => late >= tick * ticks,
+            Pulse::Stopped => false,
+        };
+        if !runs {
+            return;
+        }
+        if late > tick {
+            // Its clocks jump: for the process no time has passed.
+            running.host.jump_to(self.stepped + late.saturating_sub(tick));
+        }
+        self.stepped = world;
+        running.give(std::mem::take(&mut self.backlog));
         running.host.step_to(world);
-        Ok(())
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` wants")]
+fn unreadable(error: std::io::Error) -> String {
+    format!("its identity cannot be read: {error}")
+}
+
+/// Starts the resident in its runtime.
+fn begin(
+    host: &Host,
+    parts: Parts,
+    resident: Arc<dyn Resident>,
+    late: Option<Arc<LateInbound>>,
+) -> Arc<Mutex<Started>> {
+    let started = Arc::new(Mutex::new(Started::NotYet));
+    let slot = started.clone();
+    host.inside(|| {
+        tokio::spawn(async move {
+            let outcome = match resident.start(parts).await {
+                Ok(inbound) => {
+                    if let Some(late) = late {
+                        late.set(Some(inbound.clone()));
+                    }
+                    Started::Serving(inbound)
+                }
+                Err(cause) => Started::Failed(cause),
+            };
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+        })
+    });
+    started
+}
+
 impl Running {
-    fn give(&self, deliveries: Vec<Delivery>) -> Result<(), String> {
+    fn give(&self, deliveries: Vec<Delivery>) {
         let inbound = match &*self.started.lock().unwrap_or_else(PoisonError::into_inner) {
-            Started::NotYet => return Ok(()),
+            Started::NotYet => return,
             Started::Serving(inbound) => inbound.clone(),
-            Started::Failed(cause) => return Err(cause.clone()),
+            Started::Failed(cause) => {
+                return self.life.end(Ending::NotStarted(cause.clone()), Death::Kill);
+            }
         };
         self.host.inside(|| {
             for delivery in deliveries {
                 self.deliver(inbound.as_ref(), delivery);
             }
         });
-        Ok(())
     }
 
     fn deliver(&self, inbound: &dyn Inbound, delivery: Delivery) {

@@ -4,17 +4,17 @@
 //! first machine, admits the others with a token, and starts the root with
 //! what log, stores and state files hold.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use actors::{
     budget::NodeLimits,
     catalog,
     disk::sort_stores,
+    failpoint::FailPoint,
     probe::{Probe, Report},
+    replica::messages::ReplicaMessage,
     root::{Ended, NodeActors, NodeParts},
+    router::{Hosted, Router},
     switchboard::Gate,
     world::{NodeClock, NodeIdentity, Space, SpaceGauge, World},
 };
@@ -34,12 +34,16 @@ use cluster::{
     shard::command::Outcome,
     units::WallTime,
 };
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     checkers::{Checkers, Stop},
-    disk::{OFFERED_BYTES, Room},
+    disk::{Death, OFFERED_BYTES, Room},
+    identity,
+    life::{Ending, Life},
     network::Address,
     node::{Diary, Parts, Resident},
+    orders::Order,
     witness::WitnessedLog,
 };
 
@@ -62,23 +66,24 @@ impl Resident for Product {
     }
 }
 
-async fn start(parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>, String> {
+async fn start(mut parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>, String> {
+    let (_, closed) = mpsc::unbounded_channel();
+    let orders = std::mem::replace(&mut parts.orders, closed);
     checkers.recovered(&parts.recovery.replicas);
     let record = node_record(&parts);
     let known = catalog::load(parts.state_files.as_ref())
         .map_err(|error| format!("the catalog's copy cannot be read: {error}"))?;
-    let first = parts.nodes.first().copied().filter(|first| *first != parts.node);
-    if known.node(parts.node).is_none()
-        && let Some(first) = first
-    {
-        admit(&parts, first, &record).await;
+    let files = parts.state_files.as_ref();
+    if !parts.founder && !identity::is_member(files).map_err(|error| error.to_string())? {
+        admit(&parts, &record).await;
+        identity::note_member(files).map_err(|error| error.to_string())?;
     }
-    let founding = first.is_none() && known.cluster().is_none();
+    let founding = parts.founder && known.cluster().is_none();
     let found = sort_stores(parts.engine.as_ref(), &parts.recovery.replicas)
         .map_err(|error| format!("the stores cannot be sorted: {error}"))?;
     let others = parts.nodes.iter().filter(|node| **node != parts.node);
     let seeds = others.map(|node| (*node, vec![Address::Node(*node).socket()]));
-    let (diary, again) = (parts.diary.clone(), parts.again.clone());
+    let boot = parts.life.clone();
     let node = NodeParts {
         highest_store: found.highest,
         partial: found.partial,
@@ -95,17 +100,19 @@ async fn start(parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>, Str
     let actors = NodeActors::start(node).await.map_err(|error| error.to_string())?;
     let mut ended = actors.ended.clone();
     tokio::spawn(async move {
-        if let Ok(how) = ended.wait_for(Option::is_some).await {
-            if let Some(Ended::OldImage(old)) = &*how {
-                diary.count("old image found");
-                diary.note(&format!("runs on an old image: {old:?}"));
-                return again.store(true, Ordering::Relaxed);
+        let how = ended.wait_for(Option::is_some).await.ok().and_then(|how| how.clone());
+        match how {
+            Some(Ended::Refused(cause)) => boot.end(Ending::Refused(cause), Death::Kill),
+            Some(Ended::OldImage(old)) => boot.end(Ending::OldImage(old), Death::Kill),
+            Some(how) => {
+                let how = format!("the node ended by itself: {how:?}");
+                checkers.stopped(Stop::Node, how.clone());
+                boot.end(Ending::Itself(how), Death::Kill);
             }
-            let how = format!("the node ended by itself: {:?}", *how);
-            diary.note(&how);
-            checkers.stopped(Stop::Node, how);
+            None => {}
         }
     });
+    tokio::spawn(obey(orders, actors.router.clone(), actors.hosted.clone()));
     let inbound: Arc<dyn Inbound> = Arc::new(actors.switchboard);
     Ok(inbound)
 }
@@ -140,7 +147,12 @@ fn world(parts: &Parts, checkers: Checkers) -> World {
         workers: parts.workers.clone(),
         state_files: parts.state_files.clone(),
         space: Arc::new(Gauge(parts.room.clone())),
-        probe: Arc::new(Watcher { node: parts.number, diary: parts.diary.clone(), checkers }),
+        probe: Arc::new(Watcher {
+            node: parts.number,
+            diary: parts.diary.clone(),
+            life: parts.life.clone(),
+            checkers,
+        }),
     }
 }
 
@@ -150,7 +162,7 @@ fn node_record(parts: &Parts) -> NodeRecord {
         number: u64::from(parts.number),
         addresses: vec![Address::Node(parts.node).socket().to_string()],
         http_address: String::new(),
-        zone: format!("zone-{}", parts.number),
+        zone: parts.zone.clone(),
         capacity_bytes: OFFERED_BYTES,
         state: NodeState::Active,
         boot: parts.boot,
@@ -167,9 +179,40 @@ fn cluster_record(parts: &Parts) -> ClusterRecord {
     }
 }
 
-/// Has this machine admitted through another, as its first start does.
-async fn admit(parts: &Parts, through: NodeId, record: &NodeRecord) {
-    parts.network.learn(through, vec![Address::Node(through).socket()]);
+/// Carries out what an operator wants.
+async fn obey(
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    router: Router,
+    hosted: watch::Receiver<Arc<Hosted>>,
+) {
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::GiveUpLeadership => {
+                for handle in hosted.borrow().by_shard.values() {
+                    let _ = handle.actor.cast(ReplicaMessage::TransferLeader(None));
+                }
+            }
+            Order::Remove(node, done) => {
+                let request = catalog_request(CatalogCommand::RemoveNode(node));
+                let answer = router.shard(request).await.result;
+                if let Ok(ShardResult::Outcome(Outcome::Catalog(CatalogOutcome::Done))) = answer {
+                    done.set();
+                }
+            }
+        }
+    }
+}
+
+/// Has this machine admitted through any other, as its first start does.
+async fn admit(parts: &Parts, record: &NodeRecord) {
+    let others: Vec<NodeId> =
+        parts.nodes.iter().copied().filter(|node| *node != parts.node).collect();
+    for node in &others {
+        parts.network.learn(*node, vec![Address::Node(*node).socket()]);
+    }
+    // The first machine surely knows the catalog; any other may stand in for it.
+    let first = others.first().copied().into_iter().cycle();
+    let mut others = first.zip(others.into_iter().cycle()).flat_map(|(a, b)| [a, b]);
     let mut hash = [0; 32];
     hash[..16].copy_from_slice(&parts.node.0.to_le_bytes());
     let now = parts.clock.wall();
@@ -180,6 +223,7 @@ async fn admit(parts: &Parts, through: NodeId, record: &NodeRecord) {
     ];
     for command in commands {
         loop {
+            let Some(through) = others.next() else { return };
             let answer = ask_catalog(&parts.network, through, command.clone()).await;
             match answer {
                 Some(CatalogOutcome::Refused(refusal)) => {
@@ -193,20 +237,24 @@ async fn admit(parts: &Parts, through: NodeId, record: &NodeRecord) {
     }
 }
 
-async fn ask_catalog(
-    network: &Arc<dyn Network>,
-    node: NodeId,
-    command: CatalogCommand,
-) -> Option<CatalogOutcome> {
-    let request = ShardRequest {
+/// A change of the catalog, as a node asks for it.
+fn catalog_request(command: CatalogCommand) -> ShardRequest {
+    ShardRequest {
         shard: CATALOG_SHARD,
         epoch: Epoch(0),
         clock: Hlc(0),
         timeout_ms: u32::try_from(ADMISSION_TIMEOUT.as_millis()).unwrap_or(u32::MAX),
         forwarded: false,
         body: ShardBody::Catalog { request: None, command },
-    };
-    let request = Request::Shard(request);
+    }
+}
+
+async fn ask_catalog(
+    network: &Arc<dyn Network>,
+    node: NodeId,
+    command: CatalogCommand,
+) -> Option<CatalogOutcome> {
+    let request = Request::Shard(catalog_request(command));
     let (class, body) = (request.class(), Bytes::from(request.encode()));
     let answer = network.request(node, class, body, ADMISSION_TIMEOUT).await.ok()?;
     match Answer::decode(&answer).ok()? {
@@ -266,12 +314,30 @@ impl Gate for NoGate {
 struct Watcher {
     node: u32,
     diary: Diary,
+    life: Life,
     checkers: Checkers,
 }
 
 impl Probe for Watcher {
+    fn reach(&self, point: FailPoint) {
+        self.life.reach(point);
+    }
+
     fn report(&self, report: Report) {
-        self.checkers.report(self.node, &report);
+        if self.life.is_over() {
+            return;
+        }
+        // A replica lost on a damaged disk is no finding; whether a fenced one
+        // is, the world knows.
+        let lost = matches!(report, Report::ReplicaLost { .. });
+        let fenced = matches!(report, Report::DiskFenced { .. });
+        let excused = lost && self.life.is_damaged();
+        if excused {
+            self.life.note_loss();
+        }
+        if !(excused || fenced) {
+            self.checkers.report(self.node, &report);
+        }
         let counter = match &report {
             // Too many for lines.
             Report::Applied { index, .. } => return self.diary.mix(&index.0.to_le_bytes()),
@@ -288,5 +354,9 @@ impl Probe for Watcher {
         };
         self.diary.count(counter);
         self.diary.note(&format!("{report:?}"));
+        if let Report::DiskFenced { cause } = report {
+            // The process ends at once, and recovers.
+            self.life.end(Ending::Fenced(cause), Death::Kill);
+        }
     }
 }

@@ -7,7 +7,15 @@ use std::{
 };
 
 use actors::client::{Client, ClientError, Door};
-use cluster::catalog::record::{VolumeKind, VolumePolicy};
+use cluster::{
+    catalog::{
+        record::{VolumeKind, VolumePolicy},
+        view::CatalogView,
+    },
+    ids::CATALOG_SHARD,
+    placement::policy::catalog_voters,
+    shard::descriptor::{ReplicaDescriptor, ReplicaRole},
+};
 
 use crate::{
     checkers::Checkers,
@@ -66,7 +74,8 @@ impl Stage {
         let replicas = u32::try_from(nodes.min(3)).unwrap_or(3);
         let policy = VolumePolicy { kind, replicas, shards };
         let made = self.ask("founding", FOUNDING_MAX * 2, async move {
-            while client.nodes().await?.len() < nodes {
+            while client.nodes().await?.len() < nodes || !is_grown(client.catalog().await?.as_ref())
+            {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             client.create_volume(VOLUME, policy).await.map(|_| ())
@@ -166,6 +175,15 @@ impl Stage {
         }
         self.checkers.broken().map_or(Ok(()), Err)
     }
+}
+
+/// Whether the catalog can lose one of its machines: a cluster whose only copy
+/// of it lies on one disk promises nothing yet.
+fn is_grown(view: &CatalogView) -> bool {
+    let wanted = catalog_voters(view.active_nodes().count()).min(3);
+    let voter = |held: &&ReplicaDescriptor| held.role == ReplicaRole::Voter;
+    let catalog = view.shard(CATALOG_SHARD);
+    catalog.is_some_and(|shard| shard.descriptor.replicas.iter().filter(voter).count() >= wanted)
 }
 
 /// A client's error with its cause.

@@ -5,6 +5,7 @@
 //! faults never struck proves nothing.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -23,7 +24,7 @@ struct Inner {
     lines: Vec<String>,
     keep: bool,
     hash: Xxh3Debug,
-    counters: BTreeMap<&'static str, u64>,
+    counters: BTreeMap<Cow<'static, str>, u64>,
 }
 
 /// The hasher has no `Debug` of its own.
@@ -71,8 +72,8 @@ impl Trace {
     }
 
     /// Counts an occurrence.
-    pub fn count(&self, what: &'static str) {
-        self.with(|inner| *inner.counters.entry(what).or_default() += 1);
+    pub fn count(&self, what: impl Into<Cow<'static, str>>) {
+        self.with(|inner| *inner.counters.entry(what.into()).or_default() += 1);
     }
 
     /// How often `what` occurred.
@@ -81,8 +82,9 @@ impl Trace {
     }
 
     /// All counters.
-    pub fn counters(&self) -> BTreeMap<&'static str, u64> {
-        self.with(|inner| inner.counters.clone())
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let named = |(name, count): (&Cow<'static, str>, &u64)| (name.to_string(), *count);
+        self.with(|inner| inner.counters.iter().map(named).collect())
     }
 
     /// The lines so far.

@@ -91,7 +91,7 @@ pub fn run(plan: Plan, resident: Arc<dyn Resident>, checkers: &Checkers) -> Verd
         hash: world.trace().hash(),
         lines: world.trace().lines(),
         operations: world.trace().counted("operation"),
-        counters: counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+        counters: counters.into_iter().collect(),
         simulated: world.now().since(Instant::ORIGIN),
     }
 }

@@ -6,7 +6,6 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use cluster::{
@@ -14,13 +13,13 @@ use cluster::{
     ports::workers::{Job, Workers},
 };
 
-use crate::{disk::Pace, rng::Rng};
+use crate::{disk::Pace, life::Life, rng::Rng};
 
 /// The workers of one boot.
 ///
 /// A lock, though there is one thread: the port is `Sync` by contract.
 #[derive(Clone, Debug)]
-pub struct InlineWorkers(Arc<Mutex<Lanes>>);
+pub struct InlineWorkers(Arc<Mutex<Lanes>>, Option<Life>);
 
 struct Lanes {
     pace: Pace,
@@ -36,25 +35,36 @@ impl std::fmt::Debug for Lanes {
 }
 
 impl InlineWorkers {
-    /// Workers of a disk that is as slow as `pace`.
-    pub fn new(pace: Pace, rng: Rng) -> Self {
-        Self(Arc::new(Mutex::new(Lanes { pace, rng, waiting: BTreeMap::new() })))
+    /// Workers of a disk that is as slow as `pace`, for as long as `life` lasts.
+    pub fn new(pace: Pace, rng: Rng, life: Option<Life>) -> Self {
+        Self(Arc::new(Mutex::new(Lanes { pace, rng, waiting: BTreeMap::new() })), life)
+    }
+
+    fn is_dead(&self) -> bool {
+        self.1.as_ref().is_some_and(Life::is_over)
     }
 
     fn lock(&self) -> MutexGuard<'_, Lanes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn latency(&self) -> Duration {
-        let mut lanes = self.lock();
-        let Lanes { pace, rng, .. } = &mut *lanes;
-        pace.draw(rng)
+    /// Waits as long as the disk takes.
+    async fn wait(&self) {
+        let (pace, latency) = {
+            let mut lanes = self.lock();
+            let Lanes { pace, rng, .. } = &mut *lanes;
+            (pace.clone(), pace.draw(rng))
+        };
+        pace.wait(latency).await;
     }
 
     /// Runs a lane's jobs until none waits.
     async fn run(self, replica: ReplicaId) {
         loop {
-            tokio::time::sleep(self.latency()).await;
+            self.wait().await;
+            if self.is_dead() {
+                return;
+            }
             let next = self.lock().waiting.get_mut(&replica).and_then(VecDeque::pop_front);
             if let Some(job) = next {
                 // A panic ends its job alone; the world notes it as a finding.
@@ -83,24 +93,28 @@ impl Workers for InlineWorkers {
     fn beside(&self, job: Job) {
         let this = self.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(this.latency()).await;
-            job();
+            this.wait().await;
+            if !this.is_dead() {
+                job();
+            }
         });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use cluster::units::Instant;
 
     use super::*;
-    use crate::{clock::Skew, host::Host};
+    use crate::host::Host;
 
     #[test]
     fn jobs_of_one_replica_run_in_order_and_of_several_side_by_side() {
-        let workers = InlineWorkers::new(Pace::default(), Rng::stream(1, "test", 0));
+        let workers = InlineWorkers::new(Pace::default(), Rng::stream(1, "test", 0), None);
         let ran = Arc::new(Mutex::new(Vec::new()));
-        let host = Host::new(Skew::default(), Instant::ORIGIN);
+        let host = Host::new(Arc::default(), Instant::ORIGIN);
         host.inside(|| {
             for number in 0..50 {
                 for replica in [1, 2] {

@@ -7,7 +7,17 @@
 //!
 //! Invariant: same seed, same code, same trace.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+mod disks;
+mod machines;
+mod members;
+mod network;
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use actors::client::Door;
 use cluster::{
@@ -16,13 +26,17 @@ use cluster::{
 };
 use tokio::task::JoinHandle;
 
+pub(crate) use self::disks::Rot;
+pub use self::members::MACHINES_MAX;
+use self::members::{Loop, Removal};
 use crate::{
-    clock::Skew,
-    disk::{Death, Storage, StorageMode},
+    clock::Dials,
+    disk::{Death, StorageMode},
     door::SimulatedDoor,
     host::Host,
-    network::{Address, Fabric, Port, Weather},
-    node::{Machine, Resident, Surroundings},
+    life::{Life, Traps},
+    network::{Address, Delivery, Fabric, Port, Weather},
+    node::{Machine, Resident},
     panics,
     quic::Quic,
     rng::Rng,
@@ -49,6 +63,8 @@ pub struct Setup {
     pub seed: u64,
     /// Number of machines.
     pub nodes: u32,
+    /// Failure domains they are spread over.
+    pub zones: u32,
     /// What lies below the network port.
     pub network: NetworkMode,
     /// What machines keep their data on.
@@ -69,6 +85,7 @@ impl Setup {
         Self {
             seed,
             nodes: 3,
+            zones: 3,
             network: NetworkMode::Port,
             storage: StorageMode::default(),
             weather: Weather::CALM,
@@ -79,10 +96,32 @@ impl Setup {
     }
 }
 
+/// Who is reached at the machines' addresses, for clients.
+///
+/// A lock, though there is one thread: a client's door is `Sync` by contract.
+#[derive(Clone, Debug, Default)]
+pub struct Members(Arc<Mutex<Vec<NodeId>>>);
+
+impl Members {
+    /// The nodes, by machine.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, nodes: Vec<NodeId>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
+    }
+}
+
 /// A simulated cluster and its clients.
 #[derive(Debug)]
 pub struct World {
     now: Instant,
+    seed: u64,
+    /// What machines are drawn from.
+    setup: Setup,
+    skews: Rng,
+    zones: u32,
     cluster: ClusterId,
     fabric: Fabric,
     usual: Weather,
@@ -92,7 +131,13 @@ pub struct World {
     quic: Option<Quic>,
     trace: Trace,
     order: Rng,
-    machines: BTreeMap<NodeId, Machine>,
+    machines: BTreeMap<u32, Machine>,
+    members: Members,
+    traps: Traps,
+    /// The machine whose disk is no longer what it was.
+    destroyed: Option<u32>,
+    removals: Vec<Removal>,
+    loops: Vec<Loop>,
     clients: Host,
     resident: Arc<dyn Resident>,
     failure: Option<String>,
@@ -104,23 +149,20 @@ impl World {
         panics::watch();
         let trace = Trace::new(setup.keep_trace);
         let network = Rng::stream(setup.seed, "network", 0);
-        let mut skews = Rng::stream(setup.seed, "skew", 0);
-        let machines: BTreeMap<_, _> = (1..=setup.nodes)
-            .map(|number| (number, draw_skew(setup, &mut skews), Storage::new(setup.storage)))
-            .map(|(number, skew, disk)| Machine::new(number, setup.seed, skew, disk))
-            .map(|machine| (machine.node(), machine))
-            .collect();
         let cluster = ClusterId(u128::from(Rng::stream(setup.seed, "cluster", 0).next()));
         let fabric = Fabric::new(network, trace.clone(), setup.weather);
         let quic = match setup.network {
             NetworkMode::Port => None,
             NetworkMode::Quinn => {
-                let nodes: Vec<_> = machines.keys().copied().collect();
-                Some(Quic::new(setup.seed, cluster, &nodes, fabric.clone(), trace.clone()))
+                Some(Quic::new(setup.seed, cluster, fabric.clone(), trace.clone()))
             }
         };
-        Self {
+        let mut world = Self {
             now: Instant::ORIGIN,
+            seed: setup.seed,
+            setup: setup.clone(),
+            skews: Rng::stream(setup.seed, "skew", 0),
+            zones: setup.zones,
             cluster,
             fabric,
             quic,
@@ -128,24 +170,48 @@ impl World {
             changes: Vec::new(),
             trace,
             order: Rng::stream(setup.seed, "order", 0),
-            machines,
-            clients: Host::new(Skew::default(), Instant::ORIGIN),
+            machines: BTreeMap::new(),
+            members: Members::default(),
+            traps: Traps::default(),
+            destroyed: None,
+            removals: Vec::new(),
+            loops: Vec::new(),
+            clients: Host::new(Arc::default(), Instant::ORIGIN),
             resident,
             failure: None,
+        };
+        for number in 1..=setup.nodes {
+            let dials = world.draw_dials();
+            world.machines.insert(number, Machine::new(number, setup.seed, dials, setup.storage));
         }
+        world.publish_members();
+        world
     }
 
-    /// The machines' ids by number.
+    /// The clocks of one more machine.
+    fn draw_dials(&mut self) -> Dials {
+        Dials::new(Self::draw_skew(&self.setup, &mut self.skews))
+    }
+
+    /// Tells clients who is reached where.
+    fn publish_members(&self) {
+        self.members.set(self.nodes());
+    }
+
+    /// Who is reached at the machines' addresses.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// The ids of the machines in use, by number.
     pub fn nodes(&self) -> Vec<NodeId> {
-        let mut nodes: Vec<_> = self.machines.keys().copied().collect();
-        nodes.sort_by_key(|node| Address::Node(*node).to_string());
-        nodes
+        let used = self.machines.values().filter(|machine| !machine.retired);
+        used.map(Machine::node).collect()
     }
 
     /// The machine of a number, from 1.
     pub fn node(&self, number: u32) -> Option<NodeId> {
-        let number = usize::try_from(number).ok()?;
-        self.nodes().get(number.checked_sub(1)?).copied()
+        self.machines.get(&number).map(Machine::node)
     }
 
     /// The world's time.
@@ -169,152 +235,13 @@ impl World {
         self.failure.as_deref()
     }
 
-    /// Whether a machine runs.
-    pub fn is_up(&self, node: NodeId) -> bool {
-        self.machines.get(&node).is_some_and(Machine::is_up)
-    }
-
-    /// Starts a machine that is down.
-    pub fn start(&mut self, node: NodeId) {
-        let nodes = self.nodes();
-        let Some(machine) = self.machines.get_mut(&node).filter(|machine| !machine.is_up()) else {
-            return;
-        };
-        self.trace.note(self.now, &format!("{} starts", machine.address()));
-        self.trace.count("start");
-        let around = Surroundings {
-            cluster: self.cluster,
-            nodes,
-            fabric: &self.fabric,
-            quic: self.quic.as_ref(),
-            trace: &self.trace,
-            resident: &self.resident,
-        };
-        if let Err(cause) = machine.start(self.now, &around) {
-            self.fail(format!("{} does not start: {cause}", Address::Node(node)));
-        }
-    }
-
-    /// Starts every machine that is down.
-    pub fn start_all(&mut self) {
-        for node in self.nodes() {
-            self.start(node);
-        }
-    }
-
-    /// Ends a machine that runs, where it stands.
-    pub fn crash(&mut self, node: NodeId, death: Death) {
-        let Some(machine) = self.machines.get_mut(&node).filter(|machine| machine.is_up()) else {
-            return;
-        };
-        let (what, counter) = match death {
-            Death::Kill => ("is killed", "kill"),
-            Death::Power => ("loses power", "power loss"),
-        };
-        self.trace.note(self.now, &format!("{} {what}", machine.address()));
-        self.trace.count(counter);
-        if let Some(quic) = &self.quic {
-            quic.wire().fall(machine.address());
-        }
-        machine.die(death, &self.fabric);
-    }
-
-    /// Ends all machines at one instant.
-    pub fn crash_all(&mut self, death: Death) {
-        for node in self.nodes() {
-            self.crash(node, death);
-        }
-    }
-
-    /// The disk of a machine.
-    pub fn storage(&self, node: NodeId) -> Option<&Storage> {
-        self.machines.get(&node).map(Machine::storage)
-    }
-
-    /// Makes a machine's disk `factor` times as slow as usual.
-    pub fn slow_disk(&mut self, node: NodeId, factor: u32) {
-        self.trace.note(self.now, &format!("{} disk at 1/{factor} speed", Address::Node(node)));
-        if factor > 1 {
-            self.trace.count("slow disk");
-        }
-        if let Some(machine) = self.machines.get(&node) {
-            machine.storage().pace.set(factor);
-            machine.storage().syncs.set(factor);
-        }
-    }
-
-    /// Makes only the syncs of a machine's log slow.
-    pub fn slow_syncs(&mut self, node: NodeId, factor: u32) {
-        self.trace.note(self.now, &format!("{} syncs at 1/{factor} speed", Address::Node(node)));
-        if let Some(machine) = self.machines.get(&node) {
-            machine.storage().syncs.set(factor);
-        }
-    }
-
-    /// Cuts every way between two groups, or only from the first to the second.
-    pub fn partition(&mut self, from: &[NodeId], to: &[NodeId], one_way: bool) {
-        for a in from {
-            for b in to {
-                self.fabric.cut(Address::Node(*a), Address::Node(*b));
-                if !one_way {
-                    self.fabric.cut(Address::Node(*b), Address::Node(*a));
-                }
-            }
-        }
-        let arrow = if one_way { "->" } else { "|" };
-        self.trace.note(self.now, &format!("cut {} {arrow} {}", names(from), names(to)));
-        self.trace.count(if one_way { "one-way cut" } else { "cut" });
-    }
-
-    /// Takes such a cut back; others on the same ways stay.
-    pub fn reunite(&mut self, from: &[NodeId], to: &[NodeId], one_way: bool) {
-        for a in from {
-            for b in to {
-                self.fabric.mend(Address::Node(*a), Address::Node(*b));
-                if !one_way {
-                    self.fabric.mend(Address::Node(*b), Address::Node(*a));
-                }
-            }
-        }
-        self.trace.note(self.now, &format!("cut of {} and {} mended", names(from), names(to)));
-    }
-
-    /// Opens every cut.
-    pub fn heal(&mut self) {
-        self.trace.note(self.now, "cuts healed");
-        self.fabric.heal();
-    }
-
-    /// Makes the weather worse, or takes that back. The worst of all changes
-    /// under way counts.
-    pub fn change_weather(&mut self, worse: Weather, on: bool) {
-        if on {
-            self.changes.push(worse);
-        } else if let Some(index) = self.changes.iter().position(|change| *change == worse) {
-            self.changes.remove(index);
-        }
-        let weather = self.changes.iter().fold(self.usual, |sum, change| sum.worst(*change));
-        self.trace.note(self.now, &format!("weather {weather:?}"));
-        self.trace.count("change of weather");
-        self.fabric.set_weather(weather);
-    }
-
-    /// Takes all room of a machine's disk, or gives it back.
-    pub fn fill_disk(&mut self, node: NodeId, full: bool) {
-        let what = if full { "is full" } else { "has room" };
-        self.trace.note(self.now, &format!("{} disk {what}", Address::Node(node)));
-        if let Some(machine) = self.machines.get(&node) {
-            machine.storage().fill(full);
-        }
-    }
-
     /// A client's way to the nodes.
     pub fn door(&self, number: u32) -> Arc<dyn Door> {
         if let Some(quic) = &self.quic {
             let clock = self.clients.clock().clone();
-            return self.clients.inside(|| quic.door(number, &self.nodes(), &clock));
+            return quic.door(number, self.members.clone(), &clock);
         }
-        Arc::new(SimulatedDoor::new(self.client(number), self.nodes()))
+        Arc::new(SimulatedDoor::new(self.client(number), self.members.clone()))
     }
 
     /// A client's end of the network port: for requests of a host application,
@@ -340,40 +267,46 @@ impl World {
 
     /// Lets one tick pass.
     pub fn tick(&mut self) {
+        self.restart_due();
+        self.operate();
+        self.turn_loops();
         let end = self.now + TICK;
         let mut due = self.fabric.advance(self.now);
         if let Some(quic) = &self.quic {
             quic.advance(self.now);
         }
-        let mut order: Vec<Option<NodeId>> = self.machines.keys().copied().map(Some).collect();
+        let mut order: Vec<Option<u32>> = self.machines.keys().copied().map(Some).collect();
         order.push(None);
         self.order.shuffle(&mut order);
         for who in order {
-            let Some(node) = who else {
-                self.clients.step_to(end);
-                continue;
-            };
-            let deliveries = due.remove(&Address::Node(node)).unwrap_or_default();
-            let stepped = self.machines.get(&node).map(|machine| machine.step(deliveries, end));
-            if let Some(Err(cause)) = stepped {
-                self.fail(format!("{} does not start: {cause}", Address::Node(node)));
+            match who {
+                None => self.clients.step_to(end),
+                Some(number) => self.step(number, &mut due, end),
+            }
+            // What a dead boot does in the rest of its tick happens nowhere.
+            let panic = panics::take();
+            let dead = who.is_some_and(|number| self.is_over(number));
+            if let Some(panic) = panic.filter(|_| !dead) {
+                self.fail(format!("panic: {panic}"));
             }
         }
         self.now = end;
-        self.start_again();
-        if let Some(panic) = panics::take() {
-            self.fail(format!("panic: {panic}"));
+        for number in self.machines.keys().copied().collect::<Vec<_>>() {
+            if self.is_over(number) {
+                self.supervise(number);
+            }
         }
     }
 
-    /// Starts machines again whose node ended and asks for it, as a supervisor
-    /// of the process would.
-    fn start_again(&mut self) {
-        let asks = self.machines.iter().filter(|(_, machine)| machine.asks_again());
-        for node in asks.map(|(node, _)| *node).collect::<Vec<_>>() {
-            self.crash(node, Death::Kill);
-            self.start(node);
-        }
+    fn step(&mut self, number: u32, due: &mut BTreeMap<Address, Vec<Delivery>>, end: Instant) {
+        let Some(machine) = self.machines.get_mut(&number) else { return };
+        let deliveries = due.remove(&machine.address()).unwrap_or_default();
+        machine.step(deliveries, end, TICK);
+    }
+
+    /// Whether the boot of a machine ended by itself.
+    fn is_over(&self, number: u32) -> bool {
+        self.machines.get(&number).and_then(Machine::life).is_some_and(Life::is_over)
     }
 
     /// Lets time pass, until something breaks.
@@ -402,24 +335,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         for machine in self.machines.values_mut() {
-            machine.die(Death::Kill, &self.fabric);
+            machine.die(Death::Kill);
         }
-    }
-}
-
-fn names(nodes: &[NodeId]) -> String {
-    let mut names: Vec<_> = nodes.iter().map(|node| Address::Node(*node).to_string()).collect();
-    names.sort();
-    names.join(",")
-}
-
-fn draw_skew(setup: &Setup, rng: &mut Rng) -> Skew {
-    let mut within = |max: u32| {
-        let drawn = i64::try_from(rng.below(2 * u64::from(max) + 1)).unwrap_or(0);
-        drawn - i64::from(max)
-    };
-    Skew {
-        rate_ppm: i32::try_from(within(setup.rate_ppm_max)).unwrap_or(0),
-        offset_ms: within(setup.offset_ms_max),
     }
 }

@@ -7,7 +7,7 @@
 //! each shard where the asked replica stands. A volume with one shard picks its
 //! own version, which for kind *single* is a dense counter no clock could name.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use cluster::{
     ids::ShardId,
@@ -142,17 +142,28 @@ impl Listing {
         trial: &mut Trial,
         last: Option<&Item>,
     ) -> Result<Merge, ClientError> {
-        let (shards, all) = self.shards(trial).await?;
-        self.several = all > 1;
-        if self.at.is_none() && self.several && self.options.level == ReadLevel::Strong {
-            self.at = Some(self.cut(trial, &shards).await?);
+        let (mut shards, mut all) = self.shards(trial).await?;
+        while self.at.is_none() && all > 1 && self.options.level == ReadLevel::Strong {
+            self.at = self.cut(trial, &shards).await?;
+            if self.at.is_none() {
+                trial.note("the shards of the volume changed".into());
+                trial.pause_for(Duration::ZERO).await?;
+                (shards, all) = self.shards(trial).await?;
+            }
         }
+        self.several = all > 1;
         let after = last.map(|item| item.key.as_slice()).or(self.after.as_deref());
         Ok(Merge::new(shards, after))
     }
 
-    /// A version that no write acknowledged until now is later than.
-    async fn cut(&self, trial: &mut Trial, shards: &[ShardId]) -> Result<Version, ClientError> {
+    /// A version that no write acknowledged until now is later than; none if a
+    /// shard changed meanwhile: a cut that lacks one shard's word may miss what
+    /// was acknowledged there by a clock that is ahead of all others.
+    async fn cut(
+        &self,
+        trial: &mut Trial,
+        shards: &[ShardId],
+    ) -> Result<Option<Version>, ClientError> {
         let body = || ShardBody::List {
             prefix: self.prefix.clone(),
             after: None,
@@ -171,11 +182,10 @@ impl Listing {
             match reply? {
                 Reply::Result(ShardResult::Page { at, .. }) => cut = cut.max(at),
                 Reply::Result(other) => return Err(strange_result(trial, &other)),
-                // Its pages will say so too, and the list begins anew.
-                Reply::Reroute => {}
+                Reply::Reroute => return Ok(None),
             }
         }
-        Ok(cut)
+        Ok(Some(cut))
     }
 
     async fn shards(&self, trial: &mut Trial) -> Result<(Vec<ShardId>, usize), ClientError> {

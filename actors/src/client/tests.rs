@@ -8,7 +8,7 @@ use cluster::{
     catalog::record::{VolumeKind, VolumePolicy},
     codes::ErrorCode,
     ids::{Epoch, NodeId},
-    mvcc::version::Version,
+    mvcc::version::{Hlc, Version},
     ports::entropy::Entropy,
     request::{Fault, ReadLevel, WriteLevel},
     routing::Cursor,
@@ -16,6 +16,7 @@ use cluster::{
         command::Op,
         transaction::{Compare, Keys, Step, StepResult, Transaction},
     },
+    units::WallTime,
 };
 use futures_util::future::join_all;
 use model::{Dice, Mishap, Model, NODES};
@@ -364,6 +365,22 @@ async fn a_list_over_shards_is_in_order_and_a_cut() {
     }
     let expected: Vec<Vec<u8>> = (0..50).map(|n| format!("k{n:02}").into_bytes()).collect();
     assert_eq!(names, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_waits_for_the_word_of_a_shard_that_changed() {
+    let (model, lister) = hash_volume();
+    assert_eq!(keys(&lister, "k", ListOptions::default()).await, [""; 0]);
+    // Clocks of leaders that are ahead of the lister's.
+    model.state().last = Hlc::at(WallTime(9_000)).0;
+    let writer = model.client();
+    for number in 0..20 {
+        writer.put("data", &format!("k{number:02}"), "x").await.unwrap();
+    }
+    for shard in model.state().shards.values_mut() {
+        shard.epoch = Epoch(5);
+    }
+    assert_eq!(keys(&lister, "k", ListOptions::default()).await.len(), 20);
 }
 
 #[tokio::test(start_paused = true)]

@@ -108,6 +108,15 @@ impl MemoryEngine {
         disk.lent.clear();
     }
 
+    /// A separate disk with the same stores.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let disk = lock(&self.0);
+        let (stores, quarantined) = (disk.stores.clone(), disk.quarantined.clone());
+        let faults = disk.faults.clone();
+        Self(Arc::new(Mutex::new(Disk { stores, quarantined, faults, ..Disk::default() })))
+    }
+
     /// Makes the `k`-th commit from now (1 is the next) fail with a device error.
     pub fn fail_commit(&self, k: u64) {
         let mut disk = lock(&self.0);

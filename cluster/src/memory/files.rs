@@ -9,7 +9,8 @@
 //! dead after it.
 //!
 //! Faults are planned by name: a sync that fails once and drops the pages, a
-//! write that fails, a quota, a flipped bit. Nothing is drawn here, so the
+//! write that fails, a device that reads or writes nothing for a while, a read
+//! that lies, a quota, a flipped bit, a file cut short. Nothing is drawn here, so the
 //! same draws give the same disk.
 
 use std::{
@@ -43,6 +44,15 @@ struct Disk {
     syncs: u64,
     writes: u64,
     faults: Faults,
+    device: Device,
+}
+
+/// What is wrong with the device itself; a crash does not mend it.
+#[derive(Clone, Default)]
+struct Device {
+    reads_fail: bool,
+    writes_fail: bool,
+    struck: u64,
 }
 
 #[derive(Clone, Default)]
@@ -69,6 +79,7 @@ enum NameChange {
 struct Faults {
     sync_fails_at: Option<u64>,
     write_fails_at: Option<u64>,
+    flip_next_read: Option<u64>,
     quota_bytes: Option<u64>,
 }
 
@@ -117,6 +128,38 @@ impl MemoryFiles {
     pub fn fail_write(&self, n: u64) {
         let mut disk = self.disk();
         disk.faults.write_fails_at = Some(disk.writes + n);
+    }
+
+    /// Lets every read fail from now on, or none.
+    pub fn fail_reads(&self, on: bool) {
+        self.disk().device.reads_fail = on;
+    }
+
+    /// Lets every write fail from now on, or none.
+    pub fn fail_writes(&self, on: bool) {
+        self.disk().device.writes_fail = on;
+    }
+
+    /// Flips one bit of what the next read returns; the disk keeps the right
+    /// one. `draw` chooses it.
+    pub fn flip_next_read(&self, draw: u64) {
+        self.disk().faults.flip_next_read = Some(draw);
+    }
+
+    /// Cuts a file to `bytes`, now and durably. Answers whether it was longer.
+    pub fn truncate(&self, name: &str, bytes: usize) -> bool {
+        let mut disk = self.disk();
+        let Some(inode) = disk.inode_mut(name) else { return false };
+        let longer = inode.now.len() > bytes;
+        inode.now.truncate(bytes);
+        inode.durable.truncate(bytes);
+        inode.unsynced.clear();
+        longer
+    }
+
+    /// Operations so far that failed or lied by a fault of the device.
+    pub fn struck(&self) -> u64 {
+        self.disk().device.struck
     }
 
     /// Refuses to create what would bring the sum of sizes over `bytes`.
@@ -215,8 +258,35 @@ impl Disk {
         let fails = self.faults.sync_fails_at == Some(self.syncs);
         if fails {
             self.faults.sync_fails_at = None;
+            self.device.struck += 1;
         }
         fails
+    }
+
+    /// Says whether a read fails, and counts that it does.
+    fn read_fails(&mut self) -> bool {
+        self.device.struck += u64::from(self.device.reads_fail);
+        self.device.reads_fail
+    }
+
+    /// Counts a write and says whether it fails.
+    fn write_fails(&mut self) -> bool {
+        self.writes += 1;
+        let fails = self.device.writes_fail || self.faults.write_fails_at == Some(self.writes);
+        self.device.struck += u64::from(fails);
+        fails
+    }
+
+    /// Lets a read lie, if that is planned.
+    fn lie(&mut self, buffer: &mut [u8]) {
+        let bits = buffer.len() * 8;
+        if bits == 0 {
+            return;
+        }
+        let Some(draw) = self.faults.flip_next_read.take() else { return };
+        let bit = usize::try_from(draw).unwrap_or(0) % bits;
+        buffer[bit / 8] ^= 1 << (bit % 8);
+        self.device.struck += 1;
     }
 }
 
@@ -398,9 +468,13 @@ impl File for MemoryFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let offset = place(offset)?;
         self.with(|disk| {
+            if disk.read_fails() {
+                return Err(io::Error::other("read failed as planned"));
+            }
             let bytes = self.inode(disk)?.now.get(offset..).unwrap_or_default();
             let count = bytes.len().min(buffer.len());
             buffer[..count].copy_from_slice(&bytes[..count]);
+            disk.lie(&mut buffer[..count]);
             Ok(count)
         })
     }
@@ -408,8 +482,7 @@ impl File for MemoryFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let offset = place(offset)?;
         self.with(|disk| {
-            disk.writes += 1;
-            if disk.faults.write_fails_at == Some(disk.writes) {
+            if disk.write_fails() {
                 return Err(io::Error::other("write failed as planned"));
             }
             self.inode(disk)?.write(offset, bytes);
@@ -486,6 +559,44 @@ mod tests {
         assert!(file.sync().is_err());
         assert!(file.sync().is_ok());
         assert_eq!(&files.contents("a").unwrap()[..4], &[0; 4]);
+    }
+
+    #[test]
+    fn a_bad_device_stays_bad_over_a_crash_and_counts_what_it_spoilt() {
+        let files = MemoryFiles::new();
+        synced(&files).write_at(0, b"kept").unwrap();
+        files.fail_reads(true);
+        files.fail_writes(true);
+        files.kill();
+        let file = files.open("a").unwrap();
+        let mut byte = [0];
+        assert!(file.read_at(0, &mut byte).is_err() && file.write_at(0, b"x").is_err());
+        files.fail_reads(false);
+        files.fail_writes(false);
+        assert_eq!(file.read_at(0, &mut byte).unwrap(), 1);
+        assert_eq!((&byte, files.struck()), (b"k", 2));
+    }
+
+    #[test]
+    fn a_read_lies_once_and_the_disk_keeps_the_truth() {
+        let files = MemoryFiles::new();
+        let file = synced(&files);
+        files.flip_next_read(13);
+        let mut bytes = [0; 2];
+        file.read_at(0, &mut bytes).unwrap();
+        assert_eq!(bytes, [0, 1 << 5]);
+        file.read_at(0, &mut bytes).unwrap();
+        assert_eq!(bytes, [0; 2]);
+    }
+
+    #[test]
+    fn a_truncated_file_stays_short() {
+        let files = MemoryFiles::new();
+        let file = synced(&files);
+        assert!(files.truncate("a", 100) && !files.truncate("a", 100));
+        assert_eq!(file.size().unwrap(), 100);
+        files.crash(&mut || 1);
+        assert_eq!(files.contents("a").unwrap().len(), 100);
     }
 
     #[test]

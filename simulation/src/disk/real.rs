@@ -6,7 +6,6 @@
 //! system has a place for that, and is removed with the disk.
 
 use std::{
-    cell::Cell,
     fs, io,
     path::PathBuf,
     sync::{
@@ -40,7 +39,7 @@ pub struct RealDisk {
     disk: DiskId,
     /// Deaths so far: each goes on in a directory of its own, so that a handle
     /// somebody forgot cannot be mistaken for a new one.
-    deaths: Cell<u64>,
+    deaths: AtomicU64,
 }
 
 impl RealDisk {
@@ -56,11 +55,11 @@ impl RealDisk {
         let base = place.join(format!("cdb-simulation-{}-{number}", std::process::id()));
         fs::create_dir_all(base.join("0"))?;
         let disk = power::with(|ledger| ledger.watch(&base.join("0"), &base.join("attic")))?;
-        Ok(Self { base, disk, deaths: Cell::new(0) })
+        Ok(Self { base, disk, deaths: AtomicU64::new(0) })
     }
 
     fn root(&self) -> PathBuf {
-        self.base.join(self.deaths.get().to_string())
+        self.base.join(self.deaths.load(Ordering::Relaxed).to_string())
     }
 
     /// The log's directory.
@@ -104,7 +103,7 @@ impl RealDisk {
 
     /// Ends the machine and returns what could not be modelled.
     pub(super) fn die(&self, death: Death, rng: &mut Rng) -> io::Result<()> {
-        self.deaths.set(self.deaths.get() + 1);
+        self.deaths.fetch_add(1, Ordering::Relaxed);
         let root = self.root();
         power::with(|ledger| match death {
             Death::Kill => ledger.relocate(self.disk, &root),

@@ -1,13 +1,14 @@
 //! The simulated log acknowledges only what a power cut keeps.
 
 use cluster::{
-    ids::{ShardId, StoreId, Term, VolumeId},
-    raft::types::{HardState, Payload},
+    ids::{LogIndex, ReplicaId, ShardId, StoreId, Term, VolumeId},
+    ports::log::{LogRecord, LogStore},
+    raft::types::{Entry, HardState, Payload},
     units::Instant,
 };
 
 use super::*;
-use crate::{clock::Skew, host::Host};
+use crate::host::Host;
 
 const REPLICA: ReplicaId = ReplicaId(7);
 const STAMP: (ClusterId, NodeId) = (ClusterId(1), NodeId(2));
@@ -39,8 +40,8 @@ fn run(seed: u64, death: Death) -> (u64, u64) {
     let storage = Storage::default();
     let trace = Trace::new(false);
     let mut rng = Rng::stream(seed, "test", 0);
-    let host = Host::new(Skew::default(), Instant::ORIGIN);
-    let (log, recovery) = storage.open_log(STAMP, None, rng.clone(), &trace).unwrap();
+    let host = Host::new(Arc::default(), Instant::ORIGIN);
+    let (log, recovery) = storage.open_log(STAMP, None, rng.clone(), &trace, None).unwrap();
     assert!(recovery.fresh);
     let acknowledged = Arc::new(AtomicU32::new(0));
     let appended = rng.below(100);
@@ -61,7 +62,7 @@ fn run(seed: u64, death: Death) -> (u64, u64) {
     }
     host.crash();
     storage.die(death, &mut rng);
-    let (_log, recovery) = storage.open_log(STAMP, None, rng, &trace).unwrap();
+    let (_log, recovery) = storage.open_log(STAMP, None, rng, &trace, None).unwrap();
     assert_eq!(recovery.damage, []);
     let kept = recovery.replicas.first().map_or(0, |replica| 1 + replica.entries.len() as u64);
     (u64::from(acknowledged.load(Ordering::Relaxed)), kept)

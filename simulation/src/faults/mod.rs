@@ -19,5 +19,5 @@ mod swarm;
 mod table;
 
 pub use schedule::{Course, Planned, Schedule};
-pub use swarm::Ground;
+pub use swarm::{Ground, SWITCHED_OFF};
 pub use table::{Fault, Kind, Machines, Millis};

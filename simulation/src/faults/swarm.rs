@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use actors::failpoint::FailPoint;
 use cluster::units::Instant;
 
 use super::{Fault, Kind, Machines, Millis, Planned, Schedule};
@@ -26,6 +27,10 @@ const LIFE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_se
 /// the fewer there are, the deeper each is met.
 const SHARE: (u64, u64) = (50_000, 450_000);
 
+/// Kinds the swarm does not draw until the product heals damaged replicas by
+/// itself; a schedule may name them.
+pub const SWITCHED_OFF: &[Kind] = &[];
+
 impl Schedule {
     /// Draws the faults of `seed` on a ground.
     pub fn draw(seed: u64, ground: &Ground) -> Self {
@@ -39,7 +44,7 @@ impl Schedule {
             let mean = rng.between(GAP.0, GAP.1);
             let mut draw = Draw { rng, nodes: ground.nodes };
             let mut at = ground.from + draw.gap(mean);
-            while wanted && at < ground.to {
+            while wanted && !SWITCHED_OFF.contains(kind) && at < ground.to {
                 let life = draw.life().min(ground.to.since(at));
                 faults.push(Planned { at, life, fault: draw.fault(*kind) });
                 at = at + life + draw.gap(mean);
@@ -91,16 +96,41 @@ impl Draw {
         Millis(from + self.below(to - from))
     }
 
+    fn death(&mut self) -> Death {
+        if self.rng.chance(700_000) { Death::Power } else { Death::Kill }
+    }
+
+    /// A number between `-most` and `most`.
+    fn about(&mut self, most: u32) -> i32 {
+        let drawn = i64::from(self.below(2 * most + 1)) - i64::from(most);
+        i32::try_from(drawn).unwrap_or(0)
+    }
+
+    /// Bytes that go bad.
+    fn rot(&mut self, kind: Kind, node: u32) -> Fault {
+        let draw = self.below(u32::MAX);
+        if kind == Kind::RotLog {
+            Fault::RotLog { node, draw }
+        } else if kind == Kind::RotStore {
+            Fault::RotStore { node, draw }
+        } else if kind == Kind::RotCopy {
+            Fault::RotCopy { node, draw }
+        } else if kind == Kind::Misdirected {
+            Fault::Misdirected { node, draw }
+        } else if kind == Kind::Truncated {
+            Fault::Truncated { node, draw }
+        } else {
+            Fault::FlipOnRead { node, draw }
+        }
+    }
+
     /// A fault of a kind.
     fn fault(&mut self, kind: Kind) -> Fault {
         let node = self.node();
         match kind {
             Kind::Kill => Fault::Kill { node },
             Kind::PowerLoss => Fault::PowerLoss { node },
-            Kind::CrashAll => {
-                let death = if self.rng.chance(700_000) { Death::Power } else { Death::Kill };
-                Fault::CrashAll { death }
-            }
+            Kind::CrashAll => Fault::CrashAll { death: self.death() },
             Kind::Isolate => Fault::Isolate { node },
             Kind::Cut => Fault::Cut { side: self.side() },
             Kind::OneWayCut => Fault::OneWayCut { from: node, to: self.other(node) },
@@ -111,6 +141,25 @@ impl Draw {
             Kind::Reorder => Fault::Reorder { ppm: self.below(200_000) },
             Kind::Drop => Fault::Drop { ppm: self.below(300_000) },
             Kind::Duplicate => Fault::Duplicate { ppm: self.below(200_000) },
+            Kind::Pause => Fault::Pause { node },
+            Kind::SlowProcessor => Fault::SlowProcessor { node, ticks: 5 + self.below(300) },
+            Kind::RestartLoop => Fault::RestartLoop { node, every: self.millis(30, 1_500) },
+            Kind::FailPoint => {
+                let index = self.rng.index(FailPoint::ALL.len());
+                let point = FailPoint::ALL.get(index).copied().unwrap_or(FailPoint::LogAsked);
+                Fault::FailPoint { node, point, death: self.death() }
+            }
+            Kind::Replay => Fault::Replay { ppm: self.below(100_000) },
+            Kind::Clog => Fault::Clog { from: node, to: self.other(node) },
+            Kind::Swizzle => Fault::Swizzle { node },
+            Kind::Reset => Fault::Reset { node },
+            Kind::Deaf => Fault::Deaf { node },
+            Kind::WallJump => Fault::WallJump { node, by_ms: self.about(300) },
+            Kind::Drift => Fault::Drift { node, ppm: self.about(30_000) },
+            Kind::WallFreeze => Fault::WallFreeze { node },
+            Kind::Strobe => {
+                Fault::Strobe { node, by_ms: self.about(300), every: self.millis(5, 500) }
+            }
             Kind::SlowDisk => Fault::SlowDisk { node, factor: 10 + self.below(500) },
             Kind::SlowSyncs => Fault::SlowSyncs { node, factor: 10 + self.below(500) },
             Kind::FullDisk => Fault::FullDisk { node },
@@ -118,6 +167,23 @@ impl Draw {
             Kind::PacketFlip => Fault::PacketFlip { ppm: self.below(200_000) },
             Kind::PacketReplay => Fault::PacketReplay { ppm: self.below(200_000) },
             Kind::HandshakeStall => Fault::HandshakeStall { ppm: self.below(1_000_000) },
+            Kind::StalledDisk => Fault::StalledDisk { node },
+            Kind::ReadError => Fault::ReadError { node },
+            Kind::WriteError => Fault::WriteError { node },
+            Kind::SyncError => Fault::SyncError { node },
+            Kind::FlipOnRead
+            | Kind::RotLog
+            | Kind::RotStore
+            | Kind::RotCopy
+            | Kind::Misdirected
+            | Kind::Truncated => self.rot(kind, node),
+            Kind::OldImage => Fault::OldImage { node },
+            Kind::WipedDisk => Fault::WipedDisk { node },
+            Kind::SwappedDisks => Fault::SwappedDisks { a: node, b: self.other(node) },
+            Kind::TransferLeaders => Fault::TransferLeaders { node },
+            Kind::AddNode => Fault::AddNode {},
+            Kind::RemoveNode => Fault::RemoveNode { node },
+            Kind::ReplaceNode => Fault::ReplaceNode { node },
         }
     }
 }

@@ -5,6 +5,8 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use actors::failpoint::FailPoint;
+
 use crate::disk::Death;
 
 /// Makes [`Kind`] and [`Fault`] from rows of doc, name, word and arguments.
@@ -78,6 +80,14 @@ faults! {
     PowerLoss "power-loss" (node: u32);
     /// All machines end at one instant, one way or the other.
     CrashAll "crash-all" (death: Death);
+    /// A process stands still (SIGSTOP); its clocks jump when it goes on.
+    Pause "pause" (node: u32);
+    /// A process runs only once in so many ticks of a millisecond.
+    SlowProcessor "slow-processor" (node: u32, ticks: u32);
+    /// A process is killed and started again every so often.
+    RestartLoop "restart-loop" (node: u32, every: Millis);
+    /// A machine dies at a named place in the product, when it comes there.
+    FailPoint "fail-point" (node: u32, point: FailPoint, death: Death);
     /// One machine is cut off.
     Isolate "isolate" (node: u32);
     /// Nothing passes between these machines and the others.
@@ -94,10 +104,62 @@ faults! {
     Drop "drop" (ppm: u32);
     /// So many messages in a million arrive twice.
     Duplicate "duplicate" (ppm: u32);
+    /// So many messages in a million arrive again, seconds later.
+    Replay "replay" (ppm: u32);
+    /// What one machine sends another queues up, and flows when the clog ends.
+    Clog "clog" (from: u32, to: u32);
+    /// All ways of a machine clog; several overlap, and end in another order.
+    Swizzle "swizzle" (node: u32);
+    /// All connections of a machine break at once.
+    Reset "reset" (node: u32);
+    /// No connection with a machine comes up.
+    Deaf "deaf" (node: u32);
+    /// A wall clock jumps by so many milliseconds, and back.
+    WallJump "wall-jump" (node: u32, by_ms: i32);
+    /// A monotonic clock gains so many millionths.
+    Drift "drift" (node: u32, ppm: i32);
+    /// A wall clock stands still.
+    WallFreeze "wall-freeze" (node: u32);
+    /// A wall clock jumps to and fro.
+    Strobe "strobe" (node: u32, by_ms: i32, every: Millis);
     /// A disk is so many times slower than usual.
     SlowDisk "slow-disk" (node: u32, factor: u32);
     /// The syncs of a log are so many times slower than usual.
     SlowSyncs "slow-syncs" (node: u32, factor: u32);
+    /// Nothing that is asked of a disk comes to its end.
+    StalledDisk "stalled-disk" (node: u32);
+    /// Reads of log and state files fail.
+    ReadError "read-error" (node: u32);
+    /// Writes of log and state files fail.
+    WriteError "write-error" (node: u32);
+    /// The next sync of the log fails once, and its pages are gone.
+    SyncError "sync-error" (node: u32);
+    /// The next read of the log brings a flipped bit.
+    FlipOnRead "flip-on-read" (node: u32, draw: u32);
+    /// A bit of the log flips on disk.
+    RotLog "rot-log" (node: u32, draw: u32);
+    /// A store cannot be read any more.
+    RotStore "rot-store" (node: u32, draw: u32);
+    /// A bit of the copy of the catalog flips on disk.
+    RotCopy "rot-copy" (node: u32, draw: u32);
+    /// A sector meant for elsewhere overwrites one of the log.
+    Misdirected "misdirected" (node: u32, draw: u32);
+    /// A file of the log ends too early.
+    Truncated "truncated" (node: u32, draw: u32);
+    /// A disk is set back to what it was when the fault began.
+    OldImage "old-image" (node: u32);
+    /// A disk is lost; its machine comes back as a stranger, same address.
+    WipedDisk "wiped-disk" (node: u32);
+    /// Two machines have each other's log and stores.
+    SwappedDisks "swapped-disks" (a: u32, b: u32);
+    /// A machine gives every leadership away.
+    TransferLeaders "transfer-leaders" (node: u32);
+    /// A new machine joins the cluster.
+    AddNode "add-node" ();
+    /// A node is removed for good.
+    RemoveNode "remove-node" (node: u32);
+    /// A new machine joins, and a node is removed for good.
+    ReplaceNode "replace-node" (node: u32);
     /// A disk has no room.
     FullDisk "full-disk" (node: u32);
     /// A process is killed and starts again at once: connections are reset

@@ -29,6 +29,11 @@ const REQUESTS_MAX: usize = 1_024;
 /// Time until a failed attempt to connect is reported to who asked.
 const CONNECT_FAILS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(500));
 
+/// Time until one whose handshake stalls is given up.
+const HANDSHAKE_STALLS: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(5));
+/// How late a replayed message comes.
+const REPLAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+
 /// How often links are looked at: no delay of theirs is finer.
 const LINKS_CHECKED_EVERY: Duration = Duration::from_millis(5);
 
@@ -52,6 +57,12 @@ struct State {
     boots: u64,
     /// Directions in which nothing passes, and how many cuts lie on each.
     cuts: BTreeMap<(Address, Address), u32>,
+    /// Ways on which parcels queue up, and how many clogs lie on each.
+    clogs: BTreeMap<(Address, Address), u32>,
+    /// Hosts whose process stands still.
+    stalled: BTreeSet<Address>,
+    /// Hosts with whom no connection comes up.
+    deaf: BTreeSet<Address>,
     /// By ordered pair.
     links: BTreeMap<(Address, Address), Link>,
     links_checked: Instant,
@@ -122,6 +133,9 @@ impl Fabric {
             seats: BTreeMap::new(),
             boots: 0,
             cuts: BTreeMap::new(),
+            clogs: BTreeMap::new(),
+            stalled: BTreeSet::new(),
+            deaf: BTreeSet::new(),
             links: BTreeMap::new(),
             links_checked: Instant::ORIGIN,
             connections: 0,
@@ -161,6 +175,7 @@ impl Fabric {
     pub fn fall(&self, host: Address) {
         self.with(|state| {
             state.seats.insert(host, 0);
+            state.stalled.remove(&host);
             state.pending.retain(|_, pending| pending.caller != host);
             if let Some(node) = host.node() {
                 state.known.retain(|(who, _)| *who != node);
@@ -178,9 +193,44 @@ impl Fabric {
         self.with(|state| state.mend((from, to)));
     }
 
-    /// Whether nothing passes from one host to another.
+    /// Whether no packet passes from one host to another: a clog loses them,
+    /// and quinn sends them again.
     pub fn is_cut(&self, from: Address, to: Address) -> bool {
-        self.with(|state| state.cuts.contains_key(&(from, to)))
+        self.with(|state| {
+            let way = (from, to);
+            state.cuts.contains_key(&way) || state.clogs.contains_key(&way)
+        })
+    }
+
+    /// Lets parcels queue up on a way, though its connection stays.
+    pub fn clog(&self, from: Address, to: Address) {
+        self.with(|state| *state.clogs.entry((from, to)).or_default() += 1);
+    }
+
+    /// Takes one clog back; what queued up flows on.
+    pub fn unclog(&self, from: Address, to: Address) {
+        self.with(|state| state.unclog((from, to)));
+    }
+
+    /// A host's process stands still: others hear nothing of it, and what it
+    /// is sent waits.
+    pub fn stall(&self, host: Address) {
+        self.with(|state| state.stalled.insert(host));
+    }
+
+    /// The process goes on.
+    pub fn unstall(&self, host: Address) {
+        self.with(|state| state.unstall(host));
+    }
+
+    /// Breaks every connection of a host at once.
+    pub fn reset(&self, host: Address) {
+        self.with(|state| state.reset(host));
+    }
+
+    /// Lets no connection with a host come up, or again.
+    pub fn deafen(&self, host: Address, on: bool) {
+        self.with(|state| if on { state.deaf.insert(host) } else { state.deaf.remove(&host) });
     }
 
     /// Opens every direction again.
@@ -273,7 +323,8 @@ impl State {
     }
 
     fn open(&self, (low, high): (Address, Address)) -> bool {
-        !self.cuts.contains_key(&(low, high)) && !self.cuts.contains_key(&(high, low))
+        let cut = self.cuts.contains_key(&(low, high)) || self.cuts.contains_key(&(high, low));
+        !cut && !self.stalled.contains(&low) && !self.stalled.contains(&high)
     }
 
     fn check_links(&mut self) {
@@ -296,12 +347,30 @@ impl State {
 
     fn check_link(&mut self, ends: (Address, Address)) {
         let boots = (self.boot(ends.0), self.boot(ends.1));
-        let open = self.open(ends);
+        let fresh = self.links.get(&ends).is_some_and(|link| link.connection().is_none());
+        let open = self.open(ends) && !(fresh && self.deaf(ends));
         let Some(link) = self.links.get_mut(&ends) else { return };
         match link.check(self.now, boots, open, &mut self.connections, &mut self.rng) {
             Change::None => {}
             Change::Rose => self.tell(ends, boots, true),
             Change::Fell { connection, boots } => self.lose(ends, connection, boots),
+        }
+    }
+
+    fn deaf(&self, ends: (Address, Address)) -> bool {
+        self.deaf.contains(&ends.0) || self.deaf.contains(&ends.1)
+    }
+
+    fn reset(&mut self, host: Address) {
+        let touches = |ends: &&(Address, Address)| ends.0 == host || ends.1 == host;
+        let pairs: Vec<_> = self.links.keys().filter(touches).copied().collect();
+        for ends in pairs {
+            let (now, rng) = (self.now, &mut self.rng);
+            let lost = self.links.get_mut(&ends).and_then(|link| link.reset(now, rng));
+            if let Some((connection, boots)) = lost {
+                self.trace.count("connection reset");
+                self.lose(ends, connection, boots);
+            }
         }
     }
 
@@ -356,6 +425,24 @@ impl State {
         let cut: Vec<_> = std::mem::take(&mut self.cuts).into_keys().collect();
         for way in cut {
             self.release(way);
+        }
+    }
+
+    fn unclog(&mut self, way: (Address, Address)) {
+        let Some(clogs) = self.clogs.get_mut(&way) else { return };
+        *clogs -= 1;
+        if *clogs == 0 {
+            self.clogs.remove(&way);
+            self.release(way);
+        }
+    }
+
+    fn unstall(&mut self, host: Address) {
+        if self.stalled.remove(&host) {
+            let ways: Vec<_> = self.lanes.keys().filter(|way| way.1 == host).copied().collect();
+            for way in ways {
+                self.release(way);
+            }
         }
     }
 
@@ -430,6 +517,12 @@ impl State {
             self.trace.count("message doubled");
             self.post(at, parcel.clone());
         }
+        if self.rng.chance(self.weather.replay_ppm) {
+            self.trace.count("message replayed");
+            let due = at + self.rng.between(REPLAY.0, REPLAY.1);
+            self.lanes.entry((from, target)).or_default().under_way += 1;
+            self.enqueue(due, parcel.clone());
+        }
         self.post(at, parcel);
         Ok(())
     }
@@ -467,7 +560,8 @@ impl State {
             let body = Body::Request { class, bytes, ticket };
             self.post(at, Parcel { from, to: target, connection, boot: 0, body });
         } else {
-            let failed_at = at + self.rng.between(CONNECT_FAILS.0, CONNECT_FAILS.1);
+            let wait = if self.deaf(ends) { HANDSHAKE_STALLS } else { CONNECT_FAILS };
+            let failed_at = at + self.rng.between(wait.0, wait.1);
             let cause = "no connection".to_owned();
             self.fail(failed_at, ticket, from, RequestError::Unreachable { node: to, cause });
         }
@@ -528,13 +622,18 @@ impl State {
             if !alive || boot == 0 {
                 return;
             }
-            if self.cuts.contains_key(&(from, to)) {
-                if !matches!(parcel.body, Body::Message { lane: Lane::Gossip, .. }) {
+            let clogged = self.clogs.contains_key(&(from, to));
+            if self.cuts.contains_key(&(from, to)) || clogged || self.stalled.contains(&to) {
+                if clogged || !matches!(parcel.body, Body::Message { lane: Lane::Gossip, .. }) {
                     self.lanes.entry((from, to)).or_default().held.push_back(parcel);
                 }
                 return;
             }
         } else if parcel.boot != boot || boot == 0 {
+            return;
+        } else if self.stalled.contains(&to) {
+            // Its own transport tells it once it goes on.
+            self.lanes.entry((from, to)).or_default().held.push_back(parcel);
             return;
         }
         self.hand_over(parcel, due);

@@ -55,6 +55,13 @@ impl Link {
         }
     }
 
+    /// Forgets the connection at once; its number and boots, if there was one.
+    pub(crate) fn reset(&mut self, now: Instant, rng: &mut Rng) -> Option<(u64, Boots)> {
+        let Self::Up { connection, boots, .. } = *self else { return None };
+        *self = Self::fresh(now, rng);
+        Some((connection, boots))
+    }
+
     /// Looks at the link at `now`, when its ends have these boots and the way
     /// is open both ways or not. `next` numbers connections.
     pub(crate) fn check(

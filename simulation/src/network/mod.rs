@@ -66,8 +66,15 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // Nodes of a world are numbered from 1 in their low bits.
-            Self::Node(node) => write!(f, "n{}", node.0 & 0xff),
+            // Nodes of a world carry their machine's number, from 1, in their
+            // low bits, and above it how often its disk was replaced.
+            Self::Node(node) => {
+                write!(f, "n{}", node.0 & 0xff)?;
+                match node.0 >> 8 & 0xff {
+                    0 => Ok(()),
+                    birth => write!(f, ".{birth}"),
+                }
+            }
             Self::Client(client) => write!(f, "c{client}"),
         }
     }

@@ -11,7 +11,7 @@ use cluster::{
 };
 
 use super::{Address, Delivery, Fabric, Port, Weather};
-use crate::{clock::Skew, host::Host, rng::Rng, trace::Trace};
+use crate::{host::Host, rng::Rng, trace::Trace};
 
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
@@ -29,7 +29,7 @@ struct Bench {
 impl Bench {
     fn new(weather: Weather) -> Self {
         let fabric = Fabric::new(Rng::stream(1, "network", 0), Trace::new(true), weather);
-        let host = Host::new(Skew::default(), Instant::ORIGIN);
+        let host = Host::new(Arc::default(), Instant::ORIGIN);
         let port = |node| {
             let address = Address::Node(node);
             Port::new(fabric.clone(), address, fabric.rise(address), host.clock().clone())

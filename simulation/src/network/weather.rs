@@ -20,15 +20,17 @@ pub struct Weather {
     pub drop_ppm: u32,
     /// One-way messages in a million that arrive twice.
     pub duplicate_ppm: u32,
+    /// One-way messages in a million that arrive again, seconds later.
+    pub replay_ppm: u32,
     /// Raft messages in a million that may overtake the one before.
     pub reorder_ppm: u32,
     /// Packets in a million that arrive with one bit flipped. This and the two
     /// below need packets: without quinn there are none.
-    pub flip_ppm: u32,
+    pub packet_flip_ppm: u32,
     /// Packets in a million that come a second time, much later.
-    pub replay_ppm: u32,
+    pub packet_replay_ppm: u32,
     /// Packets of handshakes in a million that are lost.
-    pub stall_ppm: u32,
+    pub packet_stall_ppm: u32,
 }
 
 impl Weather {
@@ -40,10 +42,11 @@ impl Weather {
         spike_max: Duration::from_millis(200),
         drop_ppm: 0,
         duplicate_ppm: 0,
-        reorder_ppm: 0,
-        flip_ppm: 0,
         replay_ppm: 0,
-        stall_ppm: 0,
+        reorder_ppm: 0,
+        packet_flip_ppm: 0,
+        packet_replay_ppm: 0,
+        packet_stall_ppm: 0,
     };
 
     /// What makes no other weather worse.
@@ -64,10 +67,11 @@ impl Weather {
             spike_max: self.spike_max.max(other.spike_max),
             drop_ppm: self.drop_ppm.max(other.drop_ppm),
             duplicate_ppm: self.duplicate_ppm.max(other.duplicate_ppm),
-            reorder_ppm: self.reorder_ppm.max(other.reorder_ppm),
-            flip_ppm: self.flip_ppm.max(other.flip_ppm),
             replay_ppm: self.replay_ppm.max(other.replay_ppm),
-            stall_ppm: self.stall_ppm.max(other.stall_ppm),
+            reorder_ppm: self.reorder_ppm.max(other.reorder_ppm),
+            packet_flip_ppm: self.packet_flip_ppm.max(other.packet_flip_ppm),
+            packet_replay_ppm: self.packet_replay_ppm.max(other.packet_replay_ppm),
+            packet_stall_ppm: self.packet_stall_ppm.max(other.packet_stall_ppm),
         }
     }
 

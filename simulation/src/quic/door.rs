@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -20,28 +20,38 @@ use cluster::{
 };
 use transport::client::{ClientEndpoint, ClientError};
 
+use crate::world::Members;
+
 /// One client's way to the nodes it was told of.
+///
+/// A lock, though there is one thread: a door is `Sync` by contract.
 pub(super) struct QuicDoor {
-    nodes: Vec<NodeId>,
-    endpoints: BTreeMap<NodeId, Arc<ClientEndpoint>>,
+    members: Members,
+    /// Opened when first used.
+    endpoints: Mutex<BTreeMap<NodeId, Arc<ClientEndpoint>>>,
+    open: Box<dyn Fn(NodeId) -> ClientEndpoint + Send + Sync>,
     /// Whom a call without a target asks; the next one after a failure.
     at_hand: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for QuicDoor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QuicDoor").field("nodes", &self.nodes).finish_non_exhaustive()
+        f.debug_struct("QuicDoor").field("members", &self.members).finish_non_exhaustive()
     }
 }
 
 impl QuicDoor {
-    pub(super) fn new(endpoints: impl IntoIterator<Item = (NodeId, ClientEndpoint)>) -> Self {
-        let endpoints: Vec<_> = endpoints.into_iter().collect();
-        Self {
-            nodes: endpoints.iter().map(|(node, _)| *node).collect(),
-            endpoints: endpoints.into_iter().map(|(node, at)| (node, Arc::new(at))).collect(),
-            at_hand: Arc::default(),
-        }
+    pub(super) fn new(
+        members: Members,
+        open: impl Fn(NodeId) -> ClientEndpoint + Send + Sync + 'static,
+    ) -> Self {
+        let (endpoints, at_hand) = (Mutex::default(), Arc::default());
+        Self { members, endpoints, open: Box::new(open), at_hand }
+    }
+
+    fn endpoint(&self, node: NodeId) -> Arc<ClientEndpoint> {
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        endpoints.entry(node).or_insert_with(|| Arc::new((self.open)(node))).clone()
     }
 }
 
@@ -54,8 +64,9 @@ impl Door for QuicDoor {
         timeout: Duration,
     ) -> BoxFuture<Result<Answer, DoorError>> {
         let turn = self.at_hand.load(Ordering::Relaxed);
-        let asked = to.or_else(|| self.nodes.get(turn % self.nodes.len().max(1)).copied());
-        let endpoint = asked.and_then(|node| Some((node, self.endpoints.get(&node)?.clone())));
+        let nodes = self.members.nodes();
+        let asked = to.or_else(|| nodes.get(turn % nodes.len().max(1)).copied());
+        let endpoint = asked.map(|node| (node, self.endpoint(node)));
         let at_hand = self.at_hand.clone();
         Box::pin(async move {
             let Some((node, endpoint)) = endpoint else {

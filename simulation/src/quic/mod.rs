@@ -14,7 +14,7 @@ mod socket;
 
 mod wire;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use actors::client::Door;
 use cluster::{
@@ -40,18 +40,20 @@ use crate::{
     network::{Address, Fabric},
     rng::Rng,
     trace::Trace,
+    world::Members,
 };
 
 /// What all nodes agree on, as the transport compares it.
 const CONFIG_HASH: u64 = 1;
+/// When certificates are issued.
+const ISSUED: WallTime = WallTime(WALL_ORIGIN_MS);
 
-/// The packets of a world and the certificates of its hosts.
+/// The packets of a world and who issues its hosts' certificates.
 #[derive(Debug)]
 pub(crate) struct Quic {
     seed: u64,
     wire: Wire,
     authority: Authority,
-    nodes: BTreeMap<NodeId, Credentials>,
 }
 
 /// A boot's end of the network.
@@ -67,29 +69,25 @@ impl fmt::Debug for Seat {
 }
 
 impl Quic {
-    /// The wire of `fabric`'s hosts, with a certificate for each of `nodes`.
+    /// The wire of `fabric`'s hosts.
     ///
     /// # Panics
     /// If no certificate can be made of names and keys that are all our own.
-    pub(crate) fn new(
-        seed: u64,
-        cluster: ClusterId,
-        nodes: &[NodeId],
-        fabric: Fabric,
-        trace: Trace,
-    ) -> Self {
+    pub(crate) fn new(seed: u64, cluster: ClusterId, fabric: Fabric, trace: Trace) -> Self {
         let entropy = SeededEntropy::new(Rng::stream(seed, "certificates", 0));
-        let now = WallTime(WALL_ORIGIN_MS);
+        let authority = Authority::create(cluster, &entropy, ISSUED);
         #[expect(clippy::expect_used, reason = "names and keys are our own")]
-        let issued = (|| {
-            let authority = Authority::create(cluster, &entropy, now)?;
-            let issue = |node: &NodeId| Ok((*node, authority.issue_node(*node, &entropy, now)?));
-            let nodes = nodes.iter().map(issue).collect::<Result<_, IdentityError>>()?;
-            Ok::<_, IdentityError>((authority, nodes))
-        })()
-        .expect("certificates of the world");
+        let authority = authority.expect("the world's authority");
         let wire = Wire::new(Rng::stream(seed, "wire", 0), fabric, trace);
-        Self { seed, wire, authority: issued.0, nodes: issued.1 }
+        Self { seed, wire, authority }
+    }
+
+    /// A node's certificate: the same for each of its starts, so that nodes may
+    /// come at any time and nothing of them need be kept.
+    fn certificate(&self, node: NodeId) -> Result<Credentials, IdentityError> {
+        let low = u64::try_from(node.0 & u128::from(u64::MAX)).unwrap_or(0);
+        let entropy = SeededEntropy::new(Rng::stream(self.seed, "node certificate", low));
+        self.authority.issue_node(node, &entropy, ISSUED)
     }
 
     /// The packets under way.
@@ -111,11 +109,11 @@ impl Quic {
         rng: Rng,
         trace: &Trace,
     ) -> Result<Seat, String> {
-        let credentials = self.nodes.get(&node).ok_or("the machine has no certificate")?;
+        let credentials = self.certificate(node).map_err(|error| error.to_string())?;
         let me = Address::Node(node);
         let inbound = Arc::new(LateInbound::new(me, clock.clone(), trace.clone()));
         let config = TransportConfig {
-            credentials: credentials.clone(),
+            credentials,
             boot,
             config_hash: CONFIG_HASH,
             limits: Limits::default(),
@@ -128,15 +126,15 @@ impl Quic {
         Ok(Seat { transport, inbound })
     }
 
-    /// A client's door with a certificate of its own; call inside the clients'
-    /// runtime.
+    /// A client's door with a certificate of its own, to be used in the
+    /// clients' runtime.
     ///
     /// # Panics
     /// If the seed's certificate is unusable, which a test would notice.
     pub(crate) fn door(
         &self,
         client: u32,
-        nodes: &[NodeId],
+        members: Members,
         clock: &Arc<HostClock>,
     ) -> Arc<dyn Door> {
         // Two doors of one client must not draw the same connection ids.
@@ -147,14 +145,15 @@ impl Quic {
         #[expect(clippy::expect_used, reason = "the authority and the name are our own")]
         let credentials = issued.expect("a client's certificate");
         let parts = ClientParts { entropy, clock: clock.clone() };
-        let endpoint = |node: &NodeId| {
-            let endpoints = vec![Address::Node(*node).socket().to_string()];
+        let (wire, clock) = (self.wire.clone(), clock.clone());
+        let open = move |node: NodeId| {
+            let endpoints = vec![Address::Node(node).socket().to_string()];
             let profile = Profile { endpoints, credentials: credentials.clone() };
-            let socket = self.wire.bind_any(Address::Client(client), clock.clone());
+            let socket = wire.bind_any(Address::Client(client), clock.clone());
             let made = ClientEndpoint::with_socket(profile, parts.clone(), socket);
             #[expect(clippy::expect_used, reason = "a simulated socket is always there")]
-            (*node, made.expect("an endpoint over a simulated socket"))
+            made.expect("an endpoint over a simulated socket")
         };
-        Arc::new(QuicDoor::new(nodes.iter().map(endpoint)))
+        Arc::new(QuicDoor::new(members, open))
     }
 }

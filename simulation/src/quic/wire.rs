@@ -189,7 +189,7 @@ impl State {
         self.trace.count("packet");
         let weather = self.fabric.weather();
         let handshake = bytes.first().is_some_and(|first| first & LONG_HEADER != 0);
-        if handshake && self.rng.chance(weather.stall_ppm) {
+        if handshake && self.rng.chance(weather.packet_stall_ppm) {
             return self.trace.count("handshake packet stalled");
         }
         if self.rng.chance(weather.drop_ppm) {
@@ -201,12 +201,12 @@ impl State {
             let due = at + weather.delay(&mut self.rng);
             self.enqueue(due, packet.clone());
         }
-        if self.rng.chance(weather.replay_ppm) {
+        if self.rng.chance(weather.packet_replay_ppm) {
             self.trace.count("packet replayed");
             let due = at + self.rng.between(REPLAY.0, REPLAY.1);
             self.enqueue(due, packet.clone());
         }
-        if self.rng.chance(weather.flip_ppm) {
+        if self.rng.chance(weather.packet_flip_ppm) {
             self.trace.count("packet flipped");
             let bit = self.rng.index(packet.bytes.len() * 8);
             packet.bytes[bit / 8] ^= 1 << (bit % 8);

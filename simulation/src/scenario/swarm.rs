@@ -39,10 +39,11 @@ fn plan(seed: u64) -> Plan {
     // What offsets and rates add up to over a run, for both directions.
     let drift = Duration::from_micros(u64::from(setup.rate_ppm_max) * 80);
     let clocks_apart = (drift + Duration::from_millis(u64::from(setup.offset_ms_max))) * 2 + SLACK;
+    let shards_max = if rng.chance(150_000) { 16 } else { 4 };
     Plan {
         faults: Schedule::draw(seed, &ground),
         setup,
-        shards: 1 + rng.number(4),
+        shards: 1 + rng.number(shards_max),
         workloads: workloads(&mut rng, clocks_apart),
         ..calm
     }
@@ -64,7 +65,10 @@ fn setup(rng: &mut Rng, calm: &Setup) -> Setup {
         latency_max: rng.between(Duration::from_micros(600), latency_max),
         ..Weather::CALM
     };
+    let nodes = *rng.pick(&[3, 3, 3, 3, 5, 5, 5, 4, 6, 7]).unwrap_or(&3);
     Setup {
+        nodes,
+        zones: 1 + rng.number(nodes),
         weather,
         rate_ppm_max: if skewed { 30_000 } else { 100 },
         offset_ms_max: if rng.chance(300_000) { 150 } else { 5 },

@@ -82,7 +82,7 @@ pub(super) struct State {
     sessions: BTreeMap<(ShardId, SessionId), Session>,
     data: BTreeMap<ShardId, BTreeMap<Vec<u8>, Versions>>,
     changes: Vec<(String, Option<Vec<u8>>)>,
-    last: u64,
+    pub(super) last: u64,
 }
 
 #[derive(Clone, Debug)]

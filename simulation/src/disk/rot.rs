@@ -1,0 +1,59 @@
+//! Bytes that go bad: what a disk does to data at rest.
+
+use cluster::ports::{engine::Engine, files::Files};
+
+use super::Storage;
+use crate::rng::Rng;
+
+/// Bytes a misdirected write covers: one sector.
+const SECTOR_BYTES: usize = 512;
+/// The copy of the catalog among the small state files.
+const COPY: &str = "catalog";
+
+impl Storage {
+    /// A file of the log and a place in what is written of it.
+    fn place_in_log(&self, rng: &mut Rng) -> Option<(String, usize)> {
+        let names = self.log.list().ok()?;
+        let name = rng.pick(&names)?.clone();
+        let bytes = self.log.contents(&name)?;
+        let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
+        Some((name, rng.index(used)))
+    }
+
+    /// Flips a bit of the log.
+    pub(crate) fn flip_log_bit(&self, rng: &mut Rng) -> Option<String> {
+        let (name, at) = self.place_in_log(rng)?;
+        let bit = at * 8 + rng.index(8);
+        self.log.flip_bit(&name, bit).then(|| format!("bit {bit} of {name}"))
+    }
+
+    /// Overwrites a sector of the log with what was meant for elsewhere.
+    pub(crate) fn misdirect_write(&self, rng: &mut Rng) -> Option<String> {
+        let (name, at) = self.place_in_log(rng)?;
+        let offset = at / SECTOR_BYTES * SECTOR_BYTES;
+        let mut bytes = [0; SECTOR_BYTES];
+        rng.fill(&mut bytes);
+        self.log.scribble(&name, offset, &bytes).then(|| format!("bytes {offset}.. of {name}"))
+    }
+
+    /// Cuts a file of the log short.
+    pub(crate) fn truncate_log(&self, rng: &mut Rng) -> Option<String> {
+        let (name, at) = self.place_in_log(rng)?;
+        self.log.truncate(&name, at).then(|| format!("{name} to {at} bytes"))
+    }
+
+    /// Flips a bit of the copy of the catalog.
+    pub(crate) fn flip_copy_bit(&self, rng: &mut Rng) -> Option<String> {
+        let bits = self.state.contents(COPY)?.len() * 8;
+        let bit = rng.index(bits);
+        self.state.flip_bit(COPY, bit).then(|| format!("bit {bit}"))
+    }
+
+    /// Makes a store unreadable.
+    pub(crate) fn damage_store(&self, rng: &mut Rng) -> Option<String> {
+        let stores = self.engine.list().ok()?;
+        let store = *rng.pick(&stores)?;
+        self.engine.damage(store);
+        Some(store.to_string())
+    }
+}

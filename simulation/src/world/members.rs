@@ -1,0 +1,140 @@
+//! Machines that come and go for good, and leaders that move: what an operator
+//! does with `cdb start --join` and the removal of a node.
+
+use std::time::Duration;
+
+use cluster::{ids::NodeId, units::Instant};
+
+use super::World;
+use crate::{
+    disk::Death,
+    network::Address,
+    node::Machine,
+    orders::{Done, Order},
+};
+
+/// Machines a world grows to.
+pub const MACHINES_MAX: u32 = 7;
+/// How often an operator says an order again that was not carried out.
+const SAID_AGAIN: Duration = Duration::from_millis(700);
+
+/// A node that an operator is having removed.
+#[derive(Clone, Debug)]
+pub(super) struct Removal {
+    number: u32,
+    node: NodeId,
+    done: Done,
+    say_at: Instant,
+}
+
+/// A machine that is killed and started again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Loop {
+    number: u32,
+    every: Duration,
+    turn_at: Instant,
+}
+
+impl World {
+    /// Kills and starts a machine again and again, or no longer.
+    pub fn restart_loop(&mut self, number: u32, every: Duration, on: bool) {
+        let turn_at = self.now;
+        if on {
+            self.loops.push(Loop { number, every, turn_at });
+        } else {
+            self.loops.retain(|turning| turning.number != number || turning.every != every);
+            self.start_number(number);
+        }
+    }
+
+    /// Turns every restart loop that is due.
+    pub(super) fn turn_loops(&mut self) {
+        for index in 0..self.loops.len() {
+            let Some(turning) = self.loops.get_mut(index) else { return };
+            if turning.turn_at > self.now {
+                continue;
+            }
+            turning.turn_at = self.now + turning.every;
+            let number = turning.number;
+            let Some(node) = self.node(number) else { continue };
+            if self.is_up(node) { self.crash(node, Death::Kill) } else { self.start_number(number) }
+        }
+    }
+
+    /// Has a machine give every leadership away.
+    pub fn transfer_leaders(&mut self, node: NodeId) {
+        self.trace.note(self.now, &format!("{} is to give leadership away", Address::Node(node)));
+        if let Some(machine) = self.machine(node) {
+            machine.order(Order::GiveUpLeadership);
+        }
+    }
+
+    /// Adds a machine, which joins the cluster by itself; none if there are
+    /// [`MACHINES_MAX`].
+    pub fn add_machine(&mut self) -> bool {
+        let number = self.machines.keys().max().map_or(1, |most| most + 1);
+        if number > MACHINES_MAX {
+            return false;
+        }
+        let dials = self.draw_dials();
+        let machine = Machine::new(number, self.seed, dials, self.setup.storage);
+        self.trace.note(self.now, &format!("{} is added", machine.address()));
+        self.machines.insert(number, machine);
+        self.publish_members();
+        self.start_number(number);
+        true
+    }
+
+    /// Has a node removed from the cluster for good.
+    pub fn remove_machine(&mut self, number: u32) -> bool {
+        let now = self.now;
+        let Some(machine) = self.machines.get(&number).filter(|machine| !machine.retired) else {
+            return false;
+        };
+        let node = machine.node();
+        self.trace.note(now, &format!("{} is to be removed", Address::Node(node)));
+        self.removals.push(Removal { number, node, done: Done::default(), say_at: now });
+        true
+    }
+
+    /// Gives a removal up that the cluster has not agreed to.
+    pub fn end_removal(&mut self, number: u32) {
+        self.removals.retain(|removal| removal.number != number);
+    }
+
+    /// Says orders again that were not carried out, and sees to those that were.
+    pub(super) fn operate(&mut self) {
+        for mut removal in std::mem::take(&mut self.removals) {
+            if removal.done.is_set() {
+                self.retire(removal.number, removal.node);
+                continue;
+            }
+            if removal.say_at <= self.now {
+                removal.say_at = self.now + SAID_AGAIN;
+                self.say(&removal);
+            }
+            self.removals.push(removal);
+        }
+    }
+
+    fn say(&mut self, removal: &Removal) {
+        let others = self.machines.iter().filter(|(number, machine)| {
+            **number != removal.number && machine.is_up() && !machine.retired
+        });
+        let others: Vec<u32> = others.map(|(number, _)| *number).collect();
+        let Some(number) = self.order.pick(&others) else { return };
+        if let Some(machine) = self.machines.get(number) {
+            machine.order(Order::Remove(removal.node, removal.done.clone()));
+        }
+    }
+
+    /// A removed node is told so at its next start, and then left alone.
+    fn retire(&mut self, number: u32, node: NodeId) {
+        self.trace.note(self.now, &format!("{} is removed", Address::Node(node)));
+        self.trace.count("node removed");
+        if let Some(machine) = self.machines.get_mut(&number) {
+            machine.retired = true;
+        }
+        self.publish_members();
+    }
+}
