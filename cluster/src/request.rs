@@ -367,7 +367,9 @@ pub enum Fault {
     #[error("no quorum answered in time")]
     Timeout,
     /// The disk is too full for writes; deletes still work.
-    #[error("the disk of node {node} is {percent_used} % full: remove a volume or add space")]
+    #[error(
+        "the disk of node {node} is {percent_used} % full: delete keys, remove a volume or add space"
+    )]
     DiskFull {
         /// Which node.
         node: NodeId,

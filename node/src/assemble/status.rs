@@ -211,7 +211,10 @@ impl NodeView {
         });
         let space = *self.0.space.borrow();
         let space = space.is_full().then(|| {
-            format!("the disk is {} % full: remove a volume or add space", space.percent_used())
+            format!(
+                "the disk is {} % full: delete keys, remove a volume or add space",
+                space.percent_used()
+            )
         });
         vec![
             Check { name: "registered", problem: registered },
