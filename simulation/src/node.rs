@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -286,32 +286,43 @@ impl Machine {
         }
     }
 
-    /// Hands over what arrived and runs until `world`.
-    pub(crate) fn step(&self, deliveries: Vec<Delivery>, world: Instant) -> Result<(), String> {
+    /// Runs from `here` to `end`, and takes what arrives on the way.
+    pub(crate) fn step(
+        &self,
+        here: Instant,
+        arrivals: Vec<(Instant, Delivery)>,
+        end: Instant,
+    ) -> Result<(), String> {
         let Some(running) = &self.running else { return Ok(()) };
-        running.give(deliveries)?;
-        running.host.step_to(world);
-        Ok(())
+        running.host.step_through(here, arrivals, end, |delivery| running.give(delivery));
+        match &*running.started() {
+            Started::NotYet | Started::Serving(_) => Ok(()),
+            Started::Failed(cause) => Err(cause.clone()),
+        }
     }
 }
 
 impl Running {
-    fn give(&self, deliveries: Vec<Delivery>) -> Result<(), String> {
-        let inbound = match &*self.started.lock().unwrap_or_else(PoisonError::into_inner) {
-            Started::NotYet => return Ok(()),
-            Started::Serving(inbound) => inbound.clone(),
-            Started::Failed(cause) => return Err(cause.clone()),
+    fn started(&self) -> MutexGuard<'_, Started> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a delivery over. One that has not started yet hears only answers.
+    fn give(&self, delivery: Delivery) {
+        let inbound = match &*self.started() {
+            Started::Serving(inbound) => Some(inbound.clone()),
+            Started::NotYet | Started::Failed(_) => None,
         };
-        self.host.inside(|| {
-            for delivery in deliveries {
-                self.deliver(inbound.as_ref(), delivery);
-            }
-        });
-        Ok(())
+        match (delivery, inbound) {
+            (Delivery::Answer(reply), _) => reply.tell(),
+            (delivery, Some(inbound)) => self.deliver(inbound.as_ref(), delivery),
+            (_, None) => {}
+        }
     }
 
     fn deliver(&self, inbound: &dyn Inbound, delivery: Delivery) {
         match delivery {
+            Delivery::Answer(reply) => reply.tell(),
             Delivery::Message { from, lane, bytes } => inbound.message(from, lane, bytes),
             Delivery::Link { peer, up } => inbound.link(peer, up),
             Delivery::Request { from, class, bytes, ticket } => {
