@@ -9,7 +9,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::{
     catalog::command::CatalogCommand,
-    formats::{InvalidRecord, from_bytes, to_bytes},
+    formats::{InvalidRecord, from_bytes, to_versioned_bytes},
     ids::{CATALOG_SHARD, Epoch, LogIndex, NodeId, ReplicaId, SessionId, ShardId},
     mvcc::version::{Hlc, Version},
     ports::network::RequestClass,
@@ -57,7 +57,7 @@ impl Request {
 
     /// The request as bytes of a frame's payload.
     pub fn encode(&self) -> Vec<u8> {
-        with_version(&to_bytes(self))
+        to_versioned_bytes(REQUEST_VERSION, self)
     }
 
     /// Reads what [`Self::encode`] wrote.
@@ -72,7 +72,7 @@ impl Request {
 impl Answer {
     /// The answer as bytes of a frame's payload.
     pub fn encode(&self) -> Vec<u8> {
-        with_version(&to_bytes(self))
+        to_versioned_bytes(REQUEST_VERSION, self)
     }
 
     /// Reads what [`Self::encode`] wrote.
@@ -82,13 +82,6 @@ impl Answer {
     pub fn decode(bytes: &[u8]) -> Result<Self, BadBody> {
         Ok(from_bytes(body(bytes)?)?)
     }
-}
-
-fn with_version(record: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(record.len() + 2);
-    bytes.extend_from_slice(&REQUEST_VERSION.to_le_bytes());
-    bytes.extend_from_slice(record);
-    bytes
 }
 
 fn body(bytes: &[u8]) -> Result<&[u8], BadBody> {

@@ -1,8 +1,10 @@
-//! The one leak no port can close: libraries that ask libc for randomness.
+//! The leaks no port can close: libraries that ask libc for chance or time.
 //!
-//! `HashMap` order and tokio's own generator begin with `getrandom`. This file
-//! interposes libc's `getrandom` and `syscall`: on a thread of
-//! [`on_seeded_thread`] they draw from the seed, on any other they are libc's.
+//! `HashMap` order and tokio's own generator begin with `getrandom`; tokio reads
+//! the real clock for its statistics at every turn. This file interposes libc's
+//! `getrandom`, `syscall` and `clock_gettime`: on a thread of
+//! [`on_seeded_thread`] they draw from the seed and the clock stands still, on
+//! any other they are libc's.
 //! A fresh thread per run matters: thread-local generators start over with it.
 //! A fresh process matters too, where tokio's unbiased `select!` or the wake
 //! order of a watch channel is in play: tokio mixes a count of all runtimes of
@@ -14,7 +16,7 @@ pub(crate) mod disk;
 
 use std::{
     cell::RefCell,
-    ffi::{CStr, c_long, c_uint, c_void},
+    ffi::{CStr, c_int, c_long, c_uint, c_void},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicPtr, Ordering},
 };
@@ -142,6 +144,31 @@ pub unsafe extern "C" fn syscall(
     unsafe { std::mem::transmute::<*mut c_void, Syscall>(libc_own)(number, a, b, c, d, e, f) }
 }
 
+type ClockGettime = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> c_int;
+
+static LIBC_CLOCK_GETTIME: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Stands in for libc's `clock_gettime`: in a world real time stands still,
+/// so that nobody's behaviour can depend on it (and asking is cheap).
+///
+/// # Safety
+/// As libc's: `time` must be valid for a write.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
+    let tells_time = matches!(clock, libc::CLOCK_REALTIME | libc::CLOCK_MONOTONIC);
+    if tells_time && !time.is_null() && is_seeded() {
+        // SAFETY: the caller gave a writable place.
+        unsafe { time.write(libc::timespec { tv_sec: 1_800_000_000, tv_nsec: 0 }) };
+        return 0;
+    }
+    let libc_own = next_symbol(&LIBC_CLOCK_GETTIME, c"clock_gettime");
+    if libc_own.is_null() {
+        return -1;
+    }
+    // SAFETY: the symbol is libc's clock_gettime and has this signature.
+    unsafe { std::mem::transmute::<*mut c_void, ClockGettime>(libc_own)(clock, time) }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -156,6 +183,17 @@ mod tests {
     fn hash_maps_iterate_by_the_seed_on_a_seeded_thread() {
         assert_eq!(order(1), order(1));
         assert_ne!(order(1), order(2));
+    }
+
+    #[test]
+    fn real_time_stands_still_on_a_seeded_thread_and_nowhere_else() {
+        #[expect(clippy::disallowed_methods, reason = "the clock is what is tested")]
+        fn passes() -> bool {
+            let begin = std::time::Instant::now();
+            (0..1_000_000).any(|_| begin.elapsed() > std::time::Duration::ZERO)
+        }
+        assert!(!on_seeded_thread(1, passes));
+        assert!(passes());
     }
 
     #[test]

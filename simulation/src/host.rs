@@ -61,6 +61,31 @@ impl Host {
         });
     }
 
+    /// Runs from `here` to `end` and hands over on the way what arrives, each
+    /// at its time.
+    pub(crate) fn step_through<T>(
+        &self,
+        mut here: Instant,
+        arrivals: Vec<(Instant, T)>,
+        end: Instant,
+        mut take: impl FnMut(T),
+    ) {
+        let mut arrivals = arrivals.into_iter().peekable();
+        while let Some((at, first)) = arrivals.next() {
+            if at > here {
+                self.step_to(at);
+                here = at;
+            }
+            self.inside(|| {
+                take(first);
+                while let Some((_, next)) = arrivals.next_if(|(next_at, _)| *next_at == at) {
+                    take(next);
+                }
+            });
+        }
+        self.step_to(end);
+    }
+
     /// Ends the runtime where it stands.
     pub fn crash(self) {
         // Destructors of tasks may read the clock, which the runtime's context

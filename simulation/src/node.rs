@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -164,7 +164,7 @@ pub(crate) struct Machine {
     pub(crate) retired: bool,
     /// A copy of its disk as it was.
     pub(crate) image: Option<Storage>,
-    backlog: Vec<Delivery>,
+    backlog: Vec<(Instant, Delivery)>,
     stepped: Instant,
     running: Option<Running>,
 }
@@ -407,26 +407,29 @@ impl Machine {
         }
     }
 
-    /// Hands over what arrived and runs until `world`, if the processor does.
-    pub(crate) fn step(&mut self, deliveries: Vec<Delivery>, world: Instant, tick: Duration) {
-        self.backlog.extend(deliveries);
+    /// Runs from `here` to `end` and takes what arrives on the way, if the
+    /// processor runs.
+    pub(crate) fn step(&mut self, here: Instant, arrivals: Vec<(Instant, Delivery)>, end: Instant) {
+        self.backlog.extend(arrivals);
         let Some(running) = &self.running else { return self.backlog.clear() };
-        let late = world.since(self.stepped);
         let runs = match self.pulse {
             Pulse::Steady => true,
-            Pulse::Slow(ticks) => late >= tick * ticks,
+            Pulse::Slow(ticks) => end.since(self.stepped) >= Duration::from_millis(1) * ticks,
             Pulse::Stopped => false,
         };
         if !runs {
             return;
         }
-        if late > tick {
+        if self.stepped < here {
             // Its clocks jump: for the process no time has passed.
-            running.host.jump_to(self.stepped + late.saturating_sub(tick));
+            running.host.jump_to(here);
         }
-        self.stepped = world;
-        running.give(std::mem::take(&mut self.backlog));
-        running.host.step_to(world);
+        self.stepped = end;
+        let arrivals = std::mem::take(&mut self.backlog);
+        running.host.step_through(here, arrivals, end, |delivery| running.give(delivery));
+        if let Started::Failed(cause) = &*running.started() {
+            running.life.end(Ending::NotStarted(cause.clone()), Death::Kill);
+        }
     }
 }
 
@@ -462,23 +465,26 @@ fn begin(
 }
 
 impl Running {
-    fn give(&self, deliveries: Vec<Delivery>) {
-        let inbound = match &*self.started.lock().unwrap_or_else(PoisonError::into_inner) {
-            Started::NotYet => return,
-            Started::Serving(inbound) => inbound.clone(),
-            Started::Failed(cause) => {
-                return self.life.end(Ending::NotStarted(cause.clone()), Death::Kill);
-            }
+    fn started(&self) -> MutexGuard<'_, Started> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a delivery over. One that has not started yet hears only answers.
+    fn give(&self, delivery: Delivery) {
+        let inbound = match &*self.started() {
+            Started::Serving(inbound) => Some(inbound.clone()),
+            Started::NotYet | Started::Failed(_) => None,
         };
-        self.host.inside(|| {
-            for delivery in deliveries {
-                self.deliver(inbound.as_ref(), delivery);
-            }
-        });
+        match (delivery, inbound) {
+            (Delivery::Answer(reply), _) => reply.tell(),
+            (delivery, Some(inbound)) => self.deliver(inbound.as_ref(), delivery),
+            (_, None) => {}
+        }
     }
 
     fn deliver(&self, inbound: &dyn Inbound, delivery: Delivery) {
         match delivery {
+            Delivery::Answer(reply) => reply.tell(),
             Delivery::Message { from, lane, bytes } => inbound.message(from, lane, bytes),
             Delivery::Link { peer, up } => inbound.link(peer, up),
             Delivery::Request { from, class, bytes, ticket } => {

@@ -1,9 +1,12 @@
 //! The world: machines, a network, clients and time, all from one seed.
 //!
-//! Time passes in ticks. In each, what arrived is handed over, and every host
-//! runs its timers and tasks up to the tick's end, in an order drawn anew. A
-//! message sent within a tick arrives in a later one, so the order of hosts
-//! inside a tick can be seen by nobody.
+//! Time passes in ticks. In each, every host runs its timers and tasks up to
+//! the tick's end and is handed on the way, to the millisecond, what arrives;
+//! the order of hosts is drawn anew. A tick is as long as the shortest way
+//! through the network: a message sent within a tick arrives in a later one, so
+//! the order of hosts inside a tick can be seen by nobody, and the world need
+//! not look at every host every millisecond.
+//! Source: Chandy and Misra, "Distributed Simulation", 1979 (lookahead).
 //!
 //! Invariant: same seed, same code, same trace.
 
@@ -35,7 +38,7 @@ use crate::{
     door::SimulatedDoor,
     host::Host,
     life::{Life, Traps},
-    network::{Address, Delivery, Fabric, Port, Weather},
+    network::{Address, Arrivals, Delivery, Fabric, Port, Weather},
     node::{Machine, Resident},
     panics,
     quic::Quic,
@@ -43,8 +46,8 @@ use crate::{
     trace::Trace,
 };
 
-/// Length of a tick: tokio's timers have no finer grain.
-const TICK: Duration = Duration::from_millis(1);
+/// Tokio's timers have no finer grain.
+const GRAIN: Duration = Duration::from_millis(1);
 
 /// What lies below the network port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -132,6 +135,8 @@ pub struct World {
     trace: Trace,
     order: Rng,
     machines: BTreeMap<u32, Machine>,
+    /// Machines and clients (`None`) in the order of the last tick.
+    hosts: Vec<Option<u32>>,
     members: Members,
     traps: Traps,
     /// The machine whose disk is no longer what it was.
@@ -171,6 +176,7 @@ impl World {
             trace,
             order: Rng::stream(setup.seed, "order", 0),
             machines: BTreeMap::new(),
+            hosts: (1..=setup.nodes).map(Some).chain([None]).collect(),
             members: Members::default(),
             traps: Traps::default(),
             destroyed: None,
@@ -265,23 +271,31 @@ impl World {
         self.clients.clock().clone()
     }
 
-    /// Lets one tick pass.
+    /// Lets one tick pass: as far as no host can hear what another does in it.
     pub fn tick(&mut self) {
         self.restart_due();
         self.operate();
         self.turn_loops();
-        let end = self.now + TICK;
-        let mut due = self.fabric.advance(self.now);
+        // Packets below quinn are handed over between two ticks only.
+        let stretch = match &self.quic {
+            None => self.fabric.weather().stretch(),
+            Some(_) => GRAIN,
+        };
+        let (here, end) = (self.now, self.now + stretch);
         if let Some(quic) = &self.quic {
-            quic.advance(self.now);
+            quic.advance(here);
         }
-        let mut order: Vec<Option<u32>> = self.machines.keys().copied().map(Some).collect();
-        order.push(None);
-        self.order.shuffle(&mut order);
-        for who in order {
+        // What arrives at the very end belongs to the next tick.
+        let mut due = self.fabric.advance(here, here + stretch.saturating_sub(GRAIN));
+        let mut hosts = std::mem::take(&mut self.hosts);
+        self.order.shuffle(&mut hosts);
+        for who in &hosts {
             match who {
-                None => self.clients.step_to(end),
-                Some(number) => self.step(number, &mut due, end),
+                None => {
+                    let arrivals = due.remove(&None).unwrap_or_default();
+                    self.clients.step_through(here, arrivals, end, tell);
+                }
+                Some(number) => self.step(*number, here, &mut due, end),
             }
             // What a dead boot does in the rest of its tick happens nowhere.
             let panic = panics::take();
@@ -290,6 +304,7 @@ impl World {
                 self.fail(format!("panic: {panic}"));
             }
         }
+        self.hosts = hosts;
         self.now = end;
         for number in self.machines.keys().copied().collect::<Vec<_>>() {
             if self.is_over(number) {
@@ -298,10 +313,10 @@ impl World {
         }
     }
 
-    fn step(&mut self, number: u32, due: &mut BTreeMap<Address, Vec<Delivery>>, end: Instant) {
+    fn step(&mut self, number: u32, here: Instant, due: &mut Arrivals, end: Instant) {
         let Some(machine) = self.machines.get_mut(&number) else { return };
-        let deliveries = due.remove(&machine.address()).unwrap_or_default();
-        machine.step(deliveries, end, TICK);
+        let arrivals = due.remove(&Some(machine.node())).unwrap_or_default();
+        machine.step(here, arrivals, end);
     }
 
     /// Whether the boot of a machine ended by itself.
@@ -337,5 +352,13 @@ impl Drop for World {
         for machine in self.machines.values_mut() {
             machine.die(Death::Kill);
         }
+    }
+}
+
+/// Hands a delivery to the clients, who are only ever answered.
+fn tell(delivery: Delivery) {
+    match delivery {
+        Delivery::Answer(reply) => reply.tell(),
+        Delivery::Message { .. } | Delivery::Request { .. } | Delivery::Link { .. } => {}
     }
 }

@@ -192,7 +192,8 @@ fn a_write_in_memory_survives_the_death_of_its_leader() {
         on_seeded_thread(seed, move || {
             let mut play = Play::begin(seed);
             let (leader, _) = play.leader();
-            play.slow_syncs(10_000);
+            // At most nine seconds: the survivors' votes wait for that sync too.
+            play.slow_syncs(3_000);
             play.put("memory", "kept", WriteLevel::Memory);
             play.stage.world.crash(leader, Death::Power);
             play.slow_syncs(1);

@@ -53,7 +53,7 @@ use pool::Pools;
 use tokio::sync::watch;
 
 /// Time an operation may take unless the caller says otherwise. An election
-/// after a dead leader takes one to three seconds.
+/// after a dead leader takes about a second.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A handle to one cluster, acting for one tenant.

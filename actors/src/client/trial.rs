@@ -16,7 +16,7 @@ use super::{door::DoorError, error::ClientError};
 /// a slow disk; a dead one is left before its followers have elected another,
 /// so that the pause is the election and not this wait. Nothing is lost by it:
 /// a retry keeps its number.
-const TRY_MS_FIRST: u64 = 750;
+const TRY_MS_FIRST: u64 = 500;
 /// Longest wait for one answer. Each try waits twice as long as the one before
 /// it, so that a cluster that is merely slow is not asked ever more often.
 const TRY_MS_MAX: u64 = 3_000;

@@ -50,9 +50,13 @@ use cluster::{
     shard::root::ShardRole,
 };
 
-/// Length of one step of Raft time. Ten to twenty of them without a leader
-/// start an election: a dead leader costs one to two seconds.
+/// Length of one step of Raft time.
 pub const TICK: std::time::Duration = std::time::Duration::from_millis(100);
+/// Ticks without a leader, up to twice as many, that start an election: three
+/// heartbeats missed. A dead leader costs 0.6 to 1.2 s; a live one that stalls
+/// as long is voted out, which the pre-vote keeps from happening by mistake of
+/// one follower alone.
+pub const ELECTION_TICKS: u32 = 6;
 
 /// The actor.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use cluster::{
 use ractor::ActorRef;
 
 use super::{
-    ReplicaArguments, TICK,
+    ELECTION_TICKS, ReplicaArguments, TICK,
     apply::{ApplyHalf, Opened},
     calls::Calls,
     halt::Halt,
@@ -318,7 +318,7 @@ impl ReplicaState {
             shard: self.facts.shard,
             replica: self.facts.replica,
             seed: self.world.entropy.next_u64(),
-            election_ticks: 10,
+            election_ticks: ELECTION_TICKS,
             heartbeat_ticks: 2,
             memory_bytes_max: LOG_MEMORY_BYTES_MAX,
             hibernate_after_ticks: Some(HIBERNATE_AFTER_TICKS),
@@ -448,8 +448,10 @@ impl ReplicaState {
     /// One step of Raft time.
     pub(super) fn tick(&mut self) {
         self.ticking = false;
-        self.input(Input::Tick);
         let now = self.world.clock.now();
+        if let Phase::Running(group) = &mut self.phase {
+            group.step(now, Input::Tick, &mut self.effects);
+        }
         self.calls.expire(now);
         if self.facts.shard == CATALOG_SHARD {
             // The controller waits for learners that catch up in silence.
@@ -457,6 +459,11 @@ impl ReplicaState {
         }
         if !self.asleep() {
             self.tick_later();
+        }
+        // Ticks come to all replicas at once: waiting for more would gain
+        // nothing and cost each a message.
+        if !self.running {
+            self.run();
         }
     }
 

@@ -100,7 +100,7 @@ impl Router {
             return handle.call(request).await;
         }
         if let Some(leader) = self.leads_elsewhere(&handle, &request) {
-            let answer = self.forward(leader, request).await;
+            let answer = self.forward_while_leading(&handle, leader, request).await;
             if matches!(&answer.result, Err(Fault::NotLeader { leader: None } | Fault::Interrupted))
             {
                 handle.doubt(leader);
@@ -129,6 +129,28 @@ impl Router {
             }
             (Ok(_) | Err(_), _) => answer,
         }
+    }
+
+    /// Forwards to the leader, and gives up as soon as the replica here knows
+    /// its successor: whoever asked must not wait for a dead node once there is
+    /// somebody to ask.
+    async fn forward_while_leading(
+        &self,
+        handle: &ReplicaHandle,
+        leader: NodeId,
+        request: ShardRequest,
+    ) -> ShardAnswer {
+        let (clock, executes) = (request.clock, executes(&request.body));
+        let successor = successor(handle.published.clone(), leader);
+        let next = tokio::select! {
+            biased;
+            answer = self.forward(leader, request) => return answer,
+            next = successor => next,
+        };
+        // The old leader may have executed it: a retry keeps its number.
+        let fault =
+            if executes { Fault::Interrupted } else { Fault::NotLeader { leader: Some(next) } };
+        ShardAnswer { leader: Some(next), ..refused(clock, fault) }
     }
 
     /// The node to ask when only the leader may answer and it is not here.
@@ -169,10 +191,7 @@ impl Router {
         let timeout = Duration::from_millis(u64::from(request.timeout_ms))
             .saturating_sub(FORWARD_MARGIN)
             .max(Duration::from_millis(1));
-        let writes = !matches!(
-            request.body,
-            ShardBody::Get { .. } | ShardBody::List { .. } | ShardBody::Inspect
-        );
+        let executes = executes(&request.body);
         let request = Request::Shard(ShardRequest { forwarded: true, ..request });
         let (class, body) = (request.class(), request.encode().into());
         let reply = self.world.network.request(node, class, body, timeout).await;
@@ -182,7 +201,7 @@ impl Router {
             Ok(Ok(_) | Err(_)) => {
                 refused(clock, Fault::Invalid(format!("node {node} answered something else")))
             }
-            Err(error) if error.not_sent() || !writes => {
+            Err(error) if error.not_sent() || !executes => {
                 refused(clock, Fault::NotLeader { leader: None })
             }
             Err(_) => refused(clock, Fault::Interrupted),
@@ -307,6 +326,21 @@ impl Router {
     /// The node that leads a shard, as far as this node knows.
     pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
         self.hosted.borrow().by_shard.get(&shard)?.status()?.leader
+    }
+}
+
+/// Whether a request changes anything, so that it matters how often it is done.
+fn executes(body: &ShardBody) -> bool {
+    !matches!(body, ShardBody::Get { .. } | ShardBody::List { .. } | ShardBody::Inspect)
+}
+
+/// Waits until a replica knows a leader other than `old`.
+async fn successor(mut published: watch::Receiver<Published>, old: NodeId) -> NodeId {
+    let other = |shown: &Published| shown.status.as_ref()?.leader.filter(|now| *now != old);
+    match published.wait_for(|shown| other(shown).is_some()).await.map(|shown| other(&shown)) {
+        Ok(Some(next)) => next,
+        // A replica that ended learns of nobody.
+        Ok(None) | Err(_) => std::future::pending().await,
     }
 }
 

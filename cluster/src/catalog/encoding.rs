@@ -8,16 +8,14 @@
 //! every record of a kind and nothing else.
 
 use rkyv::{
-    Archive, Deserialize, Serialize,
-    api::high::{HighDeserializer, HighSerializer, HighValidator},
+    Archive, Deserialize,
+    api::high::{HighDeserializer, HighValidator},
     bytecheck::CheckBytes,
     rancor::Error as RkyvError,
-    ser::allocator::ArenaHandle,
-    util::AlignedVec,
 };
 
 use crate::{
-    formats::{InvalidRecord, from_bytes, to_bytes},
+    formats::{InvalidRecord, Record, from_bytes, to_versioned_bytes},
     ids::{NodeId, ShardId, TenantId},
 };
 
@@ -65,13 +63,8 @@ pub fn token_key(hash: &[u8; 32]) -> String {
 }
 
 /// Writes a record with its version.
-pub fn encode_record<T>(record: &T) -> Vec<u8>
-where
-    T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>,
-{
-    let mut bytes = RECORD_VERSION.to_le_bytes().to_vec();
-    bytes.extend_from_slice(&to_bytes(record));
-    bytes
+pub fn encode_record<T: Record>(record: &T) -> Vec<u8> {
+    to_versioned_bytes(RECORD_VERSION, record)
 }
 
 /// Reads a record that [`encode_record`] wrote.

@@ -13,11 +13,10 @@ pub use frame::{
 
 use rkyv::{
     Archive, Deserialize, Serialize,
-    api::high::{HighDeserializer, HighSerializer, HighValidator},
+    api::high::{HighDeserializer, HighSerializer, HighValidator, to_bytes_in},
     bytecheck::CheckBytes,
     rancor::Error as RkyvError,
     ser::allocator::ArenaHandle,
-    util::AlignedVec,
 };
 
 /// Bytes that are not a valid record of the expected type.
@@ -25,16 +24,32 @@ use rkyv::{
 #[error("not a valid record: {0}")]
 pub struct InvalidRecord(pub String);
 
+/// What can be written as bytes.
+pub trait Record: for<'a> Serialize<HighSerializer<Vec<u8>, ArenaHandle<'a>, RkyvError>> {}
+
+impl<T> Record for T where T: for<'a> Serialize<HighSerializer<Vec<u8>, ArenaHandle<'a>, RkyvError>> {}
+
+/// Room a buffer begins with: most messages, entries and requests fit, so that
+/// writing one asks for memory once.
+const USUAL_BYTES: usize = 256;
+
 /// Writes a record as bytes.
-///
-/// # Panics
-/// Never: serializing into memory cannot fail.
-pub fn to_bytes<T>(record: &T) -> Vec<u8>
-where
-    T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>,
-{
+pub fn to_bytes<T: Record>(record: &T) -> Vec<u8> {
+    append(record, Vec::with_capacity(USUAL_BYTES))
+}
+
+/// Writes a record as bytes, its version before it.
+pub fn to_versioned_bytes<T: Record>(version: u16, record: &T) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    bytes.extend_from_slice(&version.to_le_bytes());
+    append(record, bytes)
+}
+
+/// Records refer to their parts by distance and have no alignment (rkyv's
+/// `unaligned`), so they may begin anywhere.
+fn append<T: Record>(record: &T, bytes: Vec<u8>) -> Vec<u8> {
     #[expect(clippy::expect_used, reason = "serializing into memory cannot fail")]
-    rkyv::to_bytes::<RkyvError>(record).expect("serializing into memory cannot fail").into_vec()
+    to_bytes_in::<_, RkyvError>(record, bytes).expect("serializing into memory cannot fail")
 }
 
 /// Reads a record, validating it first. The caller has checked a CRC or an

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// First pause: a leader that only just stepped down is found again at once.
 const PAUSE_MS_MIN: u64 = 10;
-/// Longest pause: an election takes one to two seconds, so a quarter of a
+/// Longest pause: an election takes about a second, so a quarter of a
 /// second wastes little of it while 64 tries a second stay far away.
 const PAUSE_MS_MAX: u64 = 250;
 

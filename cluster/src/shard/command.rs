@@ -43,9 +43,7 @@ pub enum CommandError {
 impl Command {
     /// The bytes of an entry's payload.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = COMMAND_VERSION.to_le_bytes().to_vec();
-        bytes.extend_from_slice(&formats::to_bytes(self));
-        bytes
+        formats::to_versioned_bytes(COMMAND_VERSION, self)
     }
 
     /// Reads an entry's payload. The log and the wire have checked its CRC.

@@ -382,7 +382,7 @@ impl Step<'_> {
             Admission::Refuse(refusal) => Ok(Outcome::Refused(refusal)),
             Admission::Execute => {
                 let outcome = execute(self)?;
-                self.root.sessions.keep(request, &outcome);
+                self.root.sessions.keep(request, &outcome, self.root.shard_time_ms);
                 Ok(outcome)
             }
         }

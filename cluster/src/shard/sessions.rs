@@ -130,23 +130,23 @@ impl Sessions {
         }
     }
 
-    /// Judges a request, and forgets the replies its sender has.
+    /// Judges a request, and forgets the replies its sender has. One that is
+    /// to be executed changes nothing yet: [`Self::keep`] follows, and these
+    /// maps are the dearest part of applying a small write.
     pub fn admit(&mut self, request: &SessionRequest, now_ms: u64) -> Admission {
-        let Some(session) = self.by_id.get(&request.session) else {
+        let Some(session) = self.used(request, now_ms) else {
             return Admission::Refuse(Refusal::UnknownOutcome(request.session));
         };
-        let mut session = Session::clone(session);
-        session.used_ms = now_ms;
-        session.answer_up_to(request.answered);
         let admission = session.judge(request);
-        self.put(request.session, session);
+        if admission != Admission::Execute {
+            self.put(request.session, session);
+        }
         admission
     }
 
     /// Keeps the outcome of a request that was admitted for execution.
-    pub fn keep(&mut self, request: &SessionRequest, outcome: &Outcome) {
-        if let Some(session) = self.by_id.get(&request.session) {
-            let mut session = Session::clone(session);
+    pub fn keep(&mut self, request: &SessionRequest, outcome: &Outcome, now_ms: u64) {
+        if let Some(mut session) = self.used(request, now_ms) {
             session.replies.insert_mut(request.number, outcome.clone());
             session.read_bytes += read_bytes(outcome);
             self.put(request.session, session);
@@ -166,6 +166,14 @@ impl Sessions {
             session.drop_reads();
             self.put(id, session);
         }
+    }
+
+    /// A request's session as it is after being used by it.
+    fn used(&self, request: &SessionRequest, now_ms: u64) -> Option<Session> {
+        let mut session = Session::clone(self.by_id.get(&request.session)?);
+        session.used_ms = now_ms;
+        session.answer_up_to(request.answered);
+        Some(session)
     }
 
     fn put(&mut self, id: SessionId, session: Session) {

@@ -46,6 +46,20 @@ pub struct Fabric(Arc<Mutex<State>>);
 
 pub(super) type Outcome = Result<Bytes, RequestError>;
 
+/// An answer on its last step, to the task that asked.
+#[derive(Debug)]
+pub struct Reply {
+    sender: oneshot::Sender<Outcome>,
+    outcome: Outcome,
+}
+
+impl Reply {
+    /// Tells the task, if it still waits.
+    pub fn tell(self) {
+        let _ = self.sender.send(self.outcome);
+    }
+}
+
 #[derive(Debug)]
 struct State {
     now: Instant,
@@ -66,6 +80,10 @@ struct State {
     /// By ordered pair.
     links: BTreeMap<(Address, Address), Link>,
     links_checked: Instant,
+    /// When the first of them changes by itself …
+    links_due: Option<Instant>,
+    /// … and whether something happened that may change any.
+    links_stirred: bool,
     connections: u64,
     /// Who knows whose address.
     known: BTreeSet<(NodeId, NodeId)>,
@@ -114,13 +132,9 @@ struct Pending {
     sender: oneshot::Sender<Outcome>,
 }
 
-/// What is due at a point of time: deliveries per host, and answers to hand
-/// over once the lock is free.
-#[derive(Debug, Default)]
-struct Due {
-    deliveries: BTreeMap<Address, Vec<Delivery>>,
-    answers: Vec<(oneshot::Sender<Outcome>, Outcome)>,
-}
+/// What arrives at each machine, or among the clients (`None`), with its time,
+/// in order.
+pub type Arrivals = BTreeMap<Option<NodeId>, Vec<(Instant, Delivery)>>;
 
 impl Fabric {
     /// A network without hosts.
@@ -138,6 +152,8 @@ impl Fabric {
             deaf: BTreeSet::new(),
             links: BTreeMap::new(),
             links_checked: Instant::ORIGIN,
+            links_due: None,
+            links_stirred: false,
             connections: 0,
             known: BTreeSet::new(),
             queue: BTreeMap::new(),
@@ -148,20 +164,16 @@ impl Fabric {
         })))
     }
 
-    /// Moves time to `now` and returns what each host is to be given, in order.
-    pub fn advance(&self, now: Instant) -> BTreeMap<Address, Vec<Delivery>> {
-        let due = self.with(|state| state.advance(now));
-        for (sender, outcome) in due.answers {
-            // A caller that no longer waits has dropped its half.
-            let _ = sender.send(outcome);
-        }
-        due.deliveries
+    /// Moves time to `now` and returns what arrives from then until `until`.
+    pub fn advance(&self, now: Instant, until: Instant) -> Arrivals {
+        self.with(|state| state.advance(now, until))
     }
 
     /// Brings a host up and returns its boot.
     pub fn rise(&self, host: Address) -> u64 {
         self.with(|state| {
             state.boots += 1;
+            state.links_stirred = true;
             if host.node().is_none() {
                 // A client that begins anew has no connection of an earlier one.
                 state.links.retain(|ends, _| ends.0 != host && ends.1 != host);
@@ -176,6 +188,7 @@ impl Fabric {
         self.with(|state| {
             state.seats.insert(host, 0);
             state.stalled.remove(&host);
+            state.links_stirred = true;
             state.pending.retain(|_, pending| pending.caller != host);
             if let Some(node) = host.node() {
                 state.known.retain(|(who, _)| *who != node);
@@ -185,7 +198,10 @@ impl Fabric {
 
     /// Lets nothing pass from one host to another until each cut is mended.
     pub fn cut(&self, from: Address, to: Address) {
-        self.with(|state| *state.cuts.entry((from, to)).or_default() += 1);
+        self.with(|state| {
+            *state.cuts.entry((from, to)).or_default() += 1;
+            state.links_stirred = true;
+        });
     }
 
     /// Takes one cut back.
@@ -215,7 +231,10 @@ impl Fabric {
     /// A host's process stands still: others hear nothing of it, and what it
     /// is sent waits.
     pub fn stall(&self, host: Address) {
-        self.with(|state| state.stalled.insert(host));
+        self.with(|state| {
+            state.links_stirred = true;
+            state.stalled.insert(host)
+        });
     }
 
     /// The process goes on.
@@ -230,7 +249,10 @@ impl Fabric {
 
     /// Lets no connection with a host come up, or again.
     pub fn deafen(&self, host: Address, on: bool) {
-        self.with(|state| if on { state.deaf.insert(host) } else { state.deaf.remove(&host) });
+        self.with(|state| {
+            state.links_stirred = true;
+            if on { state.deaf.insert(host) } else { state.deaf.remove(&host) }
+        });
     }
 
     /// Opens every direction again.
@@ -287,6 +309,7 @@ impl Fabric {
         self.with(|state| {
             if let Some(me) = from.0.node().filter(|_| state.seats.get(&from.0) == Some(&from.1)) {
                 state.known.remove(&(me, node));
+                state.links_stirred = true;
             }
         });
     }
@@ -301,21 +324,29 @@ fn pair(a: Address, b: Address) -> (Address, Address) {
 }
 
 impl State {
-    fn advance(&mut self, now: Instant) -> Due {
+    fn advance(&mut self, now: Instant, until: Instant) -> Arrivals {
         self.now = now;
-        let mut due = Due::default();
-        if now >= self.links_checked + LINKS_CHECKED_EVERY {
+        let mut arrivals = Arrivals::new();
+        let wanted = self.links_stirred || self.links_due.is_some_and(|due| due <= now);
+        if wanted && now >= self.links_checked + LINKS_CHECKED_EVERY {
             self.links_checked = now;
             self.check_links();
         }
         while let Some(entry) = self.queue.first_entry() {
-            if entry.key().0 > now {
+            let (due, _) = *entry.key();
+            if due > until {
                 break;
             }
             let parcel = entry.remove();
-            self.arrive(parcel, &mut due);
+            let to = parcel.to.node();
+            if let Some(delivery) = self.arrive(parcel) {
+                // Hosts have no finer clock than milliseconds.
+                let grain = 1_000_000;
+                let at = Instant::from_nanos(due.as_nanos().next_multiple_of(grain)).max(now);
+                arrivals.entry(to).or_default().push((at, delivery));
+            }
         }
-        due
+        arrivals
     }
 
     fn boot(&self, host: Address) -> u64 {
@@ -327,7 +358,10 @@ impl State {
         !cut && !self.stalled.contains(&low) && !self.stalled.contains(&high)
     }
 
+    /// A healthy link stays as it is until something happens to it, so this is
+    /// needed only then, and when a link's own time has come.
     fn check_links(&mut self) {
+        self.links_stirred = false;
         let pairs: Vec<_> = self.links.keys().copied().collect();
         for ends in pairs {
             let wanted = match (ends.0.node(), ends.1.node()) {
@@ -343,6 +377,7 @@ impl State {
                 self.close(ends);
             }
         }
+        self.links_due = self.links.values().filter_map(Link::due).min();
     }
 
     fn check_link(&mut self, ends: (Address, Address)) {
@@ -362,6 +397,7 @@ impl State {
     }
 
     fn reset(&mut self, host: Address) {
+        self.links_stirred = true;
         let touches = |ends: &&(Address, Address)| ends.0 == host || ends.1 == host;
         let pairs: Vec<_> = self.links.keys().filter(touches).copied().collect();
         for ends in pairs {
@@ -422,6 +458,7 @@ impl State {
     }
 
     fn heal(&mut self) {
+        self.links_stirred = true;
         let cut: Vec<_> = std::mem::take(&mut self.cuts).into_keys().collect();
         for way in cut {
             self.release(way);
@@ -438,6 +475,7 @@ impl State {
     }
 
     fn unstall(&mut self, host: Address) {
+        self.links_stirred = true;
         if self.stalled.remove(&host) {
             let ways: Vec<_> = self.lanes.keys().filter(|way| way.1 == host).copied().collect();
             for way in ways {
@@ -450,6 +488,7 @@ impl State {
         let Some(cuts) = self.cuts.get_mut(&way) else { return };
         *cuts -= 1;
         if *cuts == 0 {
+            self.links_stirred = true;
             self.cuts.remove(&way);
             self.release(way);
         }
@@ -472,6 +511,7 @@ impl State {
             let ends = pair(from.0, Address::Node(node));
             let link = Link::fresh(self.now, &mut self.rng);
             self.links.entry(ends).or_insert(link);
+            self.links_stirred = true;
         }
     }
 
@@ -550,6 +590,7 @@ impl State {
             // A client dials at once.
             self.links.entry(ends).or_insert(Link::Down { dial_at: self.now });
             self.check_link(ends);
+            self.links_stirred |= self.links.get(&ends).and_then(Link::due).is_some();
         }
         let connection = self.links.get(&ends).and_then(Link::connection);
         self.tickets += 1;
@@ -607,7 +648,8 @@ impl State {
         self.queue.insert((due, self.parcels), parcel);
     }
 
-    fn arrive(&mut self, parcel: Parcel, due: &mut Due) {
+    /// What becomes of a parcel whose time has come.
+    fn arrive(&mut self, parcel: Parcel) -> Option<Delivery> {
         let (from, to) = (parcel.from, parcel.to);
         let boot = self.boot(to);
         if let Some(connection) = parcel.connection {
@@ -620,44 +662,39 @@ impl State {
                     if *now == connection && (boots.0 == boot || boots.1 == boot)
             );
             if !alive || boot == 0 {
-                return;
+                return None;
             }
             let clogged = self.clogs.contains_key(&(from, to));
             if self.cuts.contains_key(&(from, to)) || clogged || self.stalled.contains(&to) {
                 if clogged || !matches!(parcel.body, Body::Message { lane: Lane::Gossip, .. }) {
                     self.lanes.entry((from, to)).or_default().held.push_back(parcel);
                 }
-                return;
+                return None;
             }
         } else if parcel.boot != boot || boot == 0 {
-            return;
+            return None;
         } else if self.stalled.contains(&to) {
             // Its own transport tells it once it goes on.
             self.lanes.entry((from, to)).or_default().held.push_back(parcel);
-            return;
+            return None;
         }
-        self.hand_over(parcel, due);
+        self.delivery(parcel)
     }
 
-    fn hand_over(&mut self, parcel: Parcel, due: &mut Due) {
-        let (from, to) = (parcel.from, parcel.to);
-        let delivery = match parcel.body {
+    fn delivery(&mut self, parcel: Parcel) -> Option<Delivery> {
+        Some(match parcel.body {
             Body::Message { lane, bytes } => {
-                let Some(from) = from.node() else { return };
-                Delivery::Message { from, lane, bytes }
+                Delivery::Message { from: parcel.from.node()?, lane, bytes }
             }
             Body::Request { class, bytes, ticket } => {
-                Delivery::Request { from: peer(from), class, bytes, ticket }
+                Delivery::Request { from: peer(parcel.from), class, bytes, ticket }
             }
             Body::Answer { ticket, outcome } => {
-                if let Some(pending) = self.pending.remove(&ticket) {
-                    due.answers.push((pending.sender, outcome));
-                }
-                return;
+                let sender = self.pending.remove(&ticket)?.sender;
+                Delivery::Answer(Reply { sender, outcome })
             }
             Body::Notice { peer, up } => Delivery::Link { peer, up },
-        };
-        due.deliveries.entry(to).or_default().push(delivery);
+        })
     }
 }
 

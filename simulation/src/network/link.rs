@@ -62,6 +62,14 @@ impl Link {
         Some((connection, boots))
     }
 
+    /// When it changes by itself, if nothing else happens to it.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Down { dial_at } => Some(*dial_at),
+            Self::Up { given_up_at, .. } => *given_up_at,
+        }
+    }
+
     /// Looks at the link at `now`, when its ends have these boots and the way
     /// is open both ways or not. `next` numbers connections.
     pub(crate) fn check(

@@ -25,7 +25,7 @@ use cluster::{
     ports::network::{Lane, Peer, RequestClass},
 };
 
-pub use fabric::Fabric;
+pub use fabric::{Arrivals, Fabric, Reply};
 pub use port::Port;
 pub use weather::Weather;
 
@@ -84,7 +84,7 @@ impl fmt::Display for Address {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub(crate) u64);
 
-/// What the world hands to a node.
+/// What the world hands to a host.
 #[derive(Debug)]
 pub enum Delivery {
     /// A one-way message.
@@ -107,6 +107,8 @@ pub enum Delivery {
         /// To answer with.
         ticket: Ticket,
     },
+    /// An answer to what a task of this host asked.
+    Answer(Reply),
     /// A connection came up or was lost.
     Link {
         /// With whom.

@@ -23,7 +23,7 @@ struct Bench {
     a: Port,
     b: Port,
     now: Instant,
-    got: Vec<(Address, Delivery)>,
+    got: Vec<(Option<NodeId>, Delivery)>,
 }
 
 impl Bench {
@@ -46,8 +46,15 @@ impl Bench {
         let end = self.now + span;
         while self.now < end {
             self.now = self.now + Duration::from_millis(1);
-            for (to, deliveries) in self.fabric.advance(self.now) {
-                self.got.extend(deliveries.into_iter().map(|delivery| (to, delivery)));
+            for (to, arrivals) in self.fabric.advance(self.now, self.now) {
+                for (_, delivery) in arrivals {
+                    match delivery {
+                        Delivery::Answer(reply) => reply.tell(),
+                        kept @ (Delivery::Message { .. }
+                        | Delivery::Request { .. }
+                        | Delivery::Link { .. }) => self.got.push((to, kept)),
+                    }
+                }
             }
             self.host.step_to(self.now);
         }
@@ -59,8 +66,8 @@ impl Bench {
             .got
             .iter()
             .filter_map(|(to, delivery)| match delivery {
-                Delivery::Link { up, .. } => to.node().map(|node| (node, *up)),
-                Delivery::Message { .. } | Delivery::Request { .. } => None,
+                Delivery::Link { up, .. } => to.map(|node| (node, *up)),
+                Delivery::Message { .. } | Delivery::Request { .. } | Delivery::Answer(_) => None,
             })
             .collect();
         links.sort();
@@ -74,7 +81,7 @@ impl Bench {
         got.into_iter()
             .filter_map(|(_, delivery)| match delivery {
                 Delivery::Message { bytes, .. } => bytes.first().copied(),
-                Delivery::Link { .. } | Delivery::Request { .. } => None,
+                Delivery::Link { .. } | Delivery::Request { .. } | Delivery::Answer(_) => None,
             })
             .collect()
     }

@@ -34,10 +34,10 @@ pub struct Weather {
 }
 
 impl Weather {
-    /// A quiet local network.
+    /// A quiet network of one region.
     pub const CALM: Self = Self {
-        latency_min: Duration::from_micros(300),
-        latency_max: Duration::from_micros(1_500),
+        latency_min: Duration::from_millis(2),
+        latency_max: Duration::from_millis(4),
         spike_ppm: 0,
         spike_max: Duration::from_millis(200),
         drop_ppm: 0,
@@ -73,6 +73,16 @@ impl Weather {
             packet_replay_ppm: self.packet_replay_ppm.max(other.packet_replay_ppm),
             packet_stall_ppm: self.packet_stall_ppm.max(other.packet_stall_ppm),
         }
+    }
+
+    /// How far hosts may run without hearing of each other: what is sent in
+    /// such a stretch arrives after its end. Whole milliseconds, as tokio's
+    /// timers have no finer grain; and not so many that faults, which strike
+    /// between two stretches, all come at once.
+    pub(crate) fn stretch(&self) -> Duration {
+        const STRETCH_MS: (u64, u64) = (1, 8);
+        let whole = u64::try_from(self.latency_min.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(whole.clamp(STRETCH_MS.0, STRETCH_MS.1))
     }
 
     /// The time one parcel takes.

@@ -60,11 +60,10 @@ fn network(seed: u64) -> NetworkMode {
 fn setup(rng: &mut Rng, calm: &Setup) -> Setup {
     let skewed = rng.chance(300_000);
     let far = rng.chance(200_000);
-    let latency_max = if far { Duration::from_millis(30) } else { Duration::from_millis(2) };
-    let weather = Weather {
-        latency_max: rng.between(Duration::from_micros(600), latency_max),
-        ..Weather::CALM
-    };
+    let farther = Duration::from_millis(if far { 30 } else { 2 });
+    let latency_min = Duration::from_millis(1 << rng.below(3));
+    let latency_max = latency_min + rng.between(Duration::from_micros(300), farther);
+    let weather = Weather { latency_min, latency_max, ..Weather::CALM };
     let nodes = *rng.pick(&[3, 3, 3, 3, 5, 5, 5, 4, 6, 7]).unwrap_or(&3);
     Setup {
         nodes,

@@ -80,6 +80,7 @@ impl World {
         let machine = Machine::new(number, self.seed, dials, self.setup.storage);
         self.trace.note(self.now, &format!("{} is added", machine.address()));
         self.machines.insert(number, machine);
+        self.hosts.push(Some(number));
         self.publish_members();
         self.start_number(number);
         true
