@@ -160,6 +160,8 @@ pub(crate) struct Machine {
     pub(crate) pulse: Pulse,
     /// When its process supervisor starts it again.
     pub(crate) restart_at: Option<Instant>,
+    /// Somebody asked to remove it: the cluster may have done so unheard.
+    pub(crate) leaving: bool,
     /// Removed for good, and not wanted any more.
     pub(crate) retired: bool,
     /// A copy of its disk as it was.
@@ -211,6 +213,7 @@ impl Machine {
             storage: Storage::new(mode),
             pulse: Pulse::Steady,
             restart_at: None,
+            leaving: false,
             retired: false,
             image: None,
             backlog: Vec::new(),
@@ -248,6 +251,7 @@ impl Machine {
     /// Gives it an empty disk: the next start is a stranger's.
     pub(crate) fn become_stranger(&mut self) {
         self.births += 1;
+        self.leaving = false;
         self.node = node_id(self.seed, self.number, self.births);
         self.storage = Storage::new(self.mode);
     }

@@ -69,7 +69,10 @@ impl Resident for Product {
 async fn start(mut parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>, String> {
     let (_, closed) = mpsc::unbounded_channel();
     let orders = std::mem::replace(&mut parts.orders, closed);
-    checkers.recovered(&parts.recovery.replicas);
+    if !parts.life.is_damaged() {
+        // What a destroyed disk held counts as it was when it was durable.
+        checkers.recovered(&parts.recovery.replicas);
+    }
     let record = node_record(&parts);
     let known = catalog::load(parts.state_files.as_ref())
         .map_err(|error| format!("the catalog's copy cannot be read: {error}"))?;

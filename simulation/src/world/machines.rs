@@ -173,6 +173,10 @@ impl World {
         if machine.retired {
             return self.trace.count("removed node refused");
         }
+        if machine.leaving {
+            let node = machine.node();
+            return self.retire(number, node);
+        }
         self.fail(format!("{name} was refused: {cause}"));
     }
 

@@ -89,9 +89,9 @@ impl World {
     /// Has a node removed from the cluster for good.
     pub fn remove_machine(&mut self, number: u32) -> bool {
         let now = self.now;
-        let Some(machine) = self.machines.get(&number).filter(|machine| !machine.retired) else {
-            return false;
-        };
+        let wanted = |machine: &&mut Machine| !machine.retired;
+        let Some(machine) = self.machines.get_mut(&number).filter(wanted) else { return false };
+        machine.leaving = true;
         let node = machine.node();
         self.trace.note(now, &format!("{} is to be removed", Address::Node(node)));
         self.removals.push(Removal { number, node, done: Done::default(), say_at: now });
@@ -130,7 +130,7 @@ impl World {
     }
 
     /// A removed node is told so at its next start, and then left alone.
-    fn retire(&mut self, number: u32, node: NodeId) {
+    pub(super) fn retire(&mut self, number: u32, node: NodeId) {
         self.trace.note(self.now, &format!("{} is removed", Address::Node(node)));
         self.trace.count("node removed");
         if let Some(machine) = self.machines.get_mut(&number) {
