@@ -1,15 +1,16 @@
 //! How fast the world turns: simulated seconds per second of one core.
 //!
-//! Three figures. *Calm* and *faults*: five machines, a volume of 16 shards
+//! Four figures. *Calm* and *faults*: five machines, a volume of 16 shards
 //! with three replicas each, 16 clients that put, get and delete 64 keys with
 //! rests of 1 to 250 ms (some 110 operations per simulated second), without
-//! faults and under the swarm's; founding is not counted. *Seeds*: whole runs
+//! faults and under the swarm's; founding is not counted. *Quinn*: *calm* over
+//! the real transport. *Seeds*: whole runs
 //! as the command makes them, with founding, faults, power cuts and judges.
 //!
 //! Core time is the process's (`CLOCK_PROCESS_CPUTIME_ID`), so neighbours on
 //! the machine disturb little.
 //!
-//! Run: `cargo bench -p simulation --bench speed [-- calm|faults|seeds [SECONDS or SEEDS]]`.
+//! Run: `cargo bench -p simulation --bench speed [-- calm|quinn|faults|seeds [SECONDS or SEEDS]]`.
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it found")]
 
@@ -28,7 +29,7 @@ use simulation::{
     stage::Stage,
     trial,
     workloads::{Workload, register::Registers},
-    world::Setup,
+    world::{NetworkMode, Setup},
 };
 
 const MACHINES: u32 = 5;
@@ -47,13 +48,15 @@ fn main() {
     let asked: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let wanted = |what: &str| asked.is_empty() || asked.iter().any(|word| word == what);
     let amount = asked.iter().find_map(|word| word.parse().ok());
-    if wanted("calm") {
-        let span = Duration::from_secs(amount.unwrap_or(SPAN_S));
-        load(1, span, false).print("calm");
+    for (name, network) in [("calm", NetworkMode::Port), ("quinn", NetworkMode::Quinn)] {
+        if wanted(name) {
+            let span = Duration::from_secs(amount.unwrap_or(SPAN_S));
+            load(1, network, span, false).print(name);
+        }
     }
     if wanted("faults") {
         let span = Duration::from_secs(amount.unwrap_or(SPAN_S));
-        let worlds = (1..=WORLDS).map(|seed| load(seed, span, true));
+        let worlds = (1..=WORLDS).map(|seed| load(seed, NetworkMode::Port, span, true));
         worlds.fold(Figures::default(), Figures::and).print("faults");
     }
     if wanted("seeds") {
@@ -102,9 +105,9 @@ fn core_time() -> Duration {
 }
 
 /// A world of the benchmark's size under load for `span`.
-fn load(seed: u64, span: Duration, faults: bool) -> Figures {
+fn load(seed: u64, network: NetworkMode, span: Duration, faults: bool) -> Figures {
     on_seeded_thread(seed, move || {
-        let setup = Setup { nodes: MACHINES, keep_trace: false, ..Setup::calm(seed) };
+        let setup = Setup { nodes: MACHINES, network, keep_trace: false, ..Setup::calm(seed) };
         let mut stage = Stage::product(&setup);
         stage.found(SHARDS).unwrap_or_else(|cause| panic!("seed {seed}: {cause}"));
         clients(&stage);

@@ -21,6 +21,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use clap::ValueEnum;
 
 use crate::{
+    disk::StorageMode,
     faults::Schedule,
     plan::Plan,
     scenario::{self, Scenario},
@@ -38,6 +39,8 @@ pub struct Case {
     pub seed: u64,
     /// What lies below the network port, if not what is drawn.
     pub network: Option<NetworkMode>,
+    /// What machines keep their data on, if not what is drawn.
+    pub storage: Option<StorageMode>,
     /// Another time under faults.
     pub span: Option<Duration>,
     /// Another number of shards.
@@ -58,6 +61,7 @@ impl Case {
             scenario: scenario.name.to_owned(),
             seed,
             network: None,
+            storage: None,
             span: None,
             shards: None,
             without: Vec::new(),
@@ -75,6 +79,7 @@ impl Case {
             .ok_or_else(|| format!("no scenario is called `{}`", self.scenario))?;
         let mut plan = Plan::draw(self.seed, scenario);
         plan.setup.network = self.network.unwrap_or(plan.setup.network);
+        plan.setup.storage = self.storage.unwrap_or(plan.setup.storage);
         plan.span = self.span.unwrap_or(plan.span);
         plan.shards = self.shards.unwrap_or(plan.shards);
         if let Some(faults) = &self.faults {
@@ -88,7 +93,8 @@ impl Case {
                 }
             }
         }
-        let drawn = Self { network: self.network, ..Self::drawn(scenario, self.seed) };
+        let (network, storage) = (self.network, self.storage);
+        let drawn = Self { network, storage, ..Self::drawn(scenario, self.seed) };
         if *self != drawn.found(&self.found) {
             // Whoever takes clients away takes their operations away.
             plan.pace_min = 0;
@@ -110,6 +116,9 @@ impl fmt::Display for Case {
         writeln!(f, "seed: {}", self.seed)?;
         if let Some(network) = self.network.as_ref().and_then(ValueEnum::to_possible_value) {
             writeln!(f, "network: {}", network.get_name())?;
+        }
+        if let Some(storage) = self.storage {
+            writeln!(f, "storage: {storage}")?;
         }
         if let Some(span) = self.span {
             writeln!(f, "span: {}.{:03}", span.as_secs(), span.subsec_millis())?;
@@ -171,6 +180,7 @@ impl Case {
                     .map_err(|error| bad(&error))?;
                 self.network = Some(mode);
             }
+            "storage" => self.storage = Some(value.parse().map_err(|error| bad(&error))?),
             "shards" => self.shards = Some(value.parse().map_err(|error| bad(&error))?),
             "span" => {
                 let seconds: f64 = value.parse().map_err(|error| bad(&error))?;
@@ -196,6 +206,8 @@ mod tests {
 
     fn small() -> Case {
         Case {
+            network: Some(NetworkMode::Quinn),
+            storage: Some(StorageMode::Memory),
             span: Some(Duration::from_millis(8_250)),
             shards: Some(1),
             without: vec!["bank".to_owned()],
@@ -221,6 +233,11 @@ mod tests {
         assert_eq!(bad("seed: 1\nmood: good\n"), "a case has no `mood`");
         assert!(bad("seed: one\n").starts_with("seed cannot be `one`"));
         assert!(bad("seed: 1\nfaults:\nnonsense\n").starts_with("line 1"));
+        let neither = "storage cannot be `tape`: `tape` is neither memory nor real";
+        assert_eq!(bad("storage: tape\n"), neither);
+        if !cfg!(feature = "real") {
+            assert!(bad("storage: real\n").ends_with("build with `--features real`"));
+        }
     }
 
     #[test]

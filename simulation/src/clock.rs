@@ -159,6 +159,11 @@ impl HostClock {
         base.world + scale(local.saturating_sub(base.local), 1_000_000, base.rate)
     }
 
+    /// The runtime's point of time now, also from outside it.
+    pub(crate) fn runtime_now(&self) -> tokio::time::Instant {
+        self.origin + Duration::from_nanos(self.local_nanos())
+    }
+
     fn local_nanos(&self) -> u64 {
         if tokio::runtime::Handle::try_current().is_err() {
             return self.last.load(Ordering::Relaxed);

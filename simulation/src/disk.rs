@@ -175,7 +175,7 @@ pub struct Storage {
 }
 
 /// What machines keep their data on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StorageMode {
     /// Files and stores in memory.
     #[default]
@@ -188,6 +188,31 @@ pub enum StorageMode {
 impl Default for Storage {
     fn default() -> Self {
         Self::of(MemoryFiles::default(), MemoryFiles::default(), MemoryEngine::default())
+    }
+}
+
+impl fmt::Display for StorageMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            #[cfg(feature = "real")]
+            Self::Real => "real",
+        })
+    }
+}
+
+impl FromStr for StorageMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "memory" => Ok(Self::Memory),
+            #[cfg(feature = "real")]
+            "real" => Ok(Self::Real),
+            #[cfg(not(feature = "real"))]
+            "real" => Err("this build has no real disks; build with `--features real`".to_owned()),
+            other => Err(format!("`{other}` is neither memory nor real")),
+        }
     }
 }
 

@@ -1,8 +1,15 @@
 //! Quinn mode: the real transport over simulated packets.
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::{process::Command, time::Duration};
+use std::{
+    io::Write,
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::Duration,
+};
 
 use cluster::units::Instant;
+use rustix::process::{Pid, Signal, kill_process};
 use simulation::{
     faults::{Fault, Planned, Schedule},
     hooks::on_seeded_thread,
@@ -58,16 +65,49 @@ fn packets_lost_doubled_reordered_bent_and_replayed_cost_time_and_nothing_else()
     assert!(counted(&verdict, "operation") > 50, "{verdict}");
 }
 
-#[test]
-fn one_seed_over_real_quic_gives_one_trace() {
-    let trace = || {
-        let arguments = ["replay", "--seed", "7", "--network", "quinn"];
-        let output = Command::new(env!("CARGO_BIN_EXE_simulation")).args(arguments).output();
-        String::from_utf8(output.expect("the simulator runs").stdout).expect("text")
+/// Begins a short run of a seed, in a process of its own.
+fn begin(seed: u64) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_simulation"))
+        .args(["replay", "--network", "quinn", "--case", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the simulator starts");
+    let mut case = child.stdin.take().expect("a pipe");
+    write!(case, "seed: {seed}\nspan: 4.000\n").expect("it reads its case");
+    child
+}
+
+/// Stops them again and again for longer than the world's time lasts: real
+/// time passes while the world stands still.
+fn stall(children: &[Child]) {
+    let tell = |signal| {
+        for child in children {
+            kill_process(Pid::from_child(child), signal).expect("nobody has waited for it");
+        }
     };
-    let (first, second) = (trace(), trace());
-    let differ = first.lines().zip(second.lines()).find(|(a, b)| a != b);
-    assert_eq!(differ, None, "the first lines that differ");
-    assert_eq!(first.lines().count(), second.lines().count());
-    assert!(first.lines().count() > 500, "a short trace shows nothing:\n{first}");
+    for _ in 0..10 {
+        sleep(Duration::from_millis(100));
+        tell(Signal::STOP);
+        sleep(Duration::from_secs(2));
+        tell(Signal::CONT);
+    }
+}
+
+fn trace(child: Child) -> String {
+    String::from_utf8(child.wait_with_output().expect("an end").stdout).expect("text")
+}
+
+#[test]
+fn one_seed_over_real_quic_gives_one_trace_however_long_it_takes() {
+    const SEEDS: [u64; 3] = [7, 14, 20];
+    let (calm, stalled) = (SEEDS.map(begin), SEEDS.map(begin));
+    stall(&stalled);
+    for (seed, (calm, stalled)) in SEEDS.into_iter().zip(calm.into_iter().zip(stalled)) {
+        let (first, second) = (trace(calm), trace(stalled));
+        let differ = first.lines().zip(second.lines()).find(|(a, b)| a != b);
+        assert_eq!(differ, None, "seed {seed}: the first lines that differ");
+        assert_eq!(first.lines().count(), second.lines().count());
+        assert!(first.lines().count() > 100, "a short trace shows nothing:\n{first}");
+    }
 }

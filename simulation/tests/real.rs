@@ -1,6 +1,7 @@
 //! Real storage: LMDB and the log's own files, and what a power cut leaves.
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use simulation::{
     disk::{Death, StorageMode},
@@ -57,7 +58,7 @@ fn survives(lies: bool) -> bool {
         (0..20).all(|number| {
             let client = client.clone();
             let get = async move { client.get(VOLUME, &format!("key-{number}")).await };
-            let got = stage.ask("get", Duration::from_secs(60), get);
+            let got = stage.ask("get", Duration::from_mins(1), get);
             matches!(got, Ok(Ok(Some(_))))
         })
     })
@@ -67,4 +68,23 @@ fn survives(lies: bool) -> bool {
 fn the_judge_barks_when_syncs_are_left_out() {
     assert!(survives(false));
     assert!(!survives(true), "a write that no sync covered outlived the power");
+}
+
+/// A swarm's seed with kills, power cuts and full disks, in a process.
+#[test]
+fn one_seed_on_real_disks_gives_one_trace() {
+    for seed in [2, 7] {
+        let trace = || {
+            let output = Command::new(env!("CARGO_BIN_EXE_simulation"))
+                .args(["replay", "--storage", "real", "--network", "port"])
+                .args(["--seed", &seed.to_string()])
+                .output();
+            String::from_utf8(output.expect("the simulator runs").stdout).expect("text")
+        };
+        let (first, second) = (trace(), trace());
+        let differ = first.lines().zip(second.lines()).find(|(a, b)| a != b);
+        assert_eq!(differ, None, "seed {seed}: the first lines that differ");
+        assert_eq!(first.lines().count(), second.lines().count());
+        assert!(first.lines().count() > 500, "a short trace shows nothing:\n{first}");
+    }
 }

@@ -31,8 +31,10 @@ use crate::{
 pub enum Socket {
     /// A bound socket of the operating system; see [`bind`].
     Udp(std::net::UdpSocket),
-    /// Anything else: the simulator's.
-    Abstract(Arc<dyn AsyncUdpSocket>),
+    /// Anything else, with the runtime it lives in: the simulator's. quinn reads
+    /// the time where the last handle of a connection is dropped, which may be
+    /// outside every runtime; there tokio's would answer with the real clock.
+    Abstract(Arc<dyn AsyncUdpSocket>, Arc<dyn quinn::Runtime>),
 }
 
 impl fmt::Debug for Socket {
@@ -216,10 +218,9 @@ pub(crate) fn endpoint(
     config.rng_seed(Some(seed));
     let ids = Arc::clone(entropy);
     config.cid_generator(move || Box::new(EntropyIds(Arc::clone(&ids))));
-    let runtime = Arc::new(TokioRuntime);
     match socket {
-        Socket::Udp(socket) => quinn::Endpoint::new(config, server, socket, runtime),
-        Socket::Abstract(socket) => {
+        Socket::Udp(socket) => quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime)),
+        Socket::Abstract(socket, runtime) => {
             quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime)
         }
     }

@@ -11,10 +11,9 @@ use simulation::{
     hooks::on_seeded_thread,
     scenario::{self, SWARM},
     trial::{self, Verdict},
-    world::NetworkMode,
 };
 
-use super::run::scenario_named;
+use super::{Modes, run::scenario_named};
 
 /// Longest failure printed without a trace: what a pipe holds, less counters.
 const BRIEF_BYTES_MAX: usize = 32 << 10;
@@ -31,9 +30,8 @@ pub(crate) struct ReplayArguments {
     /// … or the run this file tells, `-` for what is written to this command.
     #[arg(long, conflicts_with_all = ["seed", "scenario"])]
     case: Option<PathBuf>,
-    /// What lies below the network port, whatever the seed says.
-    #[arg(long)]
-    network: Option<NetworkMode>,
+    #[command(flatten)]
+    modes: Modes,
     /// Leaves the trace out and prints only what it came to.
     #[arg(long)]
     brief: bool,
@@ -45,7 +43,7 @@ impl ReplayArguments {
         let Some(file) = &self.case else {
             let scenario = scenario_named(&self.scenario)?;
             let seed = self.seed.unwrap_or_default();
-            return Ok(Case { network: self.network, ..Case::drawn(scenario, seed) });
+            return Ok(self.modes.force(Case::drawn(scenario, seed)));
         };
         let mut text = String::new();
         if file.as_os_str() == "-" {
@@ -55,7 +53,7 @@ impl ReplayArguments {
         }
         let fault = |error| io::Error::other(format!("{}: {error}", file.display()));
         let case: Case = text.parse().map_err(fault)?;
-        Ok(Case { network: self.network.or(case.network), ..case })
+        Ok(self.modes.force(case))
     }
 }
 

@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, io, ops::ControlFlow, process::ExitCode, time::
 use simulation::{
     case::Case,
     scenario::{self, SWARM, Scenario},
-    world::NetworkMode,
 };
 
 use super::{
+    COMMAND, Modes,
     outcome::Outcome,
     progress::{Progress, children_time},
     real_now, seeds,
@@ -28,9 +28,8 @@ pub(crate) struct RunArguments {
     /// A scenario, or `all`: seeds are dealt out to them in turn.
     #[arg(long, default_value = SWARM.name)]
     scenario: String,
-    /// What lies below the network port, whatever the seeds say.
-    #[arg(long)]
-    network: Option<NetworkMode>,
+    #[command(flatten)]
+    modes: Modes,
     /// Begins no run after so many minutes of real time.
     #[arg(long)]
     minutes: Option<u64>,
@@ -56,11 +55,7 @@ pub(crate) fn run(arguments: &RunArguments) -> io::Result<ExitCode> {
     let scenarios = scenarios_named(&arguments.scenario)?;
     let last = arguments.first.saturating_add(arguments.seeds);
     cases.extend((arguments.first..last).map(|seed| deal(&scenarios, seed)));
-    if arguments.network.is_some() {
-        for case in &mut cases {
-            case.network = arguments.network;
-        }
-    }
+    cases = cases.into_iter().map(|case| arguments.modes.force(case)).collect();
     let (all, keep_going) = (cases.len(), arguments.keep_going);
     let (mut tally, mut progress) = (Tally::default(), Progress::begin());
     swarm.run(cases, |ended| {
@@ -121,8 +116,8 @@ fn tell(ended: &Ended) {
     match seeds::write(case, &name, &remark) {
         Ok(file) => {
             let file = file.display();
-            println!("replay with: cargo run -p simulation --release -- replay --case {file}");
-            println!("shrink with: cargo run -p simulation --release -- shrink --case {file}");
+            println!("replay with: {COMMAND} replay --case {file}");
+            println!("shrink with: {COMMAND} shrink --case {file}");
         }
         Err(error) => {
             println!("its case could not be written ({error}):\n{case}");

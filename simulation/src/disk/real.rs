@@ -7,7 +7,7 @@
 
 use std::{
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -32,6 +32,9 @@ use crate::{
 /// Address space of a store: far more than a run writes.
 const MAP_BYTES: usize = 256 << 20;
 
+/// Names of the directories, before process and number.
+const PREFIX: &str = "cdb-simulation-";
+
 /// One directory, watched by the ledger.
 #[derive(Debug)]
 pub struct RealDisk {
@@ -52,7 +55,10 @@ impl RealDisk {
         let memory = PathBuf::from("/dev/shm");
         let place = if memory.is_dir() { memory } else { std::env::temp_dir() };
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let base = place.join(format!("cdb-simulation-{}-{number}", std::process::id()));
+        if number == 0 {
+            sweep(&place)?;
+        }
+        let base = place.join(format!("{PREFIX}{}-{number}", std::process::id()));
         fs::create_dir_all(base.join("0"))?;
         let disk = power::with(|ledger| ledger.watch(&base.join("0"), &base.join("attic")))?;
         Ok(Self { base, disk, deaths: AtomicU64::new(0) })
@@ -97,7 +103,7 @@ impl RealDisk {
     /// Lets the next write fail once.
     pub fn fail_write(&self) {
         power::with(|ledger| {
-            ledger.set_faults(self.disk, |faults| faults.write_fails_in = Some(1))
+            ledger.set_faults(self.disk, |faults| faults.write_fails_in = Some(1));
         });
     }
 
@@ -117,5 +123,44 @@ impl Drop for RealDisk {
         power::with(|ledger| ledger.unwatch(self.disk));
         // What stays is in the system's temporary place.
         drop(fs::remove_dir_all(&self.base));
+    }
+}
+
+/// Removes what simulators that were killed have left in memory.
+fn sweep(place: &Path) -> io::Result<()> {
+    let processes = Path::new("/proc");
+    // Without the list of processes nobody is known to be gone.
+    if !processes.join("self").exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(place)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
+        if owner.is_some_and(|owner| !processes.join(owner).exists()) {
+            // Another simulator may sweep it too.
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_directories_of_dead_processes_are_swept() {
+        let place = std::env::temp_dir().join(format!("sweep-{}", std::process::id()));
+        // No process has a number above the kernel's limit of 2^22.
+        let dead = place.join(format!("{PREFIX}4194305-0"));
+        let alive = place.join(format!("{PREFIX}{}-0", std::process::id()));
+        let other = place.join("other-4194305-0");
+        for directory in [&dead, &alive, &other] {
+            fs::create_dir_all(directory.join("0")).unwrap();
+        }
+        sweep(&place).unwrap();
+        assert!(!dead.exists() && alive.exists() && other.exists());
+        fs::remove_dir_all(place).unwrap();
     }
 }

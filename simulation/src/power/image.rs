@@ -137,3 +137,58 @@ fn put(into: &mut Vec<u8>, at: u64, bytes: &[u8]) {
     }
     into[at..end].copy_from_slice(bytes);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: u8 = b'o';
+    const NEW: u8 = b'n';
+
+    /// A write of `len` new bytes at 0 over a file of old ones.
+    fn write(len: usize, fate: Fate) -> Unsynced {
+        Unsynced { at: 0, before: vec![OLD; len], size: len as u64, bytes: vec![NEW; len], fate }
+    }
+
+    fn images(unsynced: &[Unsynced], len: usize) -> Vec<Vec<u8>> {
+        let image = |seed| image(vec![NEW; len], unsynced, &mut Rng::stream(seed, "cut", 0));
+        (0..400).map(image).collect()
+    }
+
+    #[test]
+    fn an_unsynced_write_is_kept_lost_or_torn_by_whole_sectors() {
+        let len = 4 * SECTOR_BYTES;
+        let mut met = std::collections::BTreeSet::new();
+        for image in images(&[write(len, Fate::Open)], len) {
+            let sectors = image.chunks(SECTOR_BYTES);
+            met.insert(
+                sectors
+                    .map(|sector| {
+                        assert!(sector.iter().all(|byte| *byte == sector[0]), "a sector is whole");
+                        sector[0] == NEW
+                    })
+                    .collect::<Vec<_>>(),
+            );
+        }
+        assert_eq!(met.len(), 16, "every mixture of four sectors");
+    }
+
+    #[test]
+    fn what_a_failed_sync_lost_is_lost_and_what_was_synced_over_it_stays() {
+        let len = 2 * SECTOR_BYTES;
+        let over =
+            Unsynced { bytes: vec![b'd'; 10], before: vec![NEW; 10], ..write(len, Fate::Durable) };
+        for image in images(&[write(len, Fate::Lost), over], len) {
+            assert_eq!(image[..10], [b'd'; 10]);
+            assert!(image[10..].iter().all(|byte| *byte == OLD));
+        }
+    }
+
+    #[test]
+    fn a_file_that_grew_is_short_or_filled_with_zeros_where_the_bytes_were_lost() {
+        let grown = Unsynced { before: Vec::new(), size: 0, ..write(SECTOR_BYTES, Fate::Lost) };
+        let met: std::collections::BTreeSet<_> =
+            images(&[grown], SECTOR_BYTES).into_iter().collect();
+        assert_eq!(met, [Vec::new(), vec![0; SECTOR_BYTES]].into());
+    }
+}

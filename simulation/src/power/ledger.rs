@@ -298,8 +298,9 @@ impl Ledger {
     }
 
     pub(super) fn after_write(&mut self, note: Note, bytes: &[u8]) {
-        let node = self.disks.get_mut(&note.disk).and_then(|disk| disk.nodes.get_mut(&note.node));
-        if let Some(Node { kind: Kind::File(unsynced), .. }) = node {
+        let written =
+            self.disks.get_mut(&note.disk).and_then(|disk| disk.nodes.get_mut(&note.node));
+        if let Some(Node { kind: Kind::File(unsynced), .. }) = written {
             let Note { at, before, size, .. } = note;
             let bytes = bytes.to_vec();
             unsynced.push(Unsynced { at, before, size, bytes, fate: Fate::Open });

@@ -1,17 +1,18 @@
 //! Quinn mode: the product's own transport over simulated UDP.
 //!
 //! Everything above the socket is real: quinn, rustls with ring, `transport`
-//! with its links, lanes and certificates, and its client. Below it packets fly through the weather ([`Wire`]). A crash drops
-//! the runtime, so peers notice by silence or by a stateless reset, never
-//! because the world tells them.
+//! with its links, lanes and certificates, and its client. Below it packets fly
+//! through the weather ([`Wire`]). A crash drops the runtime, so peers notice by
+//! silence or by a stateless reset, never because the world tells them.
 //!
-//! Invariant: all chance is the seed's. Entropy is injected into the
-//! transport; ring's key exchange draws through the `getrandom` hook.
+//! Invariants: all chance is the seed's (entropy is injected into the transport;
+//! ring's key exchange draws through the `getrandom` hook); all time is the
+//! host's, also where a connection is dropped outside its runtime.
 
 mod door;
 mod inbound;
+mod runtime;
 mod socket;
-
 mod wire;
 
 use std::{fmt, sync::Arc};

@@ -20,7 +20,7 @@ use std::{
 use cluster::units::Instant;
 use transport::Socket;
 
-use super::socket::SimulatedSocket;
+use super::{runtime::HostRuntime, socket::SimulatedSocket};
 use crate::{
     clock::HostClock,
     network::{Address, Fabric},
@@ -108,8 +108,8 @@ impl Wire {
         clock: Arc<HostClock>,
     ) -> Socket {
         let binding = self.with(|state| state.bind(owner, address));
-        let wire = self.clone();
-        Socket::Abstract(Arc::new(SimulatedSocket { wire, address, binding, clock }))
+        let (wire, runtime) = (self.clone(), Arc::new(HostRuntime(clock.clone())));
+        Socket::Abstract(Arc::new(SimulatedSocket { wire, address, binding, clock }), runtime)
     }
 
     /// Binds any port of a host.

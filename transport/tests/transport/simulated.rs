@@ -54,7 +54,8 @@ impl UdpPoller for AlwaysWritable {
 fn socket(net: &Arc<Mutex<Net>>, address: SocketAddr) -> Socket {
     net.lock().unwrap().inboxes.insert(address, Inbox::default());
     let sleep = Mutex::new(Box::pin(tokio::time::sleep(Duration::ZERO)));
-    Socket::Abstract(Arc::new(SimSocket { net: Arc::clone(net), address, sleep }))
+    let socket = Arc::new(SimSocket { net: Arc::clone(net), address, sleep });
+    Socket::Abstract(socket, Arc::new(quinn::TokioRuntime))
 }
 
 impl AsyncUdpSocket for SimSocket {
