@@ -16,7 +16,8 @@ fn a_node_without_a_catalog_replica_tells_clients_of_the_catalog_all_the_same() 
         // Of four nodes three vote in the catalog.
         let mut stage = Stage::product(&Setup { nodes: 4, ..Setup::calm(1) });
         stage.found(1).expect("a cluster");
-        stage.pass(SECOND * 5).expect("a live world");
+        // A young node's first question may wait its seven seconds at a node as young.
+        stage.pass(SECOND * 30).expect("a live world");
         for node in stage.world.nodes() {
             let request = Request::CatalogChanges { after: Version(0), wait_ms: 0 };
             let call = stage.door(99).call(Some(node), request.class(), request, SECOND * 5);

@@ -66,5 +66,6 @@ fn a_writer_waits_about_a_second_for_the_successor_of_a_killed_leader() {
     });
     pauses.sort();
     let (median, longest) = (pauses[pauses.len() / 2], pauses[pauses.len() - 1]);
-    assert!(median <= SECOND && longest <= SECOND * 2, "{pauses:?}");
+    // Now and then votes split, and the second round takes as long again.
+    assert!(median <= SECOND && longest <= SECOND * 3, "{pauses:?}");
 }

@@ -105,11 +105,18 @@ impl From<LogError> for Halt {
     }
 }
 
+/// The loss that a reader of an open store has found. One that is gone under
+/// its reader was replaced by a snapshot or destroyed with its replica, on this
+/// node's own order; only who opens a store can find it missing.
+fn held_loss(error: &EngineError) -> Option<Loss> {
+    if matches!(error, EngineError::Missing(_)) { None } else { engine_loss(error) }
+}
+
 /// What a read met that its replica must hear of.
 pub(super) fn read_halt(error: &ReadError) -> Option<Halt> {
     let loss = match error {
         ReadError::Root(root) => root_loss(root),
-        ReadError::Engine(engine) => engine_loss(engine),
+        ReadError::Engine(engine) => held_loss(engine),
         ReadError::Compacted { .. }
         | ReadError::Future { .. }
         | ReadError::WrongShard(_)
@@ -125,7 +132,7 @@ pub(super) fn snapshot_halt(error: &SnapshotError) -> Option<Halt> {
     match error {
         SnapshotError::Read(read) => read_halt(read),
         SnapshotError::Engine(engine) => {
-            engine_loss(engine).map(|loss| Halt::lost(loss, error.to_string()))
+            held_loss(engine).map(|loss| Halt::lost(loss, error.to_string()))
         }
         // Of what was received, not of what is sent.
         SnapshotError::Root(_) | SnapshotError::Invalid(_) | SnapshotError::OtherSnapshot => None,
@@ -150,5 +157,13 @@ mod tests {
         assert_eq!(Halt::from(newer).loss, None, "the newer release reads it");
         let order = ApplyError::OutOfOrder { applied: LogIndex(1), found: LogIndex(3) };
         assert_eq!(Halt::from(order).loss, None, "a bug, and not of these bytes");
+    }
+
+    #[test]
+    fn a_store_that_goes_while_it_is_read_was_replaced_and_one_missing_at_opening_is_lost() {
+        let missing = EngineError::Missing(StoreId(1));
+        assert_eq!(read_halt(&ReadError::Engine(missing.clone())), None);
+        assert_eq!(snapshot_halt(&SnapshotError::Engine(missing.clone())), None);
+        assert_eq!(Halt::from(OpenError::Engine(missing)).loss, Some(Loss::Store));
     }
 }

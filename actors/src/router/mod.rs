@@ -246,7 +246,11 @@ impl Router {
     pub async fn catalog_news(&self, after: Version, wait: Duration) -> Answer {
         if self.hosted.borrow().by_shard.contains_key(&CATALOG_SHARD) {
             self.catalog_settled().await;
-            return self.catalog_changes(after, wait).await;
+            let answer = self.catalog_changes(after, wait).await;
+            // A replica that waits for its first snapshot knows nothing yet.
+            if !matches!(answer, Answer::Fault(Fault::NoReplica(_))) {
+                return answer;
+            }
         }
         let view = self.catalog();
         let holders =
@@ -258,7 +262,8 @@ impl Router {
         for holder in holders.iter().cycle().skip(first % holders.len().max(1)).take(holders.len())
         {
             let network = &self.world.network;
-            let timeout = wait + CATALOG_SETTLE_MAX;
+            // The holder may take the first of them whole; the way takes time too.
+            let timeout = wait + CATALOG_SETTLE_MAX * 2;
             let answer = network.request(holder.node, class, body.clone(), timeout).await;
             let answer = answer.ok().and_then(|bytes| Answer::decode(&bytes).ok());
             if let Some(answer @ Answer::CatalogChanges { .. }) = answer {
