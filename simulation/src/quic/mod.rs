@@ -2,7 +2,7 @@
 //!
 //! Everything above the socket is real: quinn, rustls with ring, `transport`
 //! with its links, lanes and certificates, and its client. Below it packets fly
-//! through the weather ([`Wire`]). A crash drops the runtime, so peers notice by
+//! through the weather (`Wire`). A crash drops the runtime, so peers notice by
 //! silence or by a stateless reset, never because the world tells them.
 //!
 //! Invariants: all chance is the seed's (entropy is injected into the transport;
