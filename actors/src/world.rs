@@ -47,6 +47,9 @@ pub struct Space {
     /// Bytes the node can still take: what it offers and does not use, but not
     /// more than others have left of the device.
     pub room_bytes: u64,
+    /// Bytes of those that any file could take: the rest are free pages inside
+    /// stores, and of use to their own store only.
+    pub device_bytes: u64,
     /// Bytes of that kept for deletes, compaction and copying.
     pub reserve_bytes: u64,
 }
@@ -62,7 +65,8 @@ impl Space {
     /// A device nobody else uses, without reserve.
     pub fn of(used_bytes: u64, capacity_bytes: u64) -> Self {
         let room_bytes = capacity_bytes.saturating_sub(used_bytes);
-        Self { used_bytes, capacity_bytes, room_bytes, reserve_bytes: 0 }
+        let device_bytes = room_bytes;
+        Self { used_bytes, capacity_bytes, room_bytes, device_bytes, reserve_bytes: 0 }
     }
 
     /// How full, in percent of what the node has or can have; an unknown
@@ -91,12 +95,26 @@ impl Space {
         self.capacity_bytes > 0 && (reserved || self.percent_used() >= TIGHT_PERCENT)
     }
 
+    /// Whether new files and pages have the reserve only, whatever can be used
+    /// again inside of stores.
+    pub fn is_device_scarce(self) -> bool {
+        self.capacity_bytes > 0 && self.reserve_bytes > 0 && self.device_bytes <= self.reserve_bytes
+    }
+
+    /// How much of what the node offers no new file can have, in percent.
+    pub fn device_percent_used(self) -> u8 {
+        let taken = self.capacity_bytes.saturating_sub(self.device_bytes);
+        let percent = taken.saturating_mul(100).checked_div(self.capacity_bytes).unwrap_or(0);
+        u8::try_from(percent).unwrap_or(100)
+    }
+
     /// The same with `bytes` that are promised to it but not yet on it.
     #[must_use]
     pub fn with_promised(self, bytes: u64) -> Self {
         Self {
             used_bytes: self.used_bytes.saturating_add(bytes),
             room_bytes: self.room_bytes.saturating_sub(bytes),
+            device_bytes: self.device_bytes.saturating_sub(bytes),
             ..self
         }
     }

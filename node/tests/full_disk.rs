@@ -21,6 +21,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cluster::{
+    ids::{ClusterId, NodeId, StoreId},
+    ports::engine::{Engine, EngineError, Tree, Write},
+};
+use clusterdb::devices::lmdb::{LmdbConfig, LmdbEngine};
 use common::{Cluster, LONG, until};
 
 /// Size of one node's disk in MiB: the log's three files of 16 MiB, and room
@@ -180,6 +185,33 @@ fn deleting_makes_room(cluster: &Cluster, written: usize) {
     for number in 0..kept {
         cluster.holds(&format!("bulk/{number}"), &VALUE);
     }
+}
+
+/// LMDB calls a write that falls short an I/O error. It is the disk's room that
+/// ended, not the disk: the store serves what it has, and goes on with room.
+#[test]
+fn a_write_that_falls_short_on_a_full_disk_is_no_broken_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::mount(&folder.path().join("disk")) else { return };
+    let config = LmdbConfig { cluster: ClusterId(1), node: NodeId(2), map_bytes: 1 << 30 };
+    let engine = LmdbEngine::new(disk.0.join("stores"), disk.0.join("quarantine"), config).unwrap();
+    let store = engine.create(StoreId(3)).unwrap();
+    let write =
+        |key: u8, value: Option<Vec<u8>>| Write { tree: Tree::Latest, key: vec![key], value };
+    // What is left of the disk ends in the middle of one value's pages.
+    let ballast = disk.fill();
+    let room = fs::File::options().write(true).open(&ballast).unwrap();
+    room.set_len(room.metadata().unwrap().len() - (1 << 20)).unwrap();
+    drop(room);
+    store.commit(&[write(1, Some(b"kept".to_vec()))]).unwrap();
+    for _ in 0..3 {
+        let refused = store.commit(&[write(2, Some(vec![7; 3 << 20]))]).unwrap_err();
+        assert!(matches!(refused, EngineError::Full { .. }), "{refused}");
+    }
+    assert_eq!(store.view().unwrap().get(Tree::Latest, &[1]).unwrap(), Some(&b"kept"[..]));
+    fs::remove_file(ballast).unwrap();
+    store.commit(&[write(2, Some(vec![7; 3 << 20]))]).unwrap();
+    assert!(store.view().unwrap().get(Tree::Latest, &[2]).unwrap().is_some());
 }
 
 fn number_bytes(number: usize) -> Vec<u8> {

@@ -2,8 +2,9 @@
 //! the device is.
 //!
 //! Owns: the pace of flushes and sweeps over all replicas of the node, the
-//! measure of space, the numbers of new stores, and when history is old enough. (The log writer and the engine threads
-//! behind the ports belong to the same disk; they are devices.) Talks to it:
+//! measure of space, the numbers of new stores, and when history is old enough.
+//! (The log writer and the engine threads behind the ports belong to the same
+//! disk; they are devices.) Talks to it:
 //! nobody; it watches what others publish. Supervised by: the root. May lose
 //! when it dies: nothing. Invariants: flushes are paced by overlay bytes and
 //! by the age of unflushed data over the whole node, never by timers per
@@ -13,6 +14,7 @@
 //! history but once. Limits: those of [`crate::budget`].
 
 mod compaction;
+mod room;
 mod stores;
 
 use std::{
@@ -30,8 +32,8 @@ use cluster::{
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
-use self::compaction::Compactions;
 pub use self::stores::{FoundStores, sort_stores};
+use self::{compaction::Compactions, room::Candidate};
 use crate::{
     budget::NodeBudget,
     replica::messages::{ReplicaHandle, ReplicaMessage},
@@ -234,8 +236,19 @@ impl DiskState {
             return;
         }
         let (gauge, myself) = (Arc::clone(&self.arguments.world.space), myself.clone());
+        // Replicas are cramped only while the device is scarce: the look that
+        // finds it so no longer still judges, and lets all of them go.
+        let scarce = self.arguments.space.borrow().is_device_scarce();
+        let hosted = scarce.then(|| Arc::clone(&self.arguments.hosted.borrow()));
+        let replicas = hosted.iter().flat_map(|hosted| hosted.by_shard.values());
+        let candidates: Vec<_> = replicas.filter_map(Candidate::of).collect();
+        let promised = self.arguments.budget.overlay_bytes() as u64;
         self.arguments.world.workers.beside(Box::new(move || {
-            let _ = myself.cast(DiskMessage::Measured(gauge.measure()));
+            let space = gauge.measure();
+            for candidate in &candidates {
+                candidate.judge(space, promised);
+            }
+            let _ = myself.cast(DiskMessage::Measured(space));
         }));
     }
 }

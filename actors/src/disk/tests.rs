@@ -30,7 +30,8 @@ struct Nearly(u64);
 impl SpaceGauge for Nearly {
     fn measure(&self) -> Space {
         let (used_bytes, capacity_bytes, reserve_bytes) = (50, 100, 10);
-        Space { used_bytes, capacity_bytes, room_bytes: self.0, reserve_bytes }
+        let device_bytes = self.0;
+        Space { used_bytes, capacity_bytes, room_bytes: self.0, device_bytes, reserve_bytes }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -97,13 +97,16 @@ pub struct Opened {
     pub applied_term: Term,
 }
 
-/// Bytes one replica holds.
+/// What one replica holds, and whether its store can take it.
 #[derive(Debug, Default)]
 pub struct Held {
     /// In its overlay.
     pub overlay: AtomicUsize,
     /// In Raft's log in memory.
     pub entries: AtomicUsize,
+    /// Whether its store can take no more than it must: its free pages are
+    /// used up, and the device's as well.
+    pub cramped: AtomicBool,
 }
 
 /// Bytes this replica holds, as a share of the node's.
@@ -197,6 +200,11 @@ impl ApplyHalf {
     /// Whether the node has memory for a proposal of this replica.
     pub(super) fn may_propose(&self) -> bool {
         self.gauge.node.may_propose(self.gauge.own.entries.load(Ordering::Relaxed))
+    }
+
+    /// Whether its store has no room for puts.
+    pub(super) fn is_cramped(&self) -> bool {
+        self.gauge.own.cramped.load(Ordering::Relaxed)
     }
 
     /// What readers need, as published last.

@@ -23,11 +23,13 @@ impl ReplicaState {
     /// Whether there is room for puts here.
     pub(super) fn admit_puts(&mut self) -> Result<(), Fault> {
         let space = *self.space.borrow();
-        if !space.is_full() {
-            return Ok(());
-        }
         let node = self.world.identity.node;
-        let full = Fault::DiskFull { node, percent_used: space.percent_used() };
+        let percent_used = match (space.is_full(), self.half.is_cramped()) {
+            (false, false) => return Ok(()),
+            (true, _) => space.percent_used(),
+            (false, true) => space.device_percent_used(),
+        };
+        let full = Fault::DiskFull { node, percent_used };
         let Phase::Running(group) = &self.phase else { return Err(full) };
         let status = group.status();
         if !status.leading {

@@ -187,7 +187,7 @@ pub struct ReplicaHandle {
     pub published: watch::Receiver<Published>,
     pub(super) requests: Arc<Admission>,
     pub(super) inbox: Arc<Admission>,
-    pub(super) held: Arc<Held>,
+    pub(crate) held: Arc<Held>,
     pub(super) filled: Arc<AtomicUsize>,
     pub(super) budget: Arc<NodeBudget>,
 }

@@ -72,7 +72,8 @@ impl SpaceGauge for DiskGauge {
         let measured = Measured {
             offered_bytes: self.capacity.map_or(device_bytes, ByteSize::bytes).min(device_bytes),
             used_bytes: log_bytes + stores.live_bytes + rest_bytes,
-            reachable_bytes: device_free_bytes + stores.reusable_bytes,
+            device_free_bytes,
+            reusable_bytes: stores.reusable_bytes,
             largest_store_bytes: largest,
             segment_bytes: self.segment_bytes,
         };
@@ -108,8 +109,10 @@ impl DiskGauge {
 struct Measured {
     offered_bytes: u64,
     used_bytes: u64,
-    /// Free on the device or inside our own files.
-    reachable_bytes: u64,
+    /// Free on the device.
+    device_free_bytes: u64,
+    /// Free inside our own files.
+    reusable_bytes: u64,
     largest_store_bytes: u64,
     segment_bytes: u64,
 }
@@ -118,13 +121,12 @@ impl Measured {
     fn space(self) -> Space {
         let wished = RESERVE.bytes().max(self.largest_store_bytes);
         let scaled = wished.min(self.offered_bytes / RESERVE_PART);
+        let unused = self.offered_bytes.saturating_sub(self.used_bytes);
         Space {
             used_bytes: self.used_bytes,
             capacity_bytes: self.offered_bytes,
-            room_bytes: self
-                .offered_bytes
-                .saturating_sub(self.used_bytes)
-                .min(self.reachable_bytes),
+            room_bytes: unused.min(self.device_free_bytes + self.reusable_bytes),
+            device_bytes: unused.saturating_sub(self.reusable_bytes).min(self.device_free_bytes),
             reserve_bytes: scaled.max(RESERVE_SEGMENTS * self.segment_bytes),
         }
     }
@@ -159,7 +161,8 @@ mod tests {
         Measured {
             offered_bytes: offered,
             used_bytes: used,
-            reachable_bytes: reachable,
+            device_free_bytes: reachable,
+            reusable_bytes: 0,
             largest_store_bytes: 0,
             segment_bytes: 64 * MIB,
         }
@@ -189,7 +192,8 @@ mod tests {
         let large = Measured {
             offered_bytes: 1 << 40,
             used_bytes: 0,
-            reachable_bytes: 1 << 40,
+            device_free_bytes: 1 << 40,
+            reusable_bytes: 0,
             largest_store_bytes: 16 << 30,
             segment_bytes: 64 * MIB,
         };

@@ -9,7 +9,8 @@
 //! Environments belong to the disk and are lent: as long as one handle lives,
 //! `open` gives the same one, because LMDB must not be opened twice in one
 //! process. A failed sync poisons the handle: what it wrote may be lost though
-//! the kernel says otherwise later.
+//! the kernel says otherwise later. A disk without room does not: the pages of
+//! the batch are aborted with it, and nothing refers to them.
 //!
 //! Invariants:
 //! - what `commit` and `create` returned `Ok` for survives a power cut;
@@ -59,8 +60,12 @@ const CLOSING_WAIT: Duration = Duration::from_secs(2);
 const QUARANTINED_MAX: u64 = 1_000;
 /// Pages at the start of every environment.
 const META_PAGES: u64 = 2;
+const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 const EDQUOT: i32 = 122;
+/// Room that other files may give back between a write that fell short and
+/// the look at the disk: two segments of the log at their default size.
+const GIVEN_BACK_BYTES: u64 = 2 * (64 << 20);
 
 /// Their handles, valid as long as the environment.
 type Trees = [Database<'static, Bytes, Bytes>; 4];
@@ -434,6 +439,28 @@ impl LmdbStore {
         }
         transaction.commit()
     }
+
+    /// What a failed batch means. LMDB calls a write that fell short an I/O
+    /// error ("TODO: Use which error code?" in its `mdb_page_flush`), but the
+    /// last pages of a full disk are written just so: it is told by the room.
+    fn write_fault(&self, error: heed::Error, writes: &[Write]) -> EngineError {
+        let fell_short =
+            matches!(&error, heed::Error::Io(error) if error.raw_os_error() == Some(EIO));
+        if fell_short && self.lacks_room(writes) {
+            let cause = "a write fell short: no room on the disk".to_owned();
+            return EngineError::Full { store: self.store, cause };
+        }
+        fault(self.store, error)
+    }
+
+    /// Whether the disk may have had no room for a batch a moment ago.
+    fn lacks_room(&self, writes: &[Write]) -> bool {
+        let bytes = |write: &Write| write.key.len() + write.value.as_ref().map_or(0, Vec::len);
+        let batch = writes.iter().map(bytes).sum::<usize>() as u64;
+        rustix::fs::statvfs(self.env.path()).is_ok_and(|stat| {
+            stat.f_bavail.saturating_mul(stat.f_frsize) < batch.saturating_add(GIVEN_BACK_BYTES)
+        })
+    }
 }
 
 impl Store for LmdbStore {
@@ -445,7 +472,7 @@ impl Store for LmdbStore {
         if self.poisoned.load(Ordering::Acquire) {
             return Err(device(self.store, &"an earlier write or sync failed; restart the node"));
         }
-        let written = self.write_all(writes).map_err(|error| fault(self.store, error));
+        let written = self.write_all(writes).map_err(|error| self.write_fault(error, writes));
         let synced = written
             .and_then(|()| self.env.force_sync().map_err(|error| device(self.store, &error)));
         if let Err(EngineError::Device { .. } | EngineError::Damaged { .. }) = &synced {
