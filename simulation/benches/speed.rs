@@ -1,16 +1,17 @@
 //! How fast the world turns: simulated seconds per second of one core.
 //!
-//! Four figures. *Calm* and *faults*: five machines, a volume of 16 shards
+//! Five figures. *Calm* and *faults*: five machines, a volume of 16 shards
 //! with three replicas each, 16 clients that put, get and delete 64 keys with
 //! rests of 1 to 250 ms (some 110 operations per simulated second), without
 //! faults and under the swarm's; founding is not counted. *Quinn*: *calm* over
-//! the real transport. *Seeds*: whole runs
+//! the real transport. *Idle*:
+//! *calm* without clients, what time costs when nobody works. *Seeds*: whole runs
 //! as the command makes them, with founding, faults, power cuts and judges.
 //!
 //! Core time is the process's (`CLOCK_PROCESS_CPUTIME_ID`), so neighbours on
 //! the machine disturb little.
 //!
-//! Run: `cargo bench -p simulation --bench speed [-- calm|quinn|faults|seeds [SECONDS or SEEDS]]`.
+//! Run: `cargo bench -p simulation --bench speed [-- calm|quinn|idle|faults|seeds [SECONDS or SEEDS]]`.
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it found")]
 
@@ -20,6 +21,7 @@ use std::{
 };
 
 use cluster::units::Instant;
+use mimalloc::MiMalloc;
 use rustix::time::{ClockId, clock_gettime};
 use simulation::{
     faults::{Ground, Schedule},
@@ -31,6 +33,10 @@ use simulation::{
     workloads::{Workload, register::Registers},
     world::{NetworkMode, Setup},
 };
+
+/// The command's.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const MACHINES: u32 = 5;
 const SHARDS: u32 = 16;
@@ -48,15 +54,19 @@ fn main() {
     let asked: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let wanted = |what: &str| asked.is_empty() || asked.iter().any(|word| word == what);
     let amount = asked.iter().find_map(|word| word.parse().ok());
-    for (name, network) in [("calm", NetworkMode::Port), ("quinn", NetworkMode::Quinn)] {
+    for (name, network, clients) in [
+        ("calm", NetworkMode::Port, CLIENTS),
+        ("quinn", NetworkMode::Quinn, CLIENTS),
+        ("idle", NetworkMode::Port, 0),
+    ] {
         if wanted(name) {
             let span = Duration::from_secs(amount.unwrap_or(SPAN_S));
-            load(1, network, span, false).print(name);
+            load(1, network, span, (clients, false)).print(name);
         }
     }
     if wanted("faults") {
         let span = Duration::from_secs(amount.unwrap_or(SPAN_S));
-        let worlds = (1..=WORLDS).map(|seed| load(seed, NetworkMode::Port, span, true));
+        let worlds = (1..=WORLDS).map(|seed| load(seed, NetworkMode::Port, span, (CLIENTS, true)));
         worlds.fold(Figures::default(), Figures::and).print("faults");
     }
     if wanted("seeds") {
@@ -105,12 +115,17 @@ fn core_time() -> Duration {
 }
 
 /// A world of the benchmark's size under load for `span`.
-fn load(seed: u64, network: NetworkMode, span: Duration, faults: bool) -> Figures {
+fn load(
+    seed: u64,
+    network: NetworkMode,
+    span: Duration,
+    (players, faults): (u32, bool),
+) -> Figures {
     on_seeded_thread(seed, move || {
         let setup = Setup { nodes: MACHINES, network, keep_trace: false, ..Setup::calm(seed) };
         let mut stage = Stage::product(&setup);
         stage.found(SHARDS).unwrap_or_else(|cause| panic!("seed {seed}: {cause}"));
-        clients(&stage);
+        clients(&stage, players);
         if faults {
             let ground =
                 Ground { nodes: MACHINES, from: Instant::ORIGIN, to: Instant::ORIGIN + span };
@@ -124,10 +139,10 @@ fn load(seed: u64, network: NetworkMode, span: Duration, faults: bool) -> Figure
     })
 }
 
-fn clients(stage: &Stage) {
+fn clients(stage: &Stage, count: u32) {
     let registers = Registers::new(CLIENTS, KEYS, REST);
     let over = Arc::new(AtomicBool::new(false));
-    for number in 1..=CLIENTS {
+    for number in 1..=count {
         drop(stage.world.spawn(registers.run(stage.player(number, &over))));
     }
 }

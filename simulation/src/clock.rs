@@ -2,12 +2,12 @@
 //! its wall clock its own offset. Both may change while it runs.
 //!
 //! World time is the simulator's; nobody inside sees it. A node's monotonic
-//! time is that of its paused tokio runtime, so that timers and readings agree.
+//! time is that of its tokio runtime, so that timers and readings agree.
 
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -16,6 +16,8 @@ use cluster::{
     ports::clock::Clock,
     units::{Instant, WallTime},
 };
+
+use crate::hooks::time;
 
 /// Wall milliseconds at the world's origin: 2027-01-15.
 pub(crate) const WALL_ORIGIN_MS: u64 = 1_800_000_000_000;
@@ -83,7 +85,7 @@ impl Dials {
     }
 
     fn rate(&self) -> i128 {
-        1_000_000 + i128::from(self.lock().skew.rate_ppm)
+        EXACT + i128::from(self.lock().skew.rate_ppm)
     }
 
     fn wall_ms(&self, world: Instant) -> u64 {
@@ -110,25 +112,74 @@ struct Base {
     rate: i128,
 }
 
-/// Converts between the world's time and one runtime's.
+/// Converts between the world's time and one runtime's, which counts from its
+/// birth.
 #[derive(Debug)]
 pub struct HostClock {
     dials: Arc<Dials>,
-    /// The runtime's own time at its birth.
-    origin: tokio::time::Instant,
     /// Since the rate last changed.
     base: Mutex<Base>,
-    /// Local nanoseconds at the last reading: readings from outside the
-    /// runtime (a destructor at a crash) must not touch the real clock.
+    /// Local nanoseconds when its runtime last ran: while it runs the thread's
+    /// clock is its own, at other times (a destructor at a crash) another's.
     last: AtomicU64,
+    runs: AtomicBool,
+    /// The world's time before which its runtime has nothing to do.
+    due: AtomicU64,
 }
 
+/// Its runtime runs as long as this is there.
+#[derive(Debug)]
+pub(crate) struct Running<'a>(&'a HostClock);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.last.store(time::now(), Ordering::Relaxed);
+        self.0.runs.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Tokio's timers have no finer grain.
+const GRAIN_NANOS: u64 = 1_000_000;
+
 impl HostClock {
-    /// The clock of a runtime born now; call inside that runtime.
-    pub fn new(dials: Arc<Dials>, born: Instant) -> Self {
+    /// The clock of a runtime born now.
+    pub(crate) fn new(dials: Arc<Dials>, born: Instant) -> Self {
         let base = Base { world: born, local: Duration::ZERO, rate: dials.rate() };
-        let origin = tokio::time::Instant::now();
-        Self { dials, origin, base: Mutex::new(base), last: AtomicU64::new(0) }
+        let (last, runs, due) = (AtomicU64::new(0), AtomicBool::new(false), AtomicU64::new(0));
+        Self { dials, base: Mutex::new(base), last, runs, due }
+    }
+
+    /// Makes the thread's clock this one.
+    pub(crate) fn run(&self) -> Running<'_> {
+        time::set(self.last.load(Ordering::Relaxed));
+        self.runs.store(true, Ordering::Relaxed);
+        Running(self)
+    }
+
+    /// Moves it to the world's time `world`, if that is later.
+    pub(crate) fn jump_to(&self, world: Instant) {
+        self.last.fetch_max(self.local_nanos_at(world), Ordering::Relaxed);
+    }
+
+    /// The world's time before which its runtime has nothing to do.
+    pub(crate) fn due(&self) -> Instant {
+        Instant::from_nanos(self.due.load(Ordering::Relaxed))
+    }
+
+    /// Somebody outside gave its runtime something to do.
+    pub(crate) fn disturb(&self) {
+        self.due.store(0, Ordering::Relaxed);
+    }
+
+    /// Its runtime has nothing to do before its own time `local`.
+    pub(crate) fn rest_until(&self, local: u64) {
+        let base = self.base();
+        let ahead = Duration::from_nanos(local).saturating_sub(base.local);
+        let exact = base.rate == EXACT && base.local.as_nanos().is_multiple_of(GRAIN_NANOS.into());
+        // Local time is rounded up to the grain: it may come so much earlier.
+        let margin = Duration::from_nanos(if exact { 0 } else { GRAIN_NANOS });
+        let due = base.world + scale(ahead, EXACT, base.rate).saturating_sub(margin);
+        self.due.store(due.as_nanos() / GRAIN_NANOS * GRAIN_NANOS, Ordering::Relaxed);
     }
 
     fn base(&self) -> Base {
@@ -138,45 +189,49 @@ impl HostClock {
     /// The dials were turned when the world's time was `world`.
     pub fn rate_changed(&self, world: Instant) {
         let base = self.base();
-        let local = base.local + scale(world.since(base.world), base.rate, 1_000_000);
+        let local = base.local + scale(world.since(base.world), base.rate, EXACT);
         *self.base.lock().unwrap_or_else(PoisonError::into_inner) =
             Base { world, local, rate: self.dials.rate() };
+        self.disturb();
     }
 
-    /// The runtime's point of time when the world's is `world`, in whole
-    /// milliseconds as tokio's timers are.
-    pub fn local_at(&self, world: Instant) -> tokio::time::Instant {
+    /// The runtime's time when the world's is `world`, in whole milliseconds as
+    /// tokio's timers are.
+    pub(crate) fn local_nanos_at(&self, world: Instant) -> u64 {
         let base = self.base();
-        let local = base.local + scale(world.since(base.world), base.rate, 1_000_000);
-        let millis = u64::try_from(local.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-        self.origin + Duration::from_millis(millis)
+        let local = base.local + scale(world.since(base.world), base.rate, EXACT);
+        u64::try_from(local.as_nanos()).unwrap_or(u64::MAX).next_multiple_of(GRAIN_NANOS)
     }
 
     /// The world's time when the runtime's is now.
     pub fn world_now(&self) -> Instant {
         let base = self.base();
         let local = Duration::from_nanos(self.local_nanos());
-        base.world + scale(local.saturating_sub(base.local), 1_000_000, base.rate)
+        base.world + scale(local.saturating_sub(base.local), EXACT, base.rate)
     }
 
     /// The runtime's point of time now, also from outside it.
-    pub(crate) fn runtime_now(&self) -> tokio::time::Instant {
-        self.origin + Duration::from_nanos(self.local_nanos())
+    pub(crate) fn runtime_now(&self) -> std::time::Instant {
+        time::instant(self.local_nanos())
     }
 
     fn local_nanos(&self) -> u64 {
-        if tokio::runtime::Handle::try_current().is_err() {
-            return self.last.load(Ordering::Relaxed);
+        if self.runs.load(Ordering::Relaxed) {
+            time::now()
+        } else {
+            self.last.load(Ordering::Relaxed)
         }
-        let age = tokio::time::Instant::now().saturating_duration_since(self.origin);
-        let nanos = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
-        self.last.store(nanos, Ordering::Relaxed);
-        nanos
     }
 }
 
+/// Parts per million of a clock that is right.
+const EXACT: i128 = 1_000_000;
+
 /// A span times `by` over `of`.
 fn scale(span: Duration, by: i128, of: i128) -> Duration {
+    if by == of {
+        return span;
+    }
     let nanos = i128::try_from(span.as_nanos()).unwrap_or(i128::MAX);
     Duration::from_nanos(u64::try_from(nanos * by / of).unwrap_or(0))
 }
@@ -195,64 +250,93 @@ impl Clock for HostClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::Host;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn inside(skew: Skew, born: Instant, play: impl AsyncFn(HostClock, Arc<Dials>)) {
-        let built = tokio::runtime::Builder::new_current_thread();
-        let runtime = { built }.enable_time().start_paused(true).build().unwrap();
+    /// A host born at `born` whose clocks err so.
+    fn host(skew: Skew, born: Instant) -> (Host, Arc<HostClock>, Arc<Dials>) {
         let dials = Arc::new(Dials::new(skew));
-        runtime.block_on(async { play(HostClock::new(dials.clone(), born), dials).await });
+        let host = Host::new(dials.clone(), born);
+        let clock = host.clock().clone();
+        (host, clock, dials)
     }
 
     #[test]
     fn a_fast_clock_runs_ahead_and_converts_back() {
         let born = Instant::from_nanos(7_000_000_000);
-        inside(Skew { rate_ppm: 50_000, offset_ms: -90_000 }, born, async |clock, _| {
-            let world = born + SECOND * 100;
-            tokio::time::sleep_until(clock.local_at(world)).await;
-            assert_eq!(clock.now() - Instant::from_nanos(1_000_000_000), SECOND * 105);
-            assert_eq!(clock.world_now(), world);
-            assert_eq!(clock.wall().0, WALL_ORIGIN_MS + 7_000 + 100_000 - 90_000);
-        });
+        let (host, clock, _) = host(Skew { rate_ppm: 50_000, offset_ms: -90_000 }, born);
+        let world = born + SECOND * 100;
+        host.step_to(world);
+        assert_eq!(clock.now() - Instant::from_nanos(1_000_000_000), SECOND * 105);
+        assert_eq!(clock.world_now(), world);
+        assert_eq!(clock.wall().0, WALL_ORIGIN_MS + 7_000 + 100_000 - 90_000);
     }
 
     #[test]
     fn a_clock_whose_rate_changes_never_falls_back() {
-        inside(Skew::default(), Instant::ORIGIN, async |clock, dials| {
-            let mut last = clock.now();
-            for (second, more) in [(1, 50_000), (2, -90_000), (3, 40_000)] {
-                let world = Instant::ORIGIN + SECOND * second;
-                tokio::time::sleep_until(clock.local_at(world)).await;
-                assert!(clock.now() > last);
-                last = clock.now();
-                dials.drift(more);
-                clock.rate_changed(world);
-                assert_eq!(clock.now(), last);
+        let (host, clock, dials) = host(Skew::default(), Instant::ORIGIN);
+        let mut last = clock.now();
+        for (second, more) in [(1, 50_000), (2, -90_000), (3, 40_000)] {
+            let world = Instant::ORIGIN + SECOND * second;
+            host.step_to(world);
+            assert!(clock.now() > last);
+            last = clock.now();
+            dials.drift(more);
+            clock.rate_changed(world);
+            assert_eq!(clock.now(), last);
+        }
+        // One second each at 100 %, 105 % and 96 %.
+        assert_eq!(last - Instant::from_nanos(1_000_000_000), Duration::from_millis(3_010));
+    }
+
+    #[test]
+    fn a_host_knows_when_it_has_something_to_do_next() {
+        for rate_ppm in [0, 300, -300] {
+            let (host, clock, _) = host(Skew { rate_ppm, offset_ms: 0 }, Instant::ORIGIN);
+            assert_eq!(clock.due(), Instant::ORIGIN, "its first task waits");
+            let fired = Arc::new(AtomicU64::new(0));
+            let noted = (fired.clone(), clock.clone());
+            host.inside(|| {
+                tokio::spawn(async move {
+                    tokio::time::sleep(SECOND * 5).await;
+                    noted.0.store(noted.1.world_now().as_nanos(), Ordering::Relaxed);
+                })
+            });
+            let (mut runs, mut now) = (0, Instant::ORIGIN);
+            while fired.load(Ordering::Relaxed) == 0 {
+                now = now + Duration::from_millis(1);
+                if clock.due() <= now {
+                    host.jump_to(now);
+                    host.step_to(now);
+                    runs += 1;
+                }
             }
-            // One second each at 100 %, 105 % and 96 %.
-            assert_eq!(last - Instant::from_nanos(1_000_000_000), Duration::from_millis(3_010));
-        });
+            let fired = fired.load(Ordering::Relaxed);
+            let off = fired.abs_diff(5_000_000_000);
+            assert!(off < 3_000_000, "at {fired} with {rate_ppm} ppm");
+            assert!(fired <= now.as_nanos() + 1_000_000, "it ran ahead");
+            assert!(runs < 10, "{runs} runs for one timer");
+        }
     }
 
     #[test]
     fn wall_clocks_jump_freeze_and_strobe() {
-        inside(Skew::default(), Instant::ORIGIN, async |clock, dials| {
-            let at = |ms: u64| Instant::ORIGIN + Duration::from_millis(ms);
-            let wall = || clock.wall().0 - WALL_ORIGIN_MS;
-            tokio::time::sleep_until(clock.local_at(at(1_000))).await;
-            dials.jump(5_000);
-            assert_eq!(wall(), 6_000);
-            dials.freeze(Some(at(1_000)));
-            tokio::time::sleep_until(clock.local_at(at(2_000))).await;
-            assert_eq!(wall(), 6_000);
-            dials.freeze(None);
-            assert_eq!(wall(), 7_000);
-            dials.jump(-5_000);
-            dials.strobe(Some(Strobe { by_ms: 100, every: Duration::from_millis(500) }));
-            assert_eq!(wall(), 2_000);
-            tokio::time::sleep_until(clock.local_at(at(2_500))).await;
-            assert_eq!(wall(), 2_600);
-        });
+        let (host, clock, dials) = host(Skew::default(), Instant::ORIGIN);
+        let at = |ms: u64| Instant::ORIGIN + Duration::from_millis(ms);
+        let wall = || clock.wall().0 - WALL_ORIGIN_MS;
+        host.step_to(at(1_000));
+        dials.jump(5_000);
+        assert_eq!(wall(), 6_000);
+        dials.freeze(Some(at(1_000)));
+        host.step_to(at(2_000));
+        assert_eq!(wall(), 6_000);
+        dials.freeze(None);
+        assert_eq!(wall(), 7_000);
+        dials.jump(-5_000);
+        dials.strobe(Some(Strobe { by_ms: 100, every: Duration::from_millis(500) }));
+        assert_eq!(wall(), 2_000);
+        host.step_to(at(2_500));
+        assert_eq!(wall(), 2_600);
     }
 }

@@ -3,8 +3,8 @@
 //! `HashMap` order and tokio's own generator begin with `getrandom`; tokio reads
 //! the real clock for its statistics at every turn. This file interposes libc's
 //! `getrandom`, `syscall` and `clock_gettime`: on a thread of
-//! [`on_seeded_thread`] they draw from the seed and the clock stands still, on
-//! any other they are libc's.
+//! [`on_seeded_thread`] they draw from the seed, and where hosts live the clock
+//! is theirs (`time.rs`); on any other thread they are libc's.
 //! A fresh thread per run matters: thread-local generators start over with it.
 //! A fresh process matters too, where tokio's unbiased `select!` or the wake
 //! order of a watch channel is in play: tokio mixes a count of all runtimes of
@@ -13,6 +13,7 @@
 
 #[cfg(feature = "real")]
 pub(crate) mod disk;
+pub(crate) mod time;
 
 use std::{
     cell::RefCell,
@@ -40,6 +41,7 @@ pub fn on_seeded_thread<T: Send + 'static>(
 ) -> T {
     let body = move || {
         SEEDED.with(|slot| *slot.borrow_mut() = Some(Rng::stream(seed, "libc", 0)));
+        time::set(0);
         crate::panics::watch();
         catch_unwind(AssertUnwindSafe(work)).map_err(|_| crate::panics::take().unwrap_or_default())
     };
@@ -113,7 +115,8 @@ pub unsafe extern "C" fn getrandom(buffer: *mut c_void, len: usize, flags: c_uin
     unsafe { std::mem::transmute::<*mut c_void, GetRandom>(libc_own)(buffer, len, flags) }
 }
 
-/// Stands in for libc's `syscall`, which some libraries use for `getrandom`.
+/// Stands in for libc's `syscall`, which some libraries use for `getrandom`, and
+/// std to sleep.
 ///
 /// # Safety
 /// As libc's: the arguments must be what the system call demands.
@@ -135,6 +138,12 @@ pub unsafe extern "C" fn syscall(
             return b;
         }
     }
+    // SAFETY: the caller gave what its system call demands.
+    if number == libc::SYS_futex && unsafe { sleeps(b, d) } {
+        // SAFETY: libc's own place for the thread's error.
+        unsafe { *libc::__errno_location() = libc::ETIMEDOUT };
+        return -1;
+    }
     let libc_own = next_symbol(&LIBC_SYSCALL, c"syscall");
     if libc_own.is_null() {
         return -1;
@@ -144,21 +153,38 @@ pub unsafe extern "C" fn syscall(
     unsafe { std::mem::transmute::<*mut c_void, Syscall>(libc_own)(number, a, b, c, d, e, f) }
 }
 
+/// Sleeps in the thread's own time, if it has one and this is a wait with an end
+/// (std gives an absolute one of the monotonic clock).
+///
+/// # Safety
+/// `end` must be null or valid for a read, as the operation demands.
+unsafe fn sleeps(operation: c_long, end: c_long) -> bool {
+    let waits = operation & c_long::from(libc::FUTEX_CMD_MASK);
+    let end = end as *const libc::timespec;
+    if waits != c_long::from(libc::FUTEX_WAIT_BITSET) || end.is_null() {
+        return false;
+    }
+    // SAFETY: the caller promises a readable time.
+    let end = unsafe { end.read() };
+    time::sleep_until(end.tv_sec, end.tv_nsec)
+}
+
 type ClockGettime = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> c_int;
 
 static LIBC_CLOCK_GETTIME: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Stands in for libc's `clock_gettime`: in a world real time stands still,
-/// so that nobody's behaviour can depend on it (and asking is cheap).
+/// Stands in for libc's `clock_gettime`: in a world there is only its hosts'
+/// time, so that nobody's behaviour can depend on the real one.
 ///
 /// # Safety
 /// As libc's: `time` must be valid for a write.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
     let tells_time = matches!(clock, libc::CLOCK_REALTIME | libc::CLOCK_MONOTONIC);
-    if tells_time && !time.is_null() && is_seeded() {
+    let own = if tells_time && !time.is_null() { time::reading() } else { None };
+    if let Some((tv_sec, tv_nsec)) = own {
         // SAFETY: the caller gave a writable place.
-        unsafe { time.write(libc::timespec { tv_sec: 1_800_000_000, tv_nsec: 0 }) };
+        unsafe { time.write(libc::timespec { tv_sec, tv_nsec }) };
         return 0;
     }
     let libc_own = next_symbol(&LIBC_CLOCK_GETTIME, c"clock_gettime");

@@ -6,6 +6,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use command::{mutants, replay, run, scenarios, shrink};
+use mimalloc::MiMalloc;
+
+/// A world is made of small pieces that live for microseconds.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[derive(Debug, Parser)]
 #[command(about = "Runs ClusterDB's actors in a simulated world")]

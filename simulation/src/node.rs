@@ -268,13 +268,28 @@ impl Machine {
     /// Tells the clock of a running boot that its rate changed.
     pub(crate) fn rate_changed(&self, now: Instant) {
         if let Some(running) = &self.running {
-            running.host.inside(|| running.host.clock().rate_changed(now));
+            running.host.clock().rate_changed(now);
         }
     }
 
     /// Gives an order to the boot that runs; whether there is one.
     pub(crate) fn order(&self, order: Order) -> bool {
-        self.running.as_ref().is_some_and(|running| running.orders.send(order).is_ok())
+        self.running.as_ref().is_some_and(|running| {
+            running.host.clock().disturb();
+            running.orders.send(order).is_ok()
+        })
+    }
+
+    /// When it has something to do next by itself, if the time is `now`.
+    pub(crate) fn due(&self, now: Instant) -> Instant {
+        let never = Instant::from_nanos(u64::MAX);
+        let restart = self.restart_at.unwrap_or(never);
+        let Some(running) = &self.running else { return restart };
+        restart.min(match self.pulse {
+            Pulse::Steady if self.backlog.is_empty() => running.host.clock().due(),
+            Pulse::Steady | Pulse::Slow(_) => now,
+            Pulse::Stopped => never,
+        })
     }
 
     /// Starts a new boot.
@@ -412,28 +427,34 @@ impl Machine {
     }
 
     /// Runs from `here` to `end` and takes what arrives on the way, if the
-    /// processor runs.
-    pub(crate) fn step(&mut self, here: Instant, arrivals: Vec<(Instant, Delivery)>, end: Instant) {
+    /// processor runs and has something to do. Whether it ran.
+    pub(crate) fn step(
+        &mut self,
+        here: Instant,
+        arrivals: Vec<(Instant, Delivery)>,
+        end: Instant,
+    ) -> bool {
         self.backlog.extend(arrivals);
-        let Some(running) = &self.running else { return self.backlog.clear() };
+        let Some(running) = &self.running else {
+            self.backlog.clear();
+            return false;
+        };
         let runs = match self.pulse {
-            Pulse::Steady => true,
+            Pulse::Steady => !self.backlog.is_empty() || running.host.clock().due() <= end,
             Pulse::Slow(ticks) => end.since(self.stepped) >= Duration::from_millis(1) * ticks,
             Pulse::Stopped => false,
         };
         if !runs {
-            return;
+            return false;
         }
-        if self.stepped < here {
-            // Its clocks jump: for the process no time has passed.
-            running.host.jump_to(here);
-        }
+        // After a stop its clocks jump: for the process no time has passed.
         self.stepped = end;
         let arrivals = std::mem::take(&mut self.backlog);
         running.host.step_through(here, arrivals, end, |delivery| running.give(delivery));
         if let Started::Failed(cause) = &*running.started() {
             running.life.end(Ending::NotStarted(cause.clone()), Death::Kill);
         }
+        true
     }
 }
 

@@ -15,6 +15,7 @@ use cluster::{
     ids::CATALOG_SHARD,
     placement::policy::catalog_voters,
     shard::descriptor::{ReplicaDescriptor, ReplicaRole},
+    units::Instant,
 };
 
 use crate::{
@@ -138,7 +139,7 @@ impl Stage {
         let take = || slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         let end = self.world.now() + span;
         while self.world.now() < end {
-            self.tick()?;
+            self.tick(end)?;
             if let Some(value) = take() {
                 return Ok(value);
             }
@@ -153,15 +154,15 @@ impl Stage {
     pub fn pass(&mut self, span: Duration) -> Result<(), String> {
         let end = self.world.now() + span;
         while self.world.now() < end {
-            self.tick()?;
+            self.tick(end)?;
         }
         Ok(())
     }
 
     /// Lets one tick pass, with the faults that are due in it.
-    fn tick(&mut self) -> Result<(), String> {
+    fn tick(&mut self, end: Instant) -> Result<(), String> {
         self.faults.advance(&mut self.world);
-        self.world.tick();
+        self.world.tick_until(self.faults.due().map_or(end, |due| due.min(end)));
         self.check()
     }
 

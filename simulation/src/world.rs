@@ -1,11 +1,12 @@
 //! The world: machines, a network, clients and time, all from one seed.
 //!
-//! Time passes in ticks. In each, every host runs its timers and tasks up to
-//! the tick's end and is handed on the way, to the millisecond, what arrives;
-//! the order of hosts is drawn anew. A tick is as long as the shortest way
-//! through the network: a message sent within a tick arrives in a later one, so
-//! the order of hosts inside a tick can be seen by nobody, and the world need
-//! not look at every host every millisecond.
+//! Time passes in ticks. In each, every host that has something to do runs its
+//! timers and tasks up to the tick's end and is handed on the way, to the
+//! millisecond, what arrives; the order of hosts is drawn anew. A tick is as
+//! long as the shortest way through the network: a message sent within a tick
+//! arrives in a later one, so the order of hosts inside a tick can be seen by
+//! nobody, and the world need not look at every host every millisecond. Where
+//! nobody has anything to do, time passes at once.
 //! Source: Chandy and Misra, "Distributed Simulation", 1979 (lookahead).
 //!
 //! Invariant: same seed, same code, same trace.
@@ -38,7 +39,7 @@ use crate::{
     door::SimulatedDoor,
     host::Host,
     life::{Life, Traps},
-    network::{Address, Arrivals, Delivery, Fabric, Port, Weather},
+    network::{Address, Delivery, Fabric, Port, Weather},
     node::{Machine, Resident},
     panics,
     quic::Quic,
@@ -48,6 +49,9 @@ use crate::{
 
 /// Tokio's timers have no finer grain.
 const GRAIN: Duration = Duration::from_millis(1);
+/// Longest tick in which nothing happens: who waits for a change of the world
+/// looks between two ticks.
+const QUIET_MAX: Duration = Duration::from_millis(50);
 
 /// What lies below the network port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -273,6 +277,11 @@ impl World {
 
     /// Lets one tick pass: as far as no host can hear what another does in it.
     pub fn tick(&mut self) {
+        self.tick_until(self.now + QUIET_MAX);
+    }
+
+    /// Lets one tick pass; one in which nothing happens ends by `limit`.
+    pub(crate) fn tick_until(&mut self, limit: Instant) {
         self.restart_due();
         self.operate();
         self.turn_loops();
@@ -282,6 +291,11 @@ impl World {
             Some(_) => GRAIN,
         };
         let (here, end) = (self.now, self.now + stretch);
+        let quiet = self.quiet_until().min(limit).min(here + QUIET_MAX);
+        if quiet >= end {
+            self.now = quiet;
+            return self.fabric.pass(quiet);
+        }
         if let Some(quic) = &self.quic {
             quic.advance(here);
         }
@@ -290,33 +304,62 @@ impl World {
         let mut hosts = std::mem::take(&mut self.hosts);
         self.order.shuffle(&mut hosts);
         for who in &hosts {
-            match who {
-                None => {
-                    let arrivals = due.remove(&None).unwrap_or_default();
-                    self.clients.step_through(here, arrivals, end, tell);
+            let arrivals = match who {
+                None => due.remove(&None),
+                Some(number) => {
+                    let machine = self.machines.get(number);
+                    machine.and_then(|machine| due.remove(&Some(machine.node())))
                 }
-                Some(number) => self.step(*number, here, &mut due, end),
-            }
-            // What a dead boot does in the rest of its tick happens nowhere.
-            let panic = panics::take();
-            let dead = who.is_some_and(|number| self.is_over(number));
-            if let Some(panic) = panic.filter(|_| !dead) {
-                self.fail(format!("panic: {panic}"));
-            }
+            };
+            self.step(*who, here, arrivals.unwrap_or_default(), end);
         }
         self.hosts = hosts;
         self.now = end;
-        for number in self.machines.keys().copied().collect::<Vec<_>>() {
-            if self.is_over(number) {
-                self.supervise(number);
-            }
+        let over = self.machines.keys().copied().filter(|number| self.is_over(*number));
+        for number in over.collect::<Vec<_>>() {
+            self.supervise(number);
         }
     }
 
-    fn step(&mut self, number: u32, here: Instant, due: &mut Arrivals, end: Instant) {
-        let Some(machine) = self.machines.get_mut(&number) else { return };
-        let arrivals = due.remove(&Some(machine.node())).unwrap_or_default();
-        machine.step(here, arrivals, end);
+    /// Runs one host from `here` to `end`, if it has something to do.
+    fn step(
+        &mut self,
+        who: Option<u32>,
+        here: Instant,
+        arrivals: Vec<(Instant, Delivery)>,
+        end: Instant,
+    ) {
+        match who {
+            None if arrivals.is_empty() && self.clients.clock().due() > end => return,
+            None => self.clients.step_through(here, arrivals, end, tell),
+            Some(number) => {
+                let Some(machine) = self.machines.get_mut(&number) else { return };
+                if !machine.step(here, arrivals, end) {
+                    return;
+                }
+            }
+        }
+        // What a dead boot does in the rest of its tick happens nowhere.
+        let panic = panics::take();
+        let dead = who.is_some_and(|number| self.is_over(number));
+        if let Some(panic) = panic.filter(|_| !dead) {
+            self.fail(format!("panic: {panic}"));
+        }
+    }
+
+    /// When something happens next that nobody outside brings about.
+    fn quiet_until(&self) -> Instant {
+        if !self.removals.is_empty() {
+            return self.now;
+        }
+        let machines = self.machines.values().map(|machine| machine.due(self.now));
+        let loops = self.loops.iter().map(|turning| turning.turn_at);
+        let packets = self.quic.as_ref().and_then(Quic::due);
+        let others = [self.clients.clock().due(), self.fabric.due()];
+        let all = machines.chain(loops).chain(packets).chain(others);
+        let first = all.min().unwrap_or(self.now);
+        let grain = 1_000_000;
+        Instant::from_nanos(first.as_nanos() / grain * grain)
     }
 
     /// Whether the boot of a machine ended by itself.
@@ -336,7 +379,7 @@ impl World {
             if done() {
                 return true;
             }
-            self.tick();
+            self.tick_until(end);
         }
         done()
     }

@@ -137,6 +137,12 @@ impl Course {
         }
     }
 
+    /// When it goes on.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let ends = self.under_way.first_key_value().map(|((end, _), _)| *end);
+        self.ahead.last().map(|planned| planned.at).into_iter().chain(ends).min()
+    }
+
     /// Ends all that is under way and forgets what was to come.
     pub fn finish(&mut self, world: &mut World) {
         self.ahead.clear();

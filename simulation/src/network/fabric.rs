@@ -169,6 +169,16 @@ impl Fabric {
         self.with(|state| state.advance(now, until))
     }
 
+    /// When something happens next of what was sent, and of links.
+    pub fn due(&self) -> Instant {
+        self.with(|state| state.due())
+    }
+
+    /// Moves time to `now`; nothing was due before.
+    pub(crate) fn pass(&self, now: Instant) {
+        self.with(|state| state.now = now);
+    }
+
     /// Brings a host up and returns its boot.
     pub fn rise(&self, host: Address) -> u64 {
         self.with(|state| {
@@ -324,6 +334,14 @@ fn pair(a: Address, b: Address) -> (Address, Address) {
 }
 
 impl State {
+    fn due(&self) -> Instant {
+        let look = self.links_checked + LINKS_CHECKED_EVERY;
+        let links =
+            if self.links_stirred { Some(look) } else { self.links_due.map(|due| due.max(look)) };
+        let first = self.queue.first_key_value().map(|((due, _), _)| *due);
+        links.into_iter().chain(first).min().unwrap_or(Instant::from_nanos(u64::MAX))
+    }
+
     fn advance(&mut self, now: Instant, until: Instant) -> Arrivals {
         self.now = now;
         let mut arrivals = Arrivals::new();

@@ -96,6 +96,11 @@ impl Quic {
         &self.wire
     }
 
+    /// When the next packet arrives.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.wire.due()
+    }
+
     /// Hands over the packets that arrived by `now`.
     pub(crate) fn advance(&self, now: Instant) {
         self.wire.advance(now);

@@ -31,6 +31,6 @@ impl Runtime for HostRuntime {
     }
 
     fn now(&self) -> Instant {
-        self.0.runtime_now().into_std()
+        self.0.runtime_now()
     }
 }

@@ -74,6 +74,8 @@ struct Packet {
 #[derive(Debug)]
 struct Inbox {
     owner: Address,
+    /// Of its host, which has something to do once a packet is there.
+    clock: Arc<HostClock>,
     binding: u64,
     packets: VecDeque<(SocketAddr, Vec<u8>)>,
     bytes: usize,
@@ -107,7 +109,7 @@ impl Wire {
         address: SocketAddr,
         clock: Arc<HostClock>,
     ) -> Socket {
-        let binding = self.with(|state| state.bind(owner, address));
+        let binding = self.with(|state| state.bind(owner, address, clock.clone()));
         let (wire, runtime) = (self.clone(), Arc::new(HostRuntime(clock.clone())));
         Socket::Abstract(Arc::new(SimulatedSocket { wire, address, binding, clock }), runtime)
     }
@@ -132,6 +134,11 @@ impl Wire {
             addresses.iter().filter_map(|at| state.inboxes.remove(at)).collect::<Vec<_>>()
         });
         drop(fallen);
+    }
+
+    /// When the next packet arrives.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.with(|state| state.queue.first_key_value().map(|((due, _), _)| *due))
     }
 
     /// Moves time to `now` and hands over what arrived.
@@ -166,10 +173,11 @@ impl Wire {
 }
 
 impl State {
-    fn bind(&mut self, owner: Address, address: SocketAddr) -> u64 {
+    fn bind(&mut self, owner: Address, address: SocketAddr, clock: Arc<HostClock>) -> u64 {
         self.bindings += 1;
         let inbox = Inbox {
             owner,
+            clock,
             binding: self.bindings,
             packets: VecDeque::new(),
             bytes: 0,
@@ -257,6 +265,7 @@ impl State {
             self.trace.count("socket buffer full");
             return None;
         }
+        inbox.clock.disturb();
         inbox.bytes += packet.bytes.len();
         inbox.packets.push_back((packet.from, packet.bytes));
         inbox.waker.take()

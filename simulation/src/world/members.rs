@@ -32,7 +32,7 @@ pub(super) struct Removal {
 pub(super) struct Loop {
     number: u32,
     every: Duration,
-    turn_at: Instant,
+    pub(super) turn_at: Instant,
 }
 
 impl World {
