@@ -49,6 +49,8 @@ codes! {
     NoSuchVersion = 104,
     /// The version asked for is compacted away.
     Compacted = 105,
+    /// No such lease, or it has ended.
+    UnknownLease = 106,
     /// A key is empty, too long or not UTF-8.
     BadKey = 201,
     /// A value is larger than what is kept inline.
@@ -67,6 +69,8 @@ codes! {
     CatalogRefused = 303,
     /// A transaction was executed, but what it read is gone.
     AnswerLost = 304,
+    /// A lease of that id exists.
+    LeaseExists = 305,
     /// No quorum answered within the deadline.
     NoQuorum = 412,
     /// No node could be reached at all.

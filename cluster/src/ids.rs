@@ -102,6 +102,11 @@ id! {
     SessionId(u64), "session-"
 }
 id! {
+    /// A lease within one shard, chosen by who asks for it; zero is none. etcd's
+    /// are positive and signed, so the highest bit stays clear.
+    LeaseId(u64), "lease-"
+}
+id! {
     /// Number of a shard's predicate and voters; rises with each change.
     Epoch(u64), "e"
 }

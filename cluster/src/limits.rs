@@ -52,3 +52,24 @@ pub const TRANSACTION_REPLY_BYTES_MAX: usize = LIST_PAGE_BYTES_MAX;
 pub const KEPT_REPLY_BYTES_MAX: usize = 2 << 20;
 /// Replicas one node hosts.
 pub const REPLICAS_PER_NODE_MAX: usize = 4_096;
+/// Bytes of items in one answer to a range: with one largest value over it and
+/// its envelope an answer stays below [`FRAME_BYTES_MAX`].
+pub const RANGE_BYTES_MAX: usize = LIST_PAGE_BYTES_MAX;
+/// Leases of one shard. They lie in its root record, which every flush writes
+/// and every piece of a snapshot carries: 40 bytes each, 400 KiB in all.
+pub const LEASES_PER_SHARD_MAX: usize = 10_000;
+/// Keys that hang on one lease: its end deletes them in one step of apply.
+pub const LEASE_KEYS_MAX: u32 = 10_000;
+/// Shortest life of a lease, in milliseconds: longer than an election after a
+/// dead leader takes, as etcd has it.
+pub const LEASE_TTL_MS_MIN: u64 = 2_000;
+/// Longest life of a lease, in milliseconds: etcd's 9,000,000,000 seconds.
+pub const LEASE_TTL_MS_MAX: u64 = 9_000_000_000 * 1_000;
+/// Changes one answer to a watch looks at: a step of a few milliseconds.
+pub const WATCH_CHANGES_MAX: usize = 4_096;
+/// Bytes of events in one answer to a watch: as of a range. One more event of two
+/// largest values leaves the older one out.
+pub const WATCH_BYTES_MAX: usize = LIST_PAGE_BYTES_MAX;
+/// Longest a watch waits for something to happen before it is told how far
+/// nothing did, in milliseconds.
+pub const WATCH_WAIT_MS_MAX: u32 = 30_000;

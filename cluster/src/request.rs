@@ -10,12 +10,14 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::{
     catalog::command::CatalogCommand,
     formats::{InvalidRecord, from_bytes, to_versioned_bytes},
-    ids::{CATALOG_SHARD, Epoch, LogIndex, NodeId, ReplicaId, SessionId, ShardId},
+    ids::{CATALOG_SHARD, Epoch, LeaseId, LogIndex, NodeId, ReplicaId, SessionId, ShardId},
     mvcc::version::{Hlc, Version},
     ports::network::RequestClass,
     shard::{
         command::{Op, Outcome, SessionRequest},
         descriptor::ShardDescriptor,
+        leases::{LeaseCommand, LeaseView},
+        range::{Range, RangeResult},
         transaction::Transaction,
     },
 };
@@ -192,6 +194,29 @@ pub enum ShardBody {
         /// Whether values come too.
         values: bool,
     },
+    /// Reads a range of keys.
+    Range {
+        /// Which, and what of them.
+        range: Range,
+        /// How fresh.
+        level: ReadLevel,
+    },
+    /// Grants, keeps or ends a lease.
+    Lease {
+        /// Exactly-once bookkeeping.
+        request: SessionRequest,
+        /// What to do.
+        command: LeaseCommand,
+    },
+    /// Shows a lease, by its leader's clock.
+    ShowLease {
+        /// Which.
+        lease: LeaseId,
+        /// Whether its keys are wanted too.
+        keys: bool,
+    },
+    /// Names all leases.
+    ListLeases,
     /// Lets go of the history below a version.
     Compact {
         /// The oldest version that shall stay readable.
@@ -281,6 +306,19 @@ pub enum ShardResult {
         /// The version the list was read at.
         at: Version,
     },
+    /// Of a range, and the newest version when it was read.
+    Range {
+        /// What was found.
+        result: RangeResult,
+        /// The version it was read at.
+        at: Version,
+        /// The newest version.
+        now: Version,
+    },
+    /// Of a lease; none if there is none, and the newest version.
+    Lease(Option<LeaseView>, Version),
+    /// All leases in order, and the newest version.
+    Leases(Vec<LeaseId>, Version),
     /// Of inspect.
     Replica(ReplicaStatus),
 }
@@ -302,6 +340,8 @@ pub struct Item {
     pub changes: u64,
     /// Wall milliseconds of the last change.
     pub modified_ms: u64,
+    /// The lease it hangs on; zero for none.
+    pub lease: LeaseId,
 }
 
 /// One replica's state.

@@ -31,10 +31,10 @@ fn written(version: u64, deleted: u32) -> Outcome {
 fn the_dense_counter_moves_only_with_changes_of_keys() {
     let mut replica = dense();
     replica.command(0, Action::Close);
-    assert_eq!(replica.write(vec![put(b"a", b"1")]), written(1, 0));
-    assert_eq!(replica.write(vec![delete(b"nothing")]), written(1, 0));
-    assert_eq!(replica.write(vec![]), written(1, 0));
-    assert_eq!(replica.write(vec![put(b"a", b"1"), delete(b"a"), delete(b"a")]), written(2, 1));
+    assert_eq!(replica.write(vec![put(b"a", b"1")]), written(2, 0));
+    assert_eq!(replica.write(vec![delete(b"nothing")]), written(2, 0));
+    assert_eq!(replica.write(vec![]), written(2, 0));
+    assert_eq!(replica.write(vec![put(b"a", b"1"), delete(b"a"), delete(b"a")]), written(3, 1));
     assert_eq!(replica.machine.closed(), Hlc(replica.wall_ms << 16));
 }
 
@@ -62,12 +62,12 @@ fn a_record_carries_what_etcd_asks_of_a_key() {
     let reader = replica.machine.reader();
     let view = replica.store.view().unwrap();
     let item = reader.get(&*view, b"a", None, true).unwrap().unwrap();
-    assert_eq!((item.created, item.modified, item.changes), (Version(1), Version(2), 2));
+    assert_eq!((item.created, item.modified, item.changes), (Version(2), Version(3), 2));
     assert_eq!((item.value, item.value_bytes), (Vec::new(), 1));
     assert_eq!(item.modified_ms, replica.wall_ms);
-    let changes = reader.changes(&*view, Version(1), 10).unwrap().changes;
+    let changes = reader.changes(&*view, Version(2), 10).unwrap().changes;
     let subs: Vec<_> = changes.iter().map(|c| (c.key.as_slice(), c.version, c.sub)).collect();
-    assert_eq!(subs, [(&b"b"[..], Version(2), 0), (&b"a"[..], Version(2), 1)]);
+    assert_eq!(subs, [(&b"b"[..], Version(3), 0), (&b"a"[..], Version(3), 1)]);
     assert!(changes.iter().all(|c| c.other == replica.wall_ms << 16), "the other clock");
 }
 
@@ -81,12 +81,12 @@ fn a_deleted_and_recreated_key_begins_anew_and_its_past_stays_readable() {
     let reader = replica.machine.reader();
     let view = replica.store.view().unwrap();
     let at = |version| reader.get(&*view, b"a", Some(Version(version)), false).unwrap();
-    assert_eq!(at(1).map(|item| item.value), Some(b"1".to_vec()));
-    assert_eq!(at(2), None);
-    assert_eq!(at(3).map(|item| (item.created, item.changes)), Some((Version(3), 1)));
+    assert_eq!(at(2).map(|item| item.value), Some(b"1".to_vec()));
+    assert_eq!(at(3), None);
+    assert_eq!(at(4).map(|item| (item.created, item.changes)), Some((Version(4), 1)));
     assert_eq!(
-        reader.get(&*view, b"a", Some(Version(4)), false),
-        Err(ReadError::Future { at: Version(4), now: Version(3) })
+        reader.get(&*view, b"a", Some(Version(5)), false),
+        Err(ReadError::Future { at: Version(5), now: Version(4) })
     );
 }
 
@@ -97,7 +97,7 @@ fn one_foreign_key_refuses_the_whole_command_and_reads_of_it() {
     let mut replica = Replica::born_as(&engine, VersionKind::Dense, ShardRole::Data, &upto_m);
     let refused = replica.write(vec![put(b"a", b"1"), put(b"z", b"1")]);
     assert_eq!(refused, Outcome::Refused(Refusal::WrongShard));
-    assert_eq!(replica.machine.version(), Version(0));
+    assert_eq!(replica.machine.version(), Version(1));
     let view = replica.store.view().unwrap();
     let read = replica.machine.reader().get(&*view, b"z", None, false);
     assert_eq!(read, Err(ReadError::WrongShard(Epoch(1))));
@@ -110,7 +110,7 @@ fn keys_the_engine_could_not_hold_are_refused_the_same_everywhere() {
         let refused = replica.write(vec![put(&key, b"1")]);
         assert!(matches!(refused, Outcome::Refused(Refusal::InvalidKey { .. })), "{refused:?}");
     }
-    assert_eq!(replica.write(vec![put(&[b'k'; 1_024], b"1")]), written(1, 0));
+    assert_eq!(replica.write(vec![put(&[b'k'; 1_024], b"1")]), written(2, 0));
 }
 
 #[test]

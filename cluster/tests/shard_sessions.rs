@@ -29,9 +29,9 @@ fn written(version: u64, deleted: u32) -> Outcome {
 fn a_retry_is_answered_and_not_executed_again() {
     let mut replica = replica(&MemoryEngine::default());
     let session = open(&mut replica);
-    assert_eq!(replica.ask(session, 1, 0, put(b"k", b"1")), written(1, 0));
-    assert_eq!(replica.ask(session, 2, 0, put(b"k", b"2")), written(2, 0));
-    assert_eq!(replica.ask(session, 1, 0, put(b"k", b"1")), written(1, 0));
+    assert_eq!(replica.ask(session, 1, 0, put(b"k", b"1")), written(2, 0));
+    assert_eq!(replica.ask(session, 2, 0, put(b"k", b"2")), written(3, 0));
+    assert_eq!(replica.ask(session, 1, 0, put(b"k", b"1")), written(2, 0));
     let item = replica.machine.reader();
     let view = replica.store.view().unwrap();
     let item = item.get(&*view, b"k", None, false).unwrap().unwrap();
@@ -48,9 +48,9 @@ fn replies_survive_a_crash_through_root_record_and_replay() {
     replica.ask(session, 2, 0, delete(b"k"));
     engine.crash();
     replica.reopen(&engine);
-    assert_eq!(replica.ask(session, 1, 0, put(b"k", b"1")), written(1, 0));
-    assert_eq!(replica.ask(session, 2, 0, delete(b"k")), written(2, 1));
-    assert_eq!(replica.machine.version(), Version(2));
+    assert_eq!(replica.ask(session, 1, 0, put(b"k", b"1")), written(2, 0));
+    assert_eq!(replica.ask(session, 2, 0, delete(b"k")), written(3, 1));
+    assert_eq!(replica.machine.version(), Version(3));
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn what_the_client_has_is_forgotten_and_a_late_duplicate_of_it_refused() {
         replica.ask(session, 1, 0, put(b"k", b"1")),
         Outcome::Refused(Refusal::UnknownOutcome(session))
     );
-    assert_eq!(replica.machine.version(), Version(2), "the duplicate was not executed");
+    assert_eq!(replica.machine.version(), Version(3), "the duplicate was not executed");
 }
 
 #[test]
@@ -71,11 +71,11 @@ fn numbers_may_arrive_in_any_order_within_the_window() {
     let mut replica = replica(&MemoryEngine::default());
     let session = open(&mut replica);
     let far = SESSION_IN_FLIGHT_MAX as u64;
-    assert_eq!(replica.ask(session, far, 0, put(b"k", b"x")), written(1, 0));
-    assert_eq!(replica.ask(session, 1, 0, put(b"k", b"y")), written(2, 0));
+    assert_eq!(replica.ask(session, far, 0, put(b"k", b"x")), written(2, 0));
+    assert_eq!(replica.ask(session, 1, 0, put(b"k", b"y")), written(3, 0));
     let refused = replica.ask(session, far + 1, 0, put(b"k", b"z"));
     assert!(matches!(refused, Outcome::Refused(Refusal::TooManyInFlight { .. })), "{refused:?}");
-    assert_eq!(replica.ask(session, far + 1, 1, put(b"k", b"z")), written(3, 0));
+    assert_eq!(replica.ask(session, far + 1, 1, put(b"k", b"z")), written(4, 0));
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_session_expires_by_shard_time_and_use_keeps_it_alive() {
         replica.ask(idle, 1, 0, put(b"k", b"2")),
         Outcome::Refused(Refusal::UnknownOutcome(idle))
     );
-    assert_eq!(replica.ask(used, 2, 1, put(b"k", b"2")), written(2, 0));
+    assert_eq!(replica.ask(used, 2, 1, put(b"k", b"2")), written(3, 0));
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn a_full_shard_drops_the_session_that_was_idle_longest() {
     assert_eq!(replica.machine.sessions(), SESSIONS_PER_SHARD_MAX);
     let refused = replica.ask(second, 1, 0, put(b"k", b"2"));
     assert_eq!(refused, Outcome::Refused(Refusal::UnknownOutcome(second)));
-    assert_eq!(replica.ask(first, 2, 1, put(b"k", b"2")), written(2, 0));
+    assert_eq!(replica.ask(first, 2, 1, put(b"k", b"2")), written(3, 0));
 }
 
 #[test]

@@ -6,16 +6,17 @@ mod model;
 use std::collections::BTreeMap;
 
 use cluster::{
-    ids::SessionId,
+    ids::{LeaseId, SessionId},
     limits::{KEPT_REPLY_BYTES_MAX, TRANSACTION_KEYS_MAX, TRANSACTION_REPLY_BYTES_MAX},
     memory::MemoryEngine,
     mvcc::version::{Version, VersionKind},
     shard::{
         command::{Action, Outcome, Refusal, SessionRequest},
         descriptor::Predicate,
+        range::{Range, RangeResult, Show},
         root::ShardRole,
         transaction::{
-            Block, Compare, Keys, Relation, Step, StepResult, Target, Transacted, Transaction,
+            Block, Compare, Keys, Put, Relation, Step, StepResult, Target, Transacted, Transaction,
             TransactionError,
         },
     },
@@ -24,6 +25,10 @@ use model::{Chance, Replica, delete, put};
 
 fn dense() -> Replica {
     Replica::born(&MemoryEngine::default(), VersionKind::Dense)
+}
+
+fn deleted(count: u32) -> StepResult {
+    StepResult::Deleted { count, previous: Vec::new() }
 }
 
 fn transact(replica: &mut Replica, transaction: Transaction) -> Outcome {
@@ -71,7 +76,7 @@ impl Naive {
                 Target::Changes(n) => number(|e| e.changes).cmp(n),
                 Target::Created(v) => number(|e| e.created.0).cmp(&v.0),
                 Target::Modified(v) => number(|e| e.modified.0).cmp(&v.0),
-                Target::Lease(n) => 0.cmp(n),
+                Target::Lease(n) => 0.cmp(&n.0),
             };
             match compare.is {
                 Relation::Equal => order.is_eq(),
@@ -96,43 +101,45 @@ impl Naive {
         let succeeded = block.compares.iter().all(|compare| before.holds(compare));
         for step in if succeeded { &block.then } else { &block.otherwise } {
             match step {
-                Step::Put { key, value } => {
+                Step::Put(Put { key, value, .. }) => {
                     let old = self.0.get(key);
                     let entry = Entry {
-                        value: value.clone(),
+                        value: value.clone().unwrap(),
                         created: old.map_or(version, |old| old.created),
                         modified: version,
                         changes: old.map_or(1, |old| old.changes + 1),
                     };
                     self.0.insert(key.clone(), entry);
-                    results.push(StepResult::Put);
+                    results.push(StepResult::Put { previous: None });
                 }
-                Step::Delete(keys) => {
+                Step::Delete { keys, .. } => {
                     let found = self.under(keys);
                     for (key, _) in &found {
                         self.0.remove(key);
                     }
-                    results.push(StepResult::Deleted(u32::try_from(found.len()).unwrap()));
+                    results.push(deleted(u32::try_from(found.len()).unwrap()));
                 }
-                Step::Read { keys, limit, heads_only } => {
-                    let found = self.under(keys);
-                    let limit = if *limit == 0 { 1_000 } else { *limit as usize };
+                Step::Read(range) => {
+                    let found = self.under(&range.keys);
+                    let limit = if range.limit == 0 { 1_000 } else { range.limit as usize };
                     let more = found.len() > limit;
+                    let count = 0;
                     let item = |(key, entry): (Vec<u8>, Entry)| cluster::request::Item {
                         key,
                         value_bytes: entry.value.len() as u64,
-                        value: if *heads_only { Vec::new() } else { entry.value },
+                        value: if range.show == Show::Heads { Vec::new() } else { entry.value },
                         created: entry.created,
                         modified: entry.modified,
                         changes: entry.changes,
                         modified_ms: 0,
+                        lease: LeaseId(0),
                     };
                     let items = found.into_iter().take(limit).map(item).collect();
-                    results.push(StepResult::Read { items, more });
+                    results.push(StepResult::Read(RangeResult { items, more, count }));
                 }
                 Step::Nested(child) => {
                     let place = results.len();
-                    results.push(StepResult::Put);
+                    results.push(StepResult::Put { previous: None });
                     let child = &transaction.blocks[*child as usize];
                     let succeeded = self.block(before, transaction, child, version, results);
                     let inside = u32::try_from(results.len() - place - 1).unwrap();
@@ -169,7 +176,7 @@ fn compare(chance: &mut Chance, last: Version) -> Compare {
         1 => Target::Changes(chance.below(3)),
         2 => Target::Created(near),
         3 => Target::Modified(near),
-        _ => Target::Lease(chance.below(2)),
+        _ => Target::Lease(LeaseId(chance.below(2))),
     };
     Compare { keys: keys(chance), is: is[chance.index(4)], target }
 }
@@ -185,7 +192,8 @@ fn random(chance: &mut Chance, last: Version, depth: u32) -> Transaction {
             2 => Step::delete(keys(chance)),
             3 => {
                 let limit = u32::try_from(chance.below(4)).unwrap();
-                Step::Read { keys: keys(chance), limit, heads_only: chance.below(2) == 0 }
+                let range = Range::of(keys(chance)).limit(limit);
+                Step::Read(if chance.below(2) == 0 { range.heads() } else { range })
             }
             _ if depth > 0 => {
                 let inner = random(chance, last, depth - 1);
@@ -208,7 +216,7 @@ fn random(chance: &mut Chance, last: Version, depth: u32) -> Transaction {
 fn without_times(done: &Transacted) -> Vec<StepResult> {
     let mut results = done.results.clone().unwrap();
     for result in &mut results {
-        if let StepResult::Read { items, .. } = result {
+        if let StepResult::Read(RangeResult { items, .. }) = result {
             for item in items {
                 item.modified_ms = 0;
             }
@@ -225,7 +233,7 @@ fn random_transactions_do_what_a_naive_model_does() {
             let engine = MemoryEngine::default();
             let mut replica = Replica::born(&engine, kind);
             let mut naive = Naive::default();
-            let mut last = Version(0);
+            let mut last = replica.machine.version();
             let mut ran = 0;
             for _ in 0..120 {
                 match chance.below(12) {
@@ -250,9 +258,9 @@ fn random_transactions_do_what_a_naive_model_does() {
                 assert_eq!(done.succeeded, succeeded, "seed {seed} {transaction:?}");
                 assert_eq!(without_times(&done), results, "seed {seed} {transaction:?}");
                 let wrote = results.iter().any(|result| match result {
-                    StepResult::Put => true,
-                    StepResult::Deleted(keys) => *keys > 0,
-                    StepResult::Read { .. } | StepResult::Nested { .. } => false,
+                    StepResult::Put { .. } => true,
+                    StepResult::Deleted { count, .. } => *count > 0,
+                    StepResult::Read(_) | StepResult::Nested { .. } => false,
                 });
                 assert_eq!(done.changed, wrote, "seed {seed} {transaction:?}");
                 match (kind, wrote) {
@@ -280,7 +288,7 @@ fn compares_of_an_absent_key_are_etcds() {
         Target::Changes(0),
         Target::Created(Version(0)),
         Target::Modified(Version(0)),
-        Target::Lease(0),
+        Target::Lease(LeaseId(0)),
     ] {
         let is = |is| Compare::new("a", is, target.clone());
         assert!(holds(&mut replica, is(Relation::Equal)), "{target:?}");
@@ -310,9 +318,12 @@ fn nested_compares_see_the_state_before_and_reads_what_was_written_before_them()
     let outer = Transaction::new().then(Step::put("a", "1")).then_transact(inner);
     let done = done(&mut replica, outer);
     let results = done.results.unwrap();
-    assert_eq!(results[..2], [StepResult::Put, StepResult::Nested { succeeded: true, results: 1 }]);
-    let StepResult::Read { items, .. } = &results[2] else { panic!("{results:?}") };
-    assert_eq!((items[0].value.as_slice(), items[0].modified), (&b"1"[..], Version(1)));
+    assert_eq!(
+        results[..2],
+        [StepResult::Put { previous: None }, StepResult::Nested { succeeded: true, results: 1 }]
+    );
+    let StepResult::Read(RangeResult { items, .. }) = &results[2] else { panic!("{results:?}") };
+    assert_eq!((items[0].value.as_slice(), items[0].modified), (&b"1"[..], Version(2)));
 }
 
 #[test]
@@ -321,14 +332,14 @@ fn a_transaction_that_changes_nothing_moves_no_dense_revision() {
     replica.write(vec![put(b"a", b"1")]);
     let nothing = Transaction::new().then(Step::delete("b")).then(Step::get("a"));
     let outcome = done(&mut replica, nothing);
-    assert_eq!((outcome.version, outcome.changed), (Version(1), false));
-    assert_eq!(done(&mut replica, Transaction::new()).version, Version(1));
+    assert_eq!((outcome.version, outcome.changed), (Version(2), false));
+    assert_eq!(done(&mut replica, Transaction::new()).version, Version(2));
     let two = Transaction::new().then(Step::put("b", "1")).then(Step::delete("a"));
-    assert_eq!(done(&mut replica, two).version, Version(2));
+    assert_eq!(done(&mut replica, two).version, Version(3));
     let reader = replica.machine.reader();
-    let changes = reader.changes(&*replica.store.view().unwrap(), Version(1), 9).unwrap().changes;
+    let changes = reader.changes(&*replica.store.view().unwrap(), Version(2), 9).unwrap().changes;
     let subs: Vec<_> = changes.iter().map(|c| (c.version, c.sub, c.key.as_slice())).collect();
-    assert_eq!(subs, [(Version(2), 0, &b"b"[..]), (Version(2), 1, b"a")]);
+    assert_eq!(subs, [(Version(3), 0, &b"b"[..]), (Version(3), 1, b"a")]);
 }
 
 #[test]
@@ -372,8 +383,8 @@ fn what_reads_or_touches_too_much_changes_nothing() {
     assert_eq!(replica.machine.version(), version, "nothing was changed");
     let fits = Keys::range("k", format!("k{TRANSACTION_KEYS_MAX:05}"));
     let most = done(&mut replica, Transaction::new().then(Step::delete(fits)));
-    let deleted = u32::try_from(TRANSACTION_KEYS_MAX).unwrap();
-    assert_eq!(most.results, Some(vec![StepResult::Deleted(deleted)]));
+    let count = u32::try_from(TRANSACTION_KEYS_MAX).unwrap();
+    assert_eq!(most.results, Some(vec![deleted(count)]));
 }
 
 fn open(replica: &mut Replica) -> SessionId {
@@ -414,7 +425,7 @@ fn a_retry_gets_the_same_answer_also_after_a_crash_and_when_nothing_was_changed(
     assert_eq!(ask(&mut replica, session, 1, 0, &take), taken);
     // A late copy must not take the other branch once the lock is free.
     assert_eq!(ask(&mut replica, session, 2, 0, &take), missed);
-    assert_eq!(replica.machine.version(), Version(2));
+    assert_eq!(replica.machine.version(), Version(3));
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn record(key: &[u8], value: &[u8]) -> Write {
         modified: Version(1),
         sub: 0,
         changes: 1,
-        lease: 0,
+        lease: cluster::ids::LeaseId(0),
         other: 1,
     };
     write(key, &Record { head, value }.write(key))

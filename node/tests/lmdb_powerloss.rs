@@ -170,7 +170,7 @@ fn record(key: &[u8], commit: u64, value: &[u8]) -> Vec<u8> {
         modified: Version(commit),
         sub: 0,
         changes: 1,
-        lease: 0,
+        lease: cluster::ids::LeaseId(0),
         other: commit,
     };
     Record { head, value }.write(key)

@@ -267,6 +267,9 @@ async fn ask_catalog(
             | ShardResult::Accepted
             | ShardResult::Value(_)
             | ShardResult::Page { .. }
+            | ShardResult::Range { .. }
+            | ShardResult::Lease(..)
+            | ShardResult::Leases(..)
             | ShardResult::Replica(_) => None,
         },
         Answer::CatalogChanges { .. }

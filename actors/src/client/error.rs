@@ -12,7 +12,7 @@ use cluster::{
     limits::{BATCH_OPS_MAX, ENTRY_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX},
     mvcc::version::Version,
     request::Fault,
-    shard::transaction::TransactionError,
+    shard::{leases::LeaseError, transaction::TransactionError},
     units::ByteSize,
 };
 
@@ -60,6 +60,9 @@ pub enum ClientError {
     /// A transaction that no shard takes.
     #[error("{0}")]
     BadTransaction(TransactionError),
+    /// A lease that is not as it was asked to be.
+    #[error("{0}")]
+    BadLease(LeaseError),
     /// A transaction over keys of several shards.
     #[error("the keys of the transaction lie on several shards of volume {volume}")]
     SpansShards {
@@ -174,6 +177,9 @@ impl ClientError {
             Self::ValueTooLarge { .. } => ErrorCode::ValueTooLarge,
             Self::BatchTooLarge { .. } => ErrorCode::BadBatch,
             Self::BadTransaction(_) | Self::SpansShards { .. } => ErrorCode::BadTransaction,
+            Self::BadLease(LeaseError::Unknown(_)) => ErrorCode::UnknownLease,
+            Self::BadLease(LeaseError::Exists(_)) => ErrorCode::LeaseExists,
+            Self::BadLease(_) => ErrorCode::InvalidRequest,
             Self::AnswerLost { .. } => ErrorCode::AnswerLost,
             Self::PartOfBatch { failure, .. } => failure.code(),
             Self::Refused(refusal) => refusal_code(refusal),
@@ -203,6 +209,7 @@ impl ClientError {
                 ByteSize(ENTRY_BYTES_MAX as u64)
             ),
             Self::BadTransaction(_) => "it was refused whole; nothing was changed".into(),
+            Self::BadLease(_) => "the shard decided so; nothing was changed".into(),
             Self::SpansShards { .. } => {
                 "a transaction is atomic inside one shard; transactions over shards come later".into()
             }
@@ -245,6 +252,10 @@ impl ClientError {
             Self::ValueTooLarge { .. } => "split the value into several keys".into(),
             Self::BatchTooLarge { .. } => "send several smaller batches".into(),
             Self::BadTransaction(_) => "change the transaction as the message says".into(),
+            Self::BadLease(LeaseError::Unknown(_)) => {
+                "grant a new one, and put its keys again: cdb kv lease grant VOLUME SECONDS".into()
+            }
+            Self::BadLease(_) => "change the request as the message says".into(),
             Self::SpansShards { volume } => format!(
                 "keep the keys in one shard: a volume of kind single has only one (cdb volume show {volume})"
             ),
@@ -297,6 +308,7 @@ impl ClientError {
             | Self::ValueTooLarge { .. }
             | Self::BatchTooLarge { .. }
             | Self::BadTransaction(_)
+            | Self::BadLease(_)
             | Self::SpansShards { .. }
             | Self::AnswerLost { .. }
             | Self::Refused(_)

@@ -248,7 +248,7 @@ impl Listing {
 impl Client {
     /// A version that names now: this machine's clock, but never before what
     /// the cluster has shown this client.
-    fn now_version(&self) -> Version {
+    pub(super) fn now_version(&self) -> Version {
         let now = Hlc::at(self.shared.clock.wall());
         Version(now.max(self.clock().next()).0)
     }

@@ -15,9 +15,11 @@ mod admin;
 mod ask;
 mod door;
 mod error;
+mod leases;
 mod list;
 mod map;
 mod pool;
+mod range;
 mod read;
 mod transact;
 mod trial;
@@ -29,7 +31,9 @@ mod tests;
 
 pub use door::{Door, DoorError};
 pub use error::ClientError;
+pub use leases::LeaseGranted;
 pub use list::{ListOptions, Listing, Page};
+pub use range::{Deleted, Ranged};
 pub use volumes::VolumeView;
 pub use write::{BatchWritten, Written};
 

@@ -14,6 +14,7 @@ use cluster::{
     routing::Cursor,
     shard::{
         command::Op,
+        range::RangeResult,
         transaction::{Compare, Keys, Step, StepResult, Transaction},
     },
     units::WallTime,
@@ -297,7 +298,7 @@ fn take(key: &str, owner: &str) -> Transaction {
 }
 
 fn owner(results: Option<&Vec<StepResult>>) -> &[u8] {
-    let Some(StepResult::Read { items, .. }) = results.and_then(|r| r.last()) else {
+    let Some(StepResult::Read(RangeResult { items, .. })) = results.and_then(|r| r.last()) else {
         panic!("{results:?}")
     };
     &items[0].value

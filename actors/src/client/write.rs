@@ -341,6 +341,9 @@ fn refused(trial: &Trial, refusal: &Refusal) -> ClientError {
     if let Refusal::Transaction(error) = refusal {
         return ClientError::BadTransaction(error.clone());
     }
+    if let Refusal::Lease(error) = refusal {
+        return ClientError::BadLease(*error);
+    }
     let fault = Fault::Invalid(refusal.to_string());
     ClientError::Fault { subject: trial.subject().to_owned(), fault }
 }
@@ -352,6 +355,9 @@ pub(super) fn strange_result(trial: &Trial, result: &ShardResult) -> ClientError
         ShardResult::Accepted => "an acceptance without a version",
         ShardResult::Value(_) => "a value",
         ShardResult::Page { .. } => "a page",
+        ShardResult::Range { .. } => "a range",
+        ShardResult::Lease(..) => "a lease",
+        ShardResult::Leases(..) => "leases",
         ShardResult::Replica(_) => "a replica's state",
     };
     ClientError::BadAnswer {

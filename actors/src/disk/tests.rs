@@ -5,9 +5,10 @@
 use std::{ops::Bound, ops::ControlFlow, sync::atomic::Ordering::Relaxed};
 
 use cluster::{
+    mvcc::version::Version,
     ports::engine::{Order, Tree},
     request::{ReadLevel, ShardResult, WriteLevel},
-    shard::command::Op,
+    shard::command::{Op, Outcome},
 };
 
 use super::*;
@@ -149,8 +150,10 @@ async fn a_read_below_what_was_let_go_of_is_refused_by_name() {
     let compact = |version| cluster::request::ShardBody::Compact { version };
     let later = stand.get(100, "k").await.unwrap().modified;
     let done = node.ask(100, compact(later)).await;
-    let outcome = cluster::shard::command::Outcome::Compacted { compacted: later };
-    assert_eq!(done, Ok(ShardResult::Outcome(outcome)));
+    let Ok(ShardResult::Outcome(Outcome::Compacted { before, compacted, .. })) = done else {
+        panic!("{done:?}")
+    };
+    assert_eq!((before, compacted), (Version(0), later));
     let mut read = get("k", ReadLevel::Strong);
     if let cluster::request::ShardBody::Get { at, .. } = &mut read {
         *at = Some(first);

@@ -80,7 +80,7 @@ pub struct ReadHalf {
 impl ReadHalf {
     /// Whether the store may hold what nobody can read any more.
     pub fn is_unswept(&self) -> bool {
-        self.reader.compacted() > self.swept
+        self.reader.floor() > self.swept
     }
 }
 
@@ -225,6 +225,16 @@ impl ApplyHalf {
     /// Last version; zero before the store is open.
     pub(super) fn version(&self) -> Version {
         self.published.borrow().half.as_ref().map_or(Version(0), |half| half.reader.version())
+    }
+
+    /// The version a read without a version reads at; zero before the store is open.
+    pub(super) fn now(&self) -> Version {
+        self.published.borrow().half.as_ref().map_or(Version(0), |half| half.reader.now())
+    }
+
+    /// History below this version may go; zero before the store is open.
+    pub(super) fn floor(&self) -> Version {
+        self.published.borrow().half.as_ref().map_or(Version(0), |half| half.reader.floor())
     }
 
     /// Oldest version that can be read; zero before the store is open.

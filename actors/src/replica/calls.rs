@@ -9,14 +9,17 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use cluster::{
-    ids::{CATALOG_SHARD, LogIndex, Term},
+    ids::{CATALOG_SHARD, LeaseId, LogIndex, Term},
     limits::{BATCH_OPS_MAX, CLOCK_AHEAD_MS_MAX, ENTRY_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX},
     mvcc::version::{Hlc, Version, VersionKind},
     raft::{Input, Ticket, types::ConfigurationChange},
     request::{Fault, ReadLevel, ShardAnswer, ShardBody, ShardRequest, ShardResult, WriteLevel},
     shard::{
         command::{Action, Command, Op, Outcome},
+        leases::{LeaseCommand, LeaseView},
+        range::Range,
         reader::ReadError,
+        transaction::check_keys,
     },
     units::Instant,
 };
@@ -61,6 +64,8 @@ enum Waiting {
     Read(Asked, ReadQuery),
     /// A change of configuration to be applied.
     Configure(ConfigureReply),
+    /// Its entry to be applied; nobody outside asked for it.
+    Own,
 }
 
 /// What to read.
@@ -68,6 +73,9 @@ enum Waiting {
 enum ReadQuery {
     Get { key: Vec<u8>, at: Option<Version>, head_only: bool },
     List { prefix: Vec<u8>, after: Option<Vec<u8>>, limit: u32, at: Option<Version>, values: bool },
+    Range(Range),
+    Lease { lease: LeaseId, keys: bool },
+    Leases,
 }
 
 /// All requests under way at one replica.
@@ -81,6 +89,8 @@ pub(super) struct Calls {
     reads: BTreeMap<LogIndex, Vec<Ticket>>,
     /// When this leader last added to shard time.
     stepped: Option<Instant>,
+    /// When it looks after leases next.
+    pub(super) alarm: Option<Instant>,
 }
 
 impl Calls {
@@ -97,6 +107,7 @@ impl Calls {
                 asked.deadline > now && !asked.reply.is_closed()
             }
             Waiting::Configure(reply) => !reply.is_closed(),
+            Waiting::Own => true,
         });
         let waiting = &self.waiting;
         self.proposed.retain(|_, (_, ticket)| waiting.contains_key(ticket));
@@ -104,6 +115,11 @@ impl Calls {
             tickets.retain(|ticket| waiting.contains_key(ticket));
             !tickets.is_empty()
         });
+    }
+
+    /// Whether something that nobody outside asked for is under way.
+    pub(super) fn has_own(&self) -> bool {
+        self.waiting.values().any(|waiting| matches!(waiting, Waiting::Own))
     }
 
     /// Starts to count shard time: this replica leads now.
@@ -141,6 +157,15 @@ impl ReplicaState {
             ShardBody::Catalog { request, command } => {
                 self.propose(asked, Action::Catalog { request, command }, WriteLevel::Strong);
             }
+            ShardBody::Lease { request, command } => {
+                let action = Action::Lease { request: Some(request), command };
+                self.propose(asked, action, WriteLevel::Strong);
+            }
+            ShardBody::Range { range, level } => self.read(asked, ReadQuery::Range(range), level),
+            ShardBody::ShowLease { lease, keys } => {
+                self.read(asked, ReadQuery::Lease { lease, keys }, ReadLevel::Strong);
+            }
+            ShardBody::ListLeases => self.read(asked, ReadQuery::Leases, ReadLevel::Strong),
             ShardBody::Compact { version } => self.compact(asked, version),
             ShardBody::Get { key, level, at, head_only } => {
                 self.read(asked, ReadQuery::Get { key, at, head_only }, level);
@@ -173,10 +198,19 @@ impl ReplicaState {
                 transaction.check().map_err(|error| Fault::Invalid(error.to_string()))?;
                 self.admit_changes(transaction.puts().next().is_some(), transaction.writes())
             }
+            ShardBody::Range { range, .. } => {
+                check_keys(&range.keys).map_err(|error| Fault::Invalid(error.to_string()))
+            }
+            ShardBody::Lease { command: LeaseCommand::Expire(_), .. } => {
+                Err(Fault::Invalid("only its leader sees that a lease is over".to_owned()))
+            }
             ShardBody::OpenSession
             | ShardBody::CloseSession(_)
             | ShardBody::Catalog { .. }
             | ShardBody::Compact { .. }
+            | ShardBody::Lease { .. }
+            | ShardBody::ShowLease { .. }
+            | ShardBody::ListLeases
             | ShardBody::Get { .. }
             | ShardBody::List { .. }
             | ShardBody::Inspect => Ok(()),
@@ -251,10 +285,24 @@ impl ReplicaState {
     fn compact(&mut self, asked: Asked, version: Version) {
         let compacted = self.half.compacted();
         if self.leads() && version <= compacted {
-            let outcome = Outcome::Compacted { compacted };
+            let now = self.half.now();
+            let outcome = Outcome::Compacted { before: compacted, compacted, now };
             return self.answer(asked.reply, Ok(ShardResult::Outcome(outcome)));
         }
         self.propose(asked, Action::Compact { version }, WriteLevel::Strong);
+    }
+
+    /// Puts a command of this leader's own before the log.
+    pub(super) fn propose_own(&mut self, action: Action) {
+        self.propose_as(Waiting::Own, action, WriteLevel::Strong);
+    }
+
+    /// Shard time as this leader counts it now.
+    pub(super) fn shard_time_ms(&self, half: &ReadHalf) -> u64 {
+        let ahead = |last| self.world.clock.now().since(last).as_millis();
+        let ahead_ms = self.calls.stepped.filter(|_| self.leads()).map_or(0, ahead);
+        let ahead_ms = ahead_ms.min(SHARD_TIME_STEP_MS_MAX);
+        half.reader.shard_time_ms() + u64::try_from(ahead_ms).unwrap_or(0)
     }
 
     /// Monotonic milliseconds since this leader last added to shard time.
@@ -305,9 +353,9 @@ impl ReplicaState {
             return self.refuse(asked.reply, Fault::NotLeader { leader: None });
         };
         let (clock, leader) = (self.world.hybrid.last(), self.leader_node());
-        let myself = self.myself.clone();
+        let (myself, now_ms) = (self.myself.clone(), self.shard_time_ms(&half));
         self.world.workers.beside(Box::new(move || {
-            let result = query.run(&half).map_err(|error| {
+            let result = query.run(&half, now_ms).map_err(|error| {
                 if let Some(halt) = read_halt(&error) {
                     let _ = myself.cast(ReplicaMessage::Halted(halt));
                 }
@@ -374,6 +422,7 @@ impl ReplicaState {
         let (shard, replica) = (self.facts.shard, self.facts.replica);
         self.world.probe.report(Report::Applied { shard, replica, index, term });
         metrics::counter!(crate::metrics::APPLIED).increment(batch.outcomes.len() as u64);
+        let leases = batch.outcomes.iter().any(|(_, _, done)| matches!(done, Outcome::Lease(_)));
         for (index, term, outcome) in batch.outcomes {
             if let Some((expected, ticket)) = self.calls.proposed.remove(&index) {
                 self.settle(ticket, expected == term, outcome);
@@ -389,6 +438,9 @@ impl ReplicaState {
             self.finish_read(ticket);
         }
         self.input(Input::Applied { index: batch.index });
+        if leases {
+            self.watch_leases();
+        }
         self.publish();
     }
 
@@ -401,7 +453,7 @@ impl ReplicaState {
             Some(Waiting::Close(asked, query)) => self.start_read(asked, query),
             Some(Waiting::Read(asked, _)) => self.refuse(asked.reply, Fault::Interrupted),
             Some(Waiting::Configure(reply)) => drop(reply.send(Ok(()))),
-            None => {}
+            Some(Waiting::Own) | None => {}
         }
     }
 
@@ -452,6 +504,7 @@ impl ReplicaState {
                 },
             ),
             Waiting::Configure(reply) => drop(reply.send(Err(fault))),
+            Waiting::Own => {}
         }
     }
 
@@ -508,11 +561,15 @@ impl ReadQuery {
     fn at(&self) -> Option<Version> {
         match self {
             Self::Get { at, .. } | Self::List { at, .. } => *at,
+            Self::Range(range) => range.at,
+            Self::Lease { .. } | Self::Leases => None,
         }
     }
 
-    fn run(&self, half: &Arc<ReadHalf>) -> Result<ShardResult, ReadError> {
+    /// `now_ms` is shard time as the leader counts it.
+    fn run(&self, half: &Arc<ReadHalf>, now_ms: u64) -> Result<ShardResult, ReadError> {
         let view = half.reader.view(half.store.as_ref())?;
+        let now = half.reader.now();
         match self {
             Self::Get { key, at, head_only } => {
                 half.reader.get(view.as_ref(), key, *at, *head_only).map(ShardResult::Value)
@@ -523,6 +580,21 @@ impl ReadQuery {
                     |page| ShardResult::Page { items: page.items, more: page.more, at: page.at },
                 )
             }
+            Self::Range(range) => {
+                let (result, at) = half.reader.range(view.as_ref(), range)?;
+                Ok(ShardResult::Range { result, at, now })
+            }
+            Self::Lease { lease, keys } => {
+                let Ok(known) = half.reader.leases().get(*lease) else {
+                    return Ok(ShardResult::Lease(None, now));
+                };
+                let keys =
+                    if *keys { half.reader.lease_keys(view.as_ref(), *lease)? } else { Vec::new() };
+                let remaining_ms = known.ends_ms.saturating_sub(now_ms);
+                let view = LeaseView { lease: *lease, ttl_ms: known.ttl_ms, remaining_ms, keys };
+                Ok(ShardResult::Lease(Some(view), now))
+            }
+            Self::Leases => Ok(ShardResult::Leases(half.reader.leases().ids().collect(), now)),
         }
     }
 }
@@ -535,6 +607,7 @@ fn read_fault(error: &ReadError, half: &ReadHalf) -> Fault {
             Fault::Compacted { at: *at, compacted: *compacted }
         }
         ReadError::Future { .. } => Fault::NoSuchVersion(error.to_string()),
+        ReadError::TooLarge(_) => Fault::Invalid(error.to_string()),
         ReadError::ViewTooOld { .. } | ReadError::Overtaken { .. } | ReadError::Gone(_) => {
             Fault::Busy { retry_after_ms: RETRY_MS }
         }

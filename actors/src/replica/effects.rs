@@ -101,6 +101,7 @@ impl ReplicaState {
         if leading {
             metrics::counter!(crate::metrics::ELECTIONS).increment(1);
             self.calls.begin_leading(self.world.clock.now());
+            self.watch_leases();
             self.world.probe.report(Report::Elected { shard, replica, term });
         } else {
             self.interrupt_all();
@@ -246,7 +247,7 @@ impl ReplicaState {
     /// state that is pinned later has nothing below what is shown now.
     pub(super) fn sweep(&mut self) {
         if matches!(self.phase, Phase::Running(_)) {
-            self.half.sweep(self.snapshots.sweepable().min(self.half.compacted()));
+            self.half.sweep(self.snapshots.sweepable().min(self.half.floor()));
         }
     }
 

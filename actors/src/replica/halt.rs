@@ -119,6 +119,7 @@ pub(super) fn read_halt(error: &ReadError) -> Option<Halt> {
         ReadError::Engine(engine) => held_loss(engine),
         ReadError::Compacted { .. }
         | ReadError::Future { .. }
+        | ReadError::TooLarge(_)
         | ReadError::WrongShard(_)
         | ReadError::ViewTooOld { .. }
         | ReadError::Overtaken { .. }

@@ -133,6 +133,8 @@ pub enum ReplicaTimer {
     RetryLog,
     /// Try again to be born: the disk had no room for the store.
     RetryBirth,
+    /// Look after leases.
+    Leases,
 }
 
 /// A request with its way back.
@@ -280,6 +282,10 @@ pub(crate) fn request_bytes(request: &ShardRequest) -> usize {
         | ShardBody::CloseSession(_)
         | ShardBody::Catalog { .. }
         | ShardBody::Compact { .. }
+        | ShardBody::Lease { .. }
+        | ShardBody::ShowLease { .. }
+        | ShardBody::ListLeases
+        | ShardBody::Range { .. }
         | ShardBody::Get { .. }
         | ShardBody::List { .. }
         | ShardBody::Inspect => HEAD,

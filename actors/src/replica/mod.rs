@@ -17,6 +17,7 @@ mod full;
 mod gate;
 mod halt;
 mod journal;
+mod leases;
 pub mod messages;
 mod snapshots;
 mod state;
@@ -177,6 +178,7 @@ impl Actor for ReplicaActor {
             ReplicaMessage::Timer(ReplicaTimer::Tick) => state.tick(),
             ReplicaMessage::Timer(ReplicaTimer::RetryLog) => state.retry_log(),
             ReplicaMessage::Timer(ReplicaTimer::RetryBirth) => state.retry_birth(),
+            ReplicaMessage::Timer(ReplicaTimer::Leases) => state.look_after_leases(),
         }
         Ok(())
     }

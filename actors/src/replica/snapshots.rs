@@ -90,7 +90,7 @@ impl Snapshots {
     /// The version up to which no pinned state needs the history; all if
     /// nothing is pinned.
     pub(super) fn sweepable(&self) -> Version {
-        let pinned = self.pins.values().map(|pin| pin.snapshot.reader().compacted());
+        let pinned = self.pins.values().map(|pin| pin.snapshot.reader().floor());
         pinned.min().unwrap_or(Version(u64::MAX))
     }
 

@@ -336,7 +336,21 @@ impl Router {
 
 /// Whether a request changes anything, so that it matters how often it is done.
 fn executes(body: &ShardBody) -> bool {
-    !matches!(body, ShardBody::Get { .. } | ShardBody::List { .. } | ShardBody::Inspect)
+    match body {
+        ShardBody::Get { .. }
+        | ShardBody::List { .. }
+        | ShardBody::Range { .. }
+        | ShardBody::ShowLease { .. }
+        | ShardBody::ListLeases
+        | ShardBody::Inspect => false,
+        ShardBody::OpenSession
+        | ShardBody::CloseSession(_)
+        | ShardBody::Write { .. }
+        | ShardBody::Transact { .. }
+        | ShardBody::Lease { .. }
+        | ShardBody::Compact { .. }
+        | ShardBody::Catalog { .. } => true,
+    }
 }
 
 /// Waits until a replica knows a leader other than `old`.
@@ -352,7 +366,9 @@ async fn successor(mut published: watch::Receiver<Published>, old: NodeId) -> No
 /// Whether any replica may answer this request.
 pub fn needs_leader(body: &ShardBody) -> bool {
     match body {
-        ShardBody::Get { level, .. } | ShardBody::List { level, .. } => match level {
+        ShardBody::Get { level, .. }
+        | ShardBody::List { level, .. }
+        | ShardBody::Range { level, .. } => match level {
             ReadLevel::Strong => true,
             ReadLevel::Bounded { .. } | ReadLevel::Eventual => false,
         },
@@ -361,6 +377,9 @@ pub fn needs_leader(body: &ShardBody) -> bool {
         | ShardBody::CloseSession(_)
         | ShardBody::Write { .. }
         | ShardBody::Transact { .. }
+        | ShardBody::Lease { .. }
+        | ShardBody::ShowLease { .. }
+        | ShardBody::ListLeases
         | ShardBody::Compact { .. }
         | ShardBody::Catalog { .. } => true,
     }

@@ -71,7 +71,12 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
             Err("write catalog records directly")
         }
         ShardBody::Compact { .. } if catalog => Err("compact the catalog"),
-        ShardBody::Get { .. } | ShardBody::List { .. } if catalog => {
+        ShardBody::Lease { .. } | ShardBody::ShowLease { .. } | ShardBody::ListLeases
+            if catalog =>
+        {
+            Err("lease catalog records")
+        }
+        ShardBody::Get { .. } | ShardBody::List { .. } | ShardBody::Range { .. } if catalog => {
             Err("read catalog records directly")
         }
         ShardBody::OpenSession
@@ -79,6 +84,10 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
         | ShardBody::Write { .. }
         | ShardBody::Transact { .. }
         | ShardBody::Compact { .. }
+        | ShardBody::Lease { .. }
+        | ShardBody::ShowLease { .. }
+        | ShardBody::ListLeases
+        | ShardBody::Range { .. }
         | ShardBody::Get { .. }
         | ShardBody::List { .. }
         | ShardBody::Inspect => Ok(()),

@@ -24,7 +24,7 @@ type Map = RedBlackTreeMapSync<Bytes, Bytes>;
 
 #[derive(Clone, Debug)]
 struct Trees {
-    maps: [Map; 4],
+    maps: [Map; 5],
     bytes: u64,
 }
 
@@ -36,21 +36,23 @@ impl Default for Trees {
 
 impl Trees {
     fn map(&self, tree: Tree) -> &Map {
-        let [latest, history, changes, root] = &self.maps;
+        let [latest, history, changes, leases, root] = &self.maps;
         match tree {
             Tree::Latest => latest,
             Tree::History => history,
             Tree::Changes => changes,
+            Tree::Leases => leases,
             Tree::Root => root,
         }
     }
 
     fn apply(&mut self, write: &Write) {
-        let [latest, history, changes, root] = &mut self.maps;
+        let [latest, history, changes, leases, root] = &mut self.maps;
         let map = match write.tree {
             Tree::Latest => latest,
             Tree::History => history,
             Tree::Changes => changes,
+            Tree::Leases => leases,
             Tree::Root => root,
         };
         if let Some(old) = map.get(&write.key[..]) {

@@ -111,7 +111,8 @@ impl Standing {
             return None;
         }
         if self.version <= horizon {
-            return Some(self.version);
+            // One above, so that of what the last change replaced nothing stays.
+            return Some(Version(self.version.0 + 1));
         }
         let step_ms = u64::try_from(step.as_millis()).unwrap_or(u64::MAX);
         let passed_ms = Hlc(horizon.0).wall().0.saturating_sub(Hlc(self.compacted.0).wall().0);
@@ -290,7 +291,9 @@ mod tests {
     #[test]
     fn a_shard_at_rest_compacts_once_when_its_last_change_is_ten_minutes_old() {
         assert_eq!(due(10_000, 9_999, 10_599, false), None);
-        assert_eq!(due(10_000, 9_999, 10_600, false), Some(at(10_000)));
+        let all = Version(at(10_000).0 + 1);
+        assert_eq!(due(10_000, 9_999, 10_600, false), Some(all));
+        assert!(!Standing { version: at(10_000), compacted: all }.has_news());
         assert_eq!(due(10_000, 10_000, 99_999, false), None);
         assert_eq!(due(0, 0, 99_999, false), None, "nothing was ever written");
     }

@@ -1,9 +1,10 @@
-//! Keys of the four trees. These bytes are stored: they never change meaning.
+//! Keys of the five trees. These bytes are stored: they never change meaning.
 //!
 //! ```text
 //! latest    user key                                       → record
 //! history   memcomparable(user key) ‖ !version ‖ !sub      → record
 //! changes   version ‖ sub ‖ user key                       → change
+//! leases    lease ‖ user key                               → checksum of the key
 //! root      replica id                                     → root record
 //!           replica id ‖ 1                                 → progress of a snapshot being received
 //!           replica id ‖ 2                                 → version up to which history was swept
@@ -13,7 +14,10 @@
 //! of a key comes first. Every key is unique per user key, so replicas of one
 //! lineage, which own disjoint keys, may share a store without meeting.
 
-use crate::{ids::ReplicaId, mvcc::version::Version};
+use crate::{
+    ids::{LeaseId, ReplicaId},
+    mvcc::version::Version,
+};
 
 /// Bytes of a group in the memcomparable form; each is followed by one marker.
 const GROUP_BYTES: usize = 8;
@@ -123,6 +127,13 @@ pub fn read_change_key(bytes: &[u8]) -> Option<(Version, u32, &[u8])> {
     Some((version, u32::from_be_bytes(sub.try_into().ok()?), key))
 }
 
+/// Where it is noted that a key hangs on a lease.
+pub fn lease_key(lease: LeaseId, key: &[u8]) -> Vec<u8> {
+    let mut out = lease.0.to_be_bytes().to_vec();
+    out.extend_from_slice(key);
+    out
+}
+
 /// Where a replica's root record lies.
 pub fn root_key(replica: ReplicaId) -> [u8; 8] {
     replica.0.to_be_bytes()
@@ -171,6 +182,7 @@ mod tests {
         assert_eq!(key, pinned.concat());
         let pinned = [&[0, 0, 0, 0, 0, 0, 1, 2][..], &[0, 0, 0, 3], b"k"].concat();
         assert_eq!(change_key(Version(0x0102), 3, b"k"), pinned);
+        assert_eq!(lease_key(LeaseId(7), b"k"), *b"\0\0\0\0\0\0\0\x07k");
         assert_eq!(root_key(ReplicaId(7)), [0, 0, 0, 0, 0, 0, 0, 7]);
         assert_eq!(progress_key(ReplicaId(7)), [0, 0, 0, 0, 0, 0, 0, 7, 1]);
         assert_eq!(swept_key(ReplicaId(7)), [0, 0, 0, 0, 0, 0, 0, 7, 2]);

@@ -1,12 +1,13 @@
 //! Versions: how the same key keeps its past, and how time names a cut.
 //!
 //! [`layout`] and [`record`] pin the stored bytes, [`overlay`] holds what is
-//! applied but not yet in the store, [`transaction`] collects the changes of
-//! one command, [`compaction`] finds what nobody can read any more. The state machine that ties them together is `shard::machine`.
+//! applied but not yet in the store, [`draft`] collects the changes of one
+//! command, [`compaction`] finds what nobody can read any more. The state machine
+//! that ties them together is `shard::machine`.
 
 pub mod compaction;
+pub mod draft;
 pub mod layout;
 pub mod overlay;
 pub mod record;
-pub mod transaction;
 pub mod version;

@@ -22,6 +22,9 @@ use crate::ports::engine::{EngineError, Order, Tree, View, Visit, Write, is_void
 /// with their reference counts, as measured on 64 bits, rounded up.
 const ENTRY_OVERHEAD_BYTES: usize = 224;
 
+/// The trees an overlay has, in the order in which a batch writes them.
+const OVERLAID: [Tree; 4] = [Tree::Latest, Tree::History, Tree::Changes, Tree::Leases];
+
 type Map = RedBlackTreeMapSync<Bytes, Option<Bytes>>;
 type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
@@ -41,6 +44,7 @@ struct Layer {
     latest: Map,
     history: Map,
     changes: Map,
+    leases: Map,
     bytes: usize,
 }
 
@@ -50,6 +54,7 @@ impl Default for Layer {
             latest: Map::new_sync(),
             history: Map::new_sync(),
             changes: Map::new_sync(),
+            leases: Map::new_sync(),
             bytes: 0,
         }
     }
@@ -62,6 +67,7 @@ impl Layer {
             Tree::Latest => Some(&self.latest),
             Tree::History => Some(&self.history),
             Tree::Changes => Some(&self.changes),
+            Tree::Leases => Some(&self.leases),
             Tree::Root => None,
         }
     }
@@ -71,6 +77,7 @@ impl Layer {
             Tree::Latest => &mut self.latest,
             Tree::History => &mut self.history,
             Tree::Changes => &mut self.changes,
+            Tree::Leases => &mut self.leases,
             Tree::Root => return,
         };
         if let Some(old) = map.get(&change.key) {
@@ -81,7 +88,7 @@ impl Layer {
     }
 
     fn is_empty(&self) -> bool {
-        self.latest.is_empty() && self.history.is_empty() && self.changes.is_empty()
+        [&self.latest, &self.history, &self.changes, &self.leases].iter().all(|map| map.is_empty())
     }
 }
 
@@ -123,7 +130,7 @@ impl Overlay {
         if self.frozen.is_empty() {
             self.frozen = active;
         } else {
-            for tree in [Tree::Latest, Tree::History, Tree::Changes] {
+            for tree in OVERLAID {
                 for (key, value) in active.map(tree).into_iter().flat_map(Map::iter) {
                     self.frozen.insert(Change { tree, key: key.clone(), value: value.clone() });
                 }
@@ -234,7 +241,7 @@ impl Overlay {
 impl Frozen {
     /// The writes of the layer, sorted by tree and key.
     pub fn writes(&self) -> impl Iterator<Item = Write> {
-        [Tree::Latest, Tree::History, Tree::Changes].into_iter().flat_map(move |tree| {
+        OVERLAID.into_iter().flat_map(move |tree| {
             self.0.map(tree).into_iter().flat_map(Map::iter).map(move |(key, value)| Write {
                 tree,
                 key: key.to_vec(),

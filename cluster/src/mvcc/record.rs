@@ -14,6 +14,7 @@
 //! of a hybrid one. `codec` is zero: the value is stored as it is.
 
 use super::version::{Hlc, Version, VersionKind};
+use crate::ids::LeaseId;
 
 /// Version of the record format, first in every record.
 pub const RECORD_VERSION: u16 = 1;
@@ -69,7 +70,7 @@ pub struct Head {
     /// Changes since the key was created, from 1; zero in a tombstone.
     pub changes: u64,
     /// The lease the key hangs on; zero for none.
-    pub lease: u64,
+    pub lease: LeaseId,
     /// The clock that does not name the version.
     pub other: u64,
 }
@@ -174,7 +175,7 @@ impl<'a> Record<'a> {
         let head = &self.head;
         let mut out = Vec::with_capacity(RECORD_HEADER_BYTES + self.value.len());
         write_start(head.kind, head.versions, &mut out);
-        for word in [head.created.0, head.modified.0, head.changes, head.lease, head.other] {
+        for word in [head.created.0, head.modified.0, head.changes, head.lease.0, head.other] {
             out.extend_from_slice(&word.to_le_bytes());
         }
         out.extend_from_slice(&head.sub.to_le_bytes());
@@ -202,12 +203,27 @@ impl<'a> Record<'a> {
             created: Version(word64(header, 8)),
             modified: Version(word64(header, 16)),
             changes: word64(header, 24),
-            lease: word64(header, 32),
+            lease: LeaseId(word64(header, 32)),
             other: word64(header, 40),
             sub: word32(header, 48),
         };
         Ok(Self { head, value })
     }
+}
+
+/// What lies under a key of the leases tree: a checksum, for the key is all it
+/// says.
+pub fn write_attachment(lease_key: &[u8]) -> [u8; 4] {
+    crc32c::crc32c(lease_key).to_le_bytes()
+}
+
+/// Checks an entry of the leases tree.
+///
+/// # Errors
+/// If it is damaged.
+pub fn check_attachment(lease_key: &[u8], bytes: &[u8]) -> Result<(), RecordError> {
+    let sound = bytes == write_attachment(lease_key);
+    if sound { Ok(()) } else { Err(RecordError::Checksum) }
 }
 
 /// One entry of the changes tree; its key says version, sub and user key.
@@ -256,7 +272,7 @@ mod tests {
             modified: Version(0x2222),
             sub: 0x33,
             changes: 0x44,
-            lease: 0x55,
+            lease: LeaseId(0x55),
             other: 0x66,
         }
     }

@@ -17,13 +17,16 @@ pub enum Tree {
     History,
     /// version ‖ sub → key.
     Changes,
+    /// lease ‖ key: which keys hang on it.
+    Leases,
     /// replica → root record; and the store's own stamp.
     Root,
 }
 
 impl Tree {
     /// All trees, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Latest, Self::History, Self::Changes, Self::Root];
+    pub const ALL: [Self; 5] =
+        [Self::Latest, Self::History, Self::Changes, Self::Leases, Self::Root];
 }
 
 /// Direction of a scan.

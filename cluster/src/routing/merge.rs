@@ -153,6 +153,7 @@ mod tests {
             modified: Version(1),
             changes: 1,
             modified_ms: 0,
+            lease: crate::ids::LeaseId(0),
         }
     }
 

@@ -74,9 +74,10 @@ pub fn refusal_reaction(refusal: &Refusal) -> Reaction {
         Refusal::UnknownOutcome(_) => Reaction::Renew,
         Refusal::TooManyInFlight { .. } => Reaction::SameAfter(WINDOW_PAUSE_MS),
         Refusal::WrongShard => Reaction::Refresh,
-        Refusal::WrongKind | Refusal::InvalidKey { .. } | Refusal::Transaction(_) => {
-            Reaction::GiveUp
-        }
+        Refusal::WrongKind
+        | Refusal::InvalidKey { .. }
+        | Refusal::Transaction(_)
+        | Refusal::Lease(_) => Reaction::GiveUp,
     }
 }
 

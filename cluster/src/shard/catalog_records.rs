@@ -5,11 +5,12 @@ use std::ops::{Bound, ControlFlow};
 
 use crate::{
     catalog::apply::CatalogRecords,
+    ids::LeaseId,
     mvcc::{
+        draft::{Draft, Stamp},
         layout::prefix_end,
-        overlay::{Change, Overlay},
+        overlay::Overlay,
         record::{Record, RecordError},
-        transaction::{Stamp, Transaction},
     },
     ports::engine::{EngineError, Tree, View},
 };
@@ -18,22 +19,22 @@ use crate::{
 pub(super) struct StagedRecords<'a> {
     overlay: &'a Overlay,
     view: &'a dyn View,
-    transaction: Transaction<'a>,
+    draft: Draft<'a>,
     /// The first fault of a change; changes themselves report nothing.
     fault: Option<EngineError>,
 }
 
 impl<'a> StagedRecords<'a> {
     pub(super) fn new(overlay: &'a Overlay, view: &'a dyn View, stamp: Stamp) -> Self {
-        let transaction = Transaction::new(overlay, view, stamp);
-        Self { overlay, view, transaction, fault: None }
+        let draft = Draft::new(overlay, view, stamp);
+        Self { overlay, view, draft, fault: None }
     }
 
     /// All changes, or the first fault.
-    pub(super) fn finish(self) -> Result<Vec<Change>, EngineError> {
+    pub(super) fn finish(self) -> Result<Draft<'a>, EngineError> {
         match self.fault {
             Some(fault) => Err(fault),
-            None => Ok(self.transaction.finish()),
+            None => Ok(self.draft),
         }
     }
 
@@ -60,7 +61,7 @@ impl<'a> StagedRecords<'a> {
 
 impl CatalogRecords for StagedRecords<'_> {
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, EngineError> {
-        Ok(self.transaction.get(key.as_bytes())?.map(|record| record.value.to_vec()))
+        Ok(self.draft.get(key.as_bytes())?.map(|record| record.value.to_vec()))
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, EngineError> {
@@ -84,7 +85,7 @@ impl CatalogRecords for StagedRecords<'_> {
         if let Some(fault) = fault {
             return Err(fault);
         }
-        for (key, bytes) in self.transaction.staged(prefix.as_bytes()) {
+        for (key, bytes) in self.draft.staged(prefix.as_bytes()) {
             match bytes {
                 Some(bytes) => {
                     let (name, value) = self.read(key, bytes)?;
@@ -99,12 +100,12 @@ impl CatalogRecords for StagedRecords<'_> {
     }
 
     fn put(&mut self, key: String, value: Vec<u8>) {
-        let result = self.transaction.put(key.as_bytes(), &value);
+        let result = self.draft.put(key.as_bytes(), &value, LeaseId(0));
         self.note(result);
     }
 
     fn delete(&mut self, key: String) {
-        let result = self.transaction.delete(key.as_bytes());
+        let result = self.draft.delete(key.as_bytes());
         self.note(result);
     }
 }

@@ -11,7 +11,10 @@ use crate::{
     formats,
     ids::SessionId,
     mvcc::version::{Hlc, Version},
-    shard::transaction::{Transacted, Transaction, TransactionError},
+    shard::{
+        leases::{LeaseCommand, LeaseError, LeaseOutcome},
+        transaction::{Transacted, Transaction, TransactionError},
+    },
 };
 
 /// Version of the command encoding, first in every entry (`u16`, little-endian).
@@ -92,7 +95,14 @@ pub enum Action {
         /// The change.
         command: CatalogCommand,
     },
-    /// Lets go of the history below a version, but never beyond what is closed.
+    /// Grants, keeps or ends a lease.
+    Lease {
+        /// Exactly-once bookkeeping; none for what the leader asks itself.
+        request: Option<SessionRequest>,
+        /// What to do.
+        command: LeaseCommand,
+    },
+    /// Lets go of the history below a version; not if that lies in the future.
     Compact {
         /// The oldest version that shall stay readable.
         version: Version,
@@ -153,10 +163,16 @@ pub enum Outcome {
     },
     /// A transaction was done.
     Transacted(Transacted),
+    /// What became of a lease.
+    Lease(LeaseOutcome),
     /// History is let go of.
     Compacted {
+        /// The oldest version that could be read before.
+        before: Version,
         /// The oldest version that can be read.
         compacted: Version,
+        /// The newest version.
+        now: Version,
     },
     /// What the catalog answers.
     Catalog(CatalogOutcome),
@@ -195,6 +211,9 @@ pub enum Refusal {
     /// The transaction is none, or reads or touches too much.
     #[error(transparent)]
     Transaction(TransactionError),
+    /// The lease is not as it was asked to be.
+    #[error(transparent)]
+    Lease(LeaseError),
     /// The command is of a kind this shard does not take.
     #[error("this shard takes no such command")]
     WrongKind,

@@ -13,24 +13,28 @@
 //!   commands that change a key (a delete of nothing does not);
 //! - the compacted version never falls and never passes what is closed.
 
+mod lease;
 mod transact;
 
 use super::{
     command::{Action, Command, CommandError, Op, Outcome, Refusal, SessionRequest},
     configuration,
     descriptor::ShardDescriptor,
+    leases::Leases,
     reader::Reader,
     root::{Mark, Root, RootError, ShardRole},
     sessions::Admission,
 };
+use bytes::Bytes;
+
 use crate::{
     catalog::{apply, command::CatalogCommand},
-    ids::{LogIndex, ReplicaId, SessionId, Term},
+    ids::{LeaseId, LogIndex, ReplicaId, SessionId, Term},
     limits::KEY_BYTES_MAX,
     mvcc::{
+        draft::{Draft, Stamp},
         layout::root_key,
         overlay::{Change, Frozen, Overlay},
-        transaction::{Stamp, Transaction},
         version::{Hlc, Version, VersionKind},
     },
     ports::engine::{EngineError, Tree, View, Write},
@@ -98,6 +102,8 @@ pub struct Applied {
     pub configuration: Option<Configuration>,
     /// The new descriptor, if the entry began an epoch.
     pub descriptor: Option<ShardDescriptor>,
+    /// The places of its changes in the changes tree.
+    pub changes: Vec<Bytes>,
 }
 
 /// Writes on their way to the store.
@@ -180,12 +186,15 @@ impl ShardMachine {
             view,
             changes: Vec::new(),
         };
-        let applied = step.payload(&entry.payload)?;
+        let mut applied = step.payload(&entry.payload)?;
         let Step { mut root, changes, .. } = step;
         root.mark.applied = entry.index;
         root.mark.term = entry.term;
         self.root = root;
         for change in changes {
+            if change.tree == Tree::Changes {
+                applied.changes.push(change.key.clone());
+            }
             self.overlay.insert(change);
         }
         Ok(applied)
@@ -275,6 +284,11 @@ impl ShardMachine {
         self.root.shard_time_ms
     }
 
+    /// Its leases.
+    pub fn leases(&self) -> &Leases {
+        &self.root.leases
+    }
+
     /// Sessions that are open.
     pub fn sessions(&self) -> usize {
         self.root.sessions.count()
@@ -296,8 +310,13 @@ struct Step<'a> {
 
 impl Step<'_> {
     fn payload(&mut self, payload: &Payload) -> Result<Applied, ApplyError> {
-        let mut applied =
-            Applied { index: self.index, outcome: None, configuration: None, descriptor: None };
+        let mut applied = Applied {
+            index: self.index,
+            outcome: None,
+            configuration: None,
+            descriptor: None,
+            changes: Vec::new(),
+        };
         match payload {
             Payload::Empty => {}
             Payload::Configuration(change) => {
@@ -353,21 +372,27 @@ impl Step<'_> {
             Action::Catalog { request, command } => {
                 self.once(request.as_ref(), |step| step.catalog(point, command))
             }
+            Action::Lease { request, command } => {
+                self.once(request.as_ref(), |step| step.lease(point, *command))
+            }
             Action::Compact { version } => Ok(self.compact(*version)),
         }
     }
 
     /// Raises the compacted version; what it makes unreadable is swept later,
-    /// by each replica for itself. The catalog keeps its history: nodes that
+    /// by each replica for itself. A version in the future lets nothing go. The catalog keeps its history: nodes that
     /// were away catch up from it.
     fn compact(&mut self, version: Version) -> Outcome {
         if self.root.role == ShardRole::Catalog {
             return Outcome::Refused(Refusal::WrongKind);
         }
-        let closed = self.root.now();
+        let now = self.root.now();
         let mark = &mut self.root.mark;
-        mark.compacted = mark.compacted.max(version.min(closed));
-        Outcome::Compacted { compacted: mark.compacted }
+        let before = mark.compacted;
+        if version <= now {
+            mark.compacted = before.max(version);
+        }
+        Outcome::Compacted { before, compacted: mark.compacted, now }
     }
 
     /// Executes a request unless its session knows it already.
@@ -393,16 +418,15 @@ impl Step<'_> {
             return Ok(Outcome::Refused(refusal));
         }
         let stamp = self.stamp(point);
-        let mut transaction = Transaction::new(self.overlay, self.view, stamp);
+        let mut draft = Draft::new(self.overlay, self.view, stamp);
         let mut deleted = 0;
         for op in ops {
             match op {
-                Op::Put { key, value } => transaction.put(key, value)?,
-                Op::Delete { key } => deleted += u32::from(transaction.delete(key)?),
+                Op::Put { key, value } => draft.put(key, value, LeaseId(0))?,
+                Op::Delete { key } => deleted += u32::from(draft.delete(key)?),
             }
         }
-        let changes = transaction.finish();
-        let version = self.commit(point, stamp, changes);
+        let version = self.commit(point, stamp, draft);
         Ok(Outcome::Written { version, deleted })
     }
 
@@ -429,8 +453,8 @@ impl Step<'_> {
         let stamp = self.stamp(point);
         let mut records = StagedRecords::new(self.overlay, self.view, stamp);
         let outcome = apply::apply(&mut records, command)?;
-        let changes = records.finish()?;
-        self.commit(point, stamp, changes);
+        let draft = records.finish()?;
+        self.commit(point, stamp, draft);
         Ok(Outcome::Catalog(outcome))
     }
 
@@ -445,8 +469,12 @@ impl Step<'_> {
     }
 
     /// Takes the changes over and moves the clocks; the version to answer with.
-    fn commit(&mut self, point: Hlc, stamp: Stamp, changes: Vec<Change>) -> Version {
+    fn commit(&mut self, point: Hlc, stamp: Stamp, draft: Draft<'_>) -> Version {
         self.root.mark.clock = point;
+        for (lease, more) in draft.attached() {
+            self.root.leases.attach(*lease, *more);
+        }
+        let changes = draft.finish();
         if !changes.is_empty() {
             self.root.mark.version = stamp.version;
             self.root.mark.count += 1;

@@ -15,6 +15,7 @@
 //! compacted version".
 
 mod changes;
+mod events;
 mod page;
 
 pub use changes::{ChangedItems, Changes, KeyChange};
@@ -27,11 +28,13 @@ use std::{
 
 use super::{
     descriptor::ShardDescriptor,
+    leases::{Leases, attached_keys},
+    range::TooLarge,
     root::{Mark, Root, RootError},
     sweep::swept,
 };
 use crate::{
-    ids::{Epoch, LogIndex, ReplicaId, Term},
+    ids::{Epoch, LeaseId, LogIndex, ReplicaId, Term},
     mvcc::{
         layout::{history_end, history_key, root_key},
         overlay::Overlay,
@@ -73,6 +76,9 @@ pub enum ReadError {
     /// The key is not this shard's.
     #[error("the key does not belong to this shard at {0}")]
     WrongShard(Epoch),
+    /// It is too large to be sorted as a whole.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
     /// The view was opened before the reader was taken.
     #[error("the view stands at {view}, the overlay begins after {flushed}: open it later")]
     ViewTooOld {
@@ -169,6 +175,21 @@ impl Reader {
         self.root().mark.compacted
     }
 
+    /// Versions below this one are hidden from every reader; see [`Mark::floor`].
+    pub fn floor(&self) -> Version {
+        self.root().mark.floor()
+    }
+
+    /// Its leases.
+    pub fn leases(&self) -> &Leases {
+        &self.root().leases
+    }
+
+    /// Monotonic milliseconds the shard's leaders have counted.
+    pub fn shard_time_ms(&self) -> u64 {
+        self.root().shard_time_ms
+    }
+
     /// Which clock names its versions.
     pub fn versions(&self) -> VersionKind {
         self.root().versions
@@ -202,6 +223,28 @@ impl Reader {
         Ok(self.record(&stand, key)?.map(|record| item(key, &record, !head_only)))
     }
 
+    /// The keys that hang on a lease, in order.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn lease_keys(&self, view: &dyn View, lease: LeaseId) -> Result<Vec<Vec<u8>>, ReadError> {
+        let stand = self.stand(view, None)?;
+        let keys = attached_keys(self.overlay(), view, lease)?;
+        if !stand.past {
+            return Ok(keys);
+        }
+        // The view may know of keys that were attached since; of those that were
+        // taken off since it knows nothing, and nobody misses them.
+        let mut kept = Vec::with_capacity(keys.len());
+        for key in keys {
+            let found = self.record(&stand, &key)?;
+            if found.is_some_and(|record| record.head.lease == lease) {
+                kept.push(key);
+            }
+        }
+        Ok(kept)
+    }
+
     fn mark(&self, view: &dyn View) -> Result<Mark, ReadError> {
         let bytes = view.get(Tree::Root, &root_key(self.0.replica))?;
         Ok(Mark::read(bytes.ok_or(ReadError::Gone(self.0.replica))?)?)
@@ -228,10 +271,10 @@ impl Reader {
     }
 
     /// For what reads all that was there at this point, history included: it
-    /// can as long as no more was swept than the reader knows to be gone.
+    /// can as long as no more was swept than the reader knows may go.
     pub(super) fn stand_pinned<'a>(&self, view: &'a dyn View) -> Result<Stand<'a>, ReadError> {
         let stand = self.stand_at(view, self.now())?;
-        let (at, compacted) = (self.compacted(), swept(view, self.0.replica)?);
+        let (at, compacted) = (self.floor(), swept(view, self.0.replica)?);
         if at < compacted { Err(ReadError::Compacted { at, compacted }) } else { Ok(stand) }
     }
 
@@ -244,6 +287,12 @@ impl Reader {
         }
         let past = at < self.version() || mark.applied > self.applied().0;
         Ok(Stand { view, at, past })
+    }
+
+    /// The version after which all changes are there in this view.
+    pub(super) fn floor_in(&self, view: &dyn View) -> Result<Version, ReadError> {
+        let told = self.mark(view)?.floor().max(self.floor());
+        Ok(told.max(swept(view, self.0.replica)?))
     }
 
     /// The oldest version that can be read through this view.
@@ -302,6 +351,7 @@ pub(super) fn item(key: &[u8], record: &Record<'_>, value: bool) -> Item {
         modified: head.modified,
         changes: head.changes,
         modified_ms: head.time().wall().0,
+        lease: head.lease,
     }
 }
 

@@ -7,7 +7,7 @@
 //! ```
 //! The fixed part (the [`Mark`], little-endian, with its own checksum) says
 //! where a view stands and is read with every view. The frame holds the rest:
-//! descriptor, configuration, sessions.
+//! descriptor, configuration, sessions, leases.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::{
     descriptor::ShardDescriptor,
+    leases::{LeaseRecord, Leases},
     sessions::{SessionRecord, Sessions},
 };
 use crate::{
@@ -74,6 +75,8 @@ pub struct Root {
     pub configuration: Arc<Configuration>,
     /// Exactly-once bookkeeping.
     pub sessions: Sessions,
+    /// Keys that hang on a time.
+    pub leases: Leases,
 }
 
 /// Bytes that are no root record of this replica.
@@ -106,9 +109,17 @@ struct RootBody {
     descriptor: ShardDescriptor,
     configuration: Configuration,
     sessions: Vec<SessionRecord>,
+    leases: Vec<LeaseRecord>,
 }
 
 impl Mark {
+    /// Reads below this version need nothing any more that a newer one hides.
+    /// It lies one below the oldest that can be read, so that a watch may begin
+    /// there, see its changes and what they replaced.
+    pub fn floor(&self) -> Version {
+        Version(self.compacted.0.saturating_sub(1))
+    }
+
     fn write(&self) -> [u8; MARK_BYTES] {
         let words = [
             self.applied.0,
@@ -163,14 +174,18 @@ impl Mark {
 impl Root {
     /// The root of a replica that has applied nothing.
     pub fn birth(descriptor: &ShardDescriptor, versions: VersionKind, role: ShardRole) -> Self {
+        // etcd's first revision is that of an empty store.
+        let first = u64::from(versions == VersionKind::Dense && role == ShardRole::Data);
+        let mark = Mark { version: Version(first), count: first, ..Mark::default() };
         Self {
-            mark: Mark::default(),
+            mark,
             versions,
             role,
             shard_time_ms: 0,
             configuration: Arc::new(super::configuration::of_replicas(&descriptor.replicas)),
             descriptor: Arc::new(descriptor.clone()),
             sessions: Sessions::default(),
+            leases: Leases::default(),
         }
     }
 
@@ -193,6 +208,7 @@ impl Root {
             descriptor: ShardDescriptor::clone(&self.descriptor),
             configuration: Configuration::clone(&self.configuration),
             sessions: self.sessions.records(),
+            leases: self.leases.records(),
         };
         let mut out = self.mark.write().to_vec();
         out.extend(encode_frame(FrameKind::Root, ROOT_VERSION, &formats::to_bytes(&body)));
@@ -224,6 +240,7 @@ impl Root {
             descriptor: Arc::new(body.descriptor),
             configuration: Arc::new(body.configuration),
             sessions: Sessions::from_records(body.sessions),
+            leases: Leases::from_records(body.leases),
         };
         Ok((body.replica, root))
     }

@@ -41,6 +41,7 @@ fn read_bytes(outcome: &Outcome) -> usize {
         | Outcome::Written { .. }
         | Outcome::Catalog(_)
         | Outcome::Compacted { .. }
+        | Outcome::Lease(_)
         | Outcome::Refused(_) => 0,
     }
 }
@@ -242,6 +243,7 @@ impl Session {
             | Outcome::Written { .. }
             | Outcome::Catalog(_)
             | Outcome::Compacted { .. }
+            | Outcome::Lease(_)
             | Outcome::Refused(_) => None,
         };
         let all: Vec<_> = self.replies.iter().filter_map(dropped).collect();

@@ -10,7 +10,7 @@
 //! is killed goes on where its store stands. The root record comes last: a
 //! store without one is not a replica yet.
 //!
-//! History that nobody can read at the pin's compacted version is left out,
+//! History that nobody can read at the pin's floor is left out,
 //! whether or not the sender has swept it; what it holds above that is kept for
 //! as long as the pin lives, also when compaction moves on.
 //!
@@ -155,7 +155,7 @@ fn stretch(
     after: Option<Place>,
     bytes_max: usize,
 ) -> Result<Stretch, ReadError> {
-    let passed = after.as_ref().filter(|after| after.version <= reader.compacted());
+    let passed = after.as_ref().filter(|after| after.version <= reader.floor());
     let mut floor = Floor { reader, stand, passed: passed.map(|after| after.key.clone()) };
     let (key, place) = after.map(|place| (place.key, place.history_key)).unzip();
     let from = |bytes: &'_ Option<Vec<u8>>| match bytes {
@@ -187,7 +187,7 @@ fn stretch(
     Ok(Stretch { records: records.into_iter().map(|(_, record)| record).collect(), last })
 }
 
-/// Tells what of a replica's records can be read at the compacted version or
+/// Tells what of a replica's records can be read at the floor or
 /// later, as they pass by in order.
 struct Floor<'r> {
     reader: &'r Reader,
@@ -243,7 +243,7 @@ impl Floor<'_> {
         if record.version > stand.at || !reader.descriptor().predicate.owns(&record.key) {
             return Ok(None);
         }
-        if tree != Tree::History || record.version > reader.compacted() {
+        if tree != Tree::History || record.version > reader.floor() {
             return Ok(Some(record));
         }
         if self.passed.as_deref() == Some(&record.key[..]) {
@@ -254,14 +254,14 @@ impl Floor<'_> {
     }
 
     /// Whether the newest version of a key hides all its history at the
-    /// compacted version and later.
+    /// floor and later.
     fn is_hidden(&self, key: &[u8]) -> Result<bool, ReadError> {
         let view = self.stand.view;
         let Some(bytes) = self.reader.overlay().get(view, Tree::Latest, key)? else {
             return Ok(false);
         };
         let head = Record::read(key, bytes).map_err(|error| damaged(view, error))?.head;
-        Ok(head.modified <= self.reader.compacted())
+        Ok(head.modified <= self.reader.floor())
     }
 }
 
@@ -272,7 +272,7 @@ fn read(
 ) -> Result<(RecordKind, SnapshotRecord), RecordError> {
     let key = match tree {
         Tree::History => read_history_key(place).ok_or(RecordError::Short)?.0,
-        Tree::Latest | Tree::Changes | Tree::Root => place.to_vec(),
+        Tree::Latest | Tree::Changes | Tree::Leases | Tree::Root => place.to_vec(),
     };
     let head = Record::read(&key, stored)?.head;
     let (version, sub, record) = (head.modified, head.sub, stored.to_vec());
@@ -325,7 +325,7 @@ impl Reader {
                 break;
             }
         }
-        let changes = self.changes_from(&stand, self.compacted(), usize::MAX)?;
+        let changes = self.changes_from(&stand, self.floor(), usize::MAX)?;
         for change in changes.changes {
             hash.update(&change_key(change.version, change.sub, &change.key));
             hash.update(&[change.kind as u8]);

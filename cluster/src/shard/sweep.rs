@@ -43,7 +43,7 @@ pub struct Sweep {
 
 impl Reader {
     /// The next batch that rids the store of what nobody can read at `upto` or
-    /// later; at most up to the compacted version. The view must be opened when
+    /// later; at most up to the floor. The view must be opened when
     /// nobody else writes for this replica, and closed before the commit.
     ///
     /// # Errors
@@ -54,7 +54,7 @@ impl Reader {
         upto: Version,
         limits: BatchLimits,
     ) -> Result<Sweep, ReadError> {
-        let upto = upto.min(self.compacted());
+        let upto = upto.min(self.floor());
         let predicate = &self.descriptor().predicate;
         let Garbage { mut writes, bytes, more } =
             garbage(view, upto, limits, |key| predicate.owns(key))?;

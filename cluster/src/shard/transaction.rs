@@ -19,6 +19,8 @@
 mod build;
 mod check;
 
+pub use check::check_keys;
+
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +28,12 @@ use std::{cmp::Ordering, ops::Bound};
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use super::{
+    leases::LeaseError,
+    range::{Range, RangeResult},
+};
 use crate::{
+    ids::LeaseId,
     limits::{
         KEY_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_DEPTH_MAX, TRANSACTION_KEYS_MAX,
         TRANSACTION_OPS_MAX, TRANSACTION_REPLY_BYTES_MAX, VALUE_BYTES_MAX,
@@ -104,49 +111,58 @@ pub enum Target {
     /// The version that changed the key last; zero if it is not there.
     Modified(Version),
     /// The lease the key hangs on; zero for none.
-    Lease(u64),
+    Lease(LeaseId),
 }
 
 /// One step of a branch.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum Step {
-    /// Writes a value.
-    Put {
-        /// The key.
-        key: Vec<u8>,
-        /// The value.
-        value: Vec<u8>,
-    },
+    /// Writes a key.
+    Put(Put),
     /// Deletes keys; none there is no error.
-    Delete(Keys),
-    /// Reads keys in order.
-    Read {
+    Delete {
         /// Which.
         keys: Keys,
-        /// At most so many, capped by [`crate::limits::LIST_PAGE_MAX`]; zero
-        /// for that cap.
-        limit: u32,
-        /// Whether to leave the values out.
-        heads_only: bool,
+        /// Whether to show what they were.
+        previous: bool,
     },
+    /// Reads keys, as of now only.
+    Read(Range),
     /// Does another block, by its place.
     Nested(u32),
+}
+
+/// A write of one key.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Put {
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value; none to leave it as it is, which a key that is not there refuses.
+    pub value: Option<Vec<u8>>,
+    /// The lease it shall hang on, zero for none; none to leave it as it is,
+    /// which a key that is not there refuses.
+    pub lease: Option<LeaseId>,
+    /// Whether to show what it was.
+    pub previous: bool,
 }
 
 /// What one step came to.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum StepResult {
     /// Written.
-    Put,
-    /// So many keys were deleted.
-    Deleted(u32),
-    /// Keys in order.
-    Read {
-        /// The keys.
-        items: Vec<Item>,
-        /// Whether more follow than the limit let through.
-        more: bool,
+    Put {
+        /// What it was, if that was asked and it was there.
+        previous: Option<Item>,
     },
+    /// Deleted.
+    Deleted {
+        /// How many.
+        count: u32,
+        /// What they were, in order, if that was asked.
+        previous: Vec<Item>,
+    },
+    /// Read.
+    Read(RangeResult),
     /// A nested block was done.
     Nested {
         /// Whether its compares held.
@@ -195,6 +211,15 @@ pub enum TransactionError {
     /// A branch writes a key twice, or writes what it deletes.
     #[error("duplicate key given in txn request: one branch changes the key {0} twice")]
     DuplicateKey(String),
+    /// A read of the past: versions that are gone would part replicas.
+    #[error("a transaction reads the present: read an old version by itself")]
+    ReadsThePast,
+    /// A key whose value or lease is to stay as it is, and that is not there.
+    #[error("key not found: {0} has no value or lease that could stay")]
+    NoSuchKey(String),
+    /// A lease that a put names.
+    #[error(transparent)]
+    Lease(LeaseError),
     /// Seen at apply: nothing was changed.
     #[error(
         "what a transaction reads takes at most {TRANSACTION_REPLY_BYTES_MAX} bytes (1 MiB): set a limit, or leave values out"
@@ -236,8 +261,18 @@ impl Keys {
         }
     }
 
+    /// Whether a key is among them.
+    pub fn contain(&self, key: &[u8]) -> bool {
+        match self {
+            Self::One(one) => key == one.as_slice(),
+            Self::Range { from, to } => {
+                key >= from.as_slice() && (to.is_empty() || key < to.as_slice())
+            }
+        }
+    }
+
     /// Bytes they take.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         match self {
             Self::One(key) => key.len(),
             Self::Range { from, to } => from.len() + to.len(),
@@ -267,8 +302,10 @@ impl Transacted {
 impl StepResult {
     fn bytes(&self) -> usize {
         let items = match self {
-            Self::Read { items, .. } => &items[..],
-            Self::Put | Self::Deleted(_) | Self::Nested { .. } => &[],
+            Self::Read(result) => &result.items[..],
+            Self::Put { previous } => previous.as_slice(),
+            Self::Deleted { previous, .. } => &previous[..],
+            Self::Nested { .. } => &[],
         };
         size_of::<Self>() + items.iter().map(item_bytes).sum::<usize>()
     }

@@ -153,9 +153,11 @@ pub fn exit_number(code: ErrorCode) -> u8 {
         | ErrorCode::UnknownNode
         | ErrorCode::NoSuchVersion
         | ErrorCode::Compacted
+        | ErrorCode::UnknownLease
         | ErrorCode::UnknownCode => 3,
         ErrorCode::BadKey | ErrorCode::Usage | ErrorCode::BadConfiguration => 2,
         ErrorCode::VolumeExists
+        | ErrorCode::LeaseExists
         | ErrorCode::UnknownOutcome
         | ErrorCode::AnswerLost
         | ErrorCode::CatalogRefused

@@ -68,7 +68,7 @@ const EDQUOT: i32 = 122;
 const GIVEN_BACK_BYTES: u64 = 2 * (64 << 20);
 
 /// Their handles, valid as long as the environment.
-type Trees = [Database<'static, Bytes, Bytes>; 4];
+type Trees = [Database<'static, Bytes, Bytes>; 5];
 
 /// What the stores of a disk have in common.
 #[derive(Clone, Copy, Debug)]
@@ -222,7 +222,7 @@ impl LmdbEngine {
     fn open_environment(&self, store: StoreId, path: &Path) -> Result<Opened, EngineError> {
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         // LMDB takes the larger of this and what the file already uses.
-        options.map_size(self.config.map_bytes).max_readers(READERS_MAX).max_dbs(4);
+        options.map_size(self.config.map_bytes).max_readers(READERS_MAX).max_dbs(5);
         let flags = EnvFlags::NO_META_SYNC | EnvFlags::NO_READ_AHEAD;
         // SAFETY: neither flag weakens memory safety; NO_META_SYNC's weaker
         // durability is made up for by the forced sync of every commit.
@@ -318,6 +318,7 @@ fn name(tree: Tree) -> &'static str {
         Tree::Latest => "latest",
         Tree::History => "history",
         Tree::Changes => "changes",
+        Tree::Leases => "leases",
         Tree::Root => "root",
     }
 }
@@ -327,14 +328,14 @@ fn open_trees(store: StoreId, env: &Opened) -> Result<Trees, EngineError> {
     let opened = env
         .open_databases_and_commit(read, |opener, read| {
             let open = |tree| opener.open_database::<Bytes, Bytes>(read, Some(name(tree)));
-            let [latest, history, changes, root] = Tree::ALL.map(open);
-            Ok(CommitOrAbort::<_, ()>::Commit([latest?, history?, changes?, root?]))
+            let [latest, history, changes, leases, root] = Tree::ALL.map(open);
+            Ok(CommitOrAbort::<_, ()>::Commit([latest?, history?, changes?, leases?, root?]))
         })
         .map_err(|error: heed::Error| fault(store, error))?;
     let missing = || damaged(store, &"one of its trees is missing");
     match opened.commit().ok_or_else(missing)? {
-        [Some(latest), Some(history), Some(changes), Some(root)] => {
-            Ok([latest, history, changes, root])
+        [Some(latest), Some(history), Some(changes), Some(leases), Some(root)] => {
+            Ok([latest, history, changes, leases, root])
         }
         _ => Err(missing()),
     }
@@ -417,11 +418,12 @@ impl LmdbStore {
     }
 
     fn database(&self, tree: Tree) -> &Database<'static, Bytes, Bytes> {
-        let [latest, history, changes, root] = &self.trees;
+        let [latest, history, changes, leases, root] = &self.trees;
         match tree {
             Tree::Latest => latest,
             Tree::History => history,
             Tree::Changes => changes,
+            Tree::Leases => leases,
             Tree::Root => root,
         }
     }

@@ -154,8 +154,8 @@ fn replace(key: &str, modified: Version, list: &[u64]) -> Transaction {
         is: Relation::Equal,
         target: Target::Modified(modified),
     };
-    let value = list.iter().flat_map(|element| element.to_le_bytes()).collect();
-    let then = vec![Step::Put { key: key.into(), value }];
+    let value: Vec<u8> = list.iter().flat_map(|element| element.to_le_bytes()).collect();
+    let then = vec![Step::put(key, value)];
     Transaction { blocks: vec![Block { compares: vec![compare], then, otherwise: Vec::new() }] }
 }
 

@@ -221,6 +221,7 @@ mod tests {
             modified: Version(1),
             changes: 1,
             modified_ms: 0,
+            lease: cluster::ids::LeaseId(0),
         }
     }
 

@@ -20,8 +20,8 @@ use cluster::{
         },
     },
     ids::{
-        CATALOG_SHARD, CATALOG_VOLUME, Epoch, FIRST_TENANT, NodeId, ReplicaId, SessionId, ShardId,
-        VolumeId,
+        CATALOG_SHARD, CATALOG_VOLUME, Epoch, FIRST_TENANT, LeaseId, NodeId, ReplicaId, SessionId,
+        ShardId, VolumeId,
     },
     limits::SESSION_IN_FLIGHT_MAX,
     mvcc::version::{Hlc, Version},
@@ -34,7 +34,8 @@ use cluster::{
     shard::{
         command::{Op, Outcome, Refusal, SessionRequest},
         descriptor::{Predicate, ReplicaDescriptor, ReplicaRole, ShardDescriptor},
-        transaction::{Compare, Keys, Step, StepResult, Transacted, Transaction},
+        range::{Range, RangeResult},
+        transaction::{Compare, Keys, Put, Step, StepResult, Transacted, Transaction},
     },
     units::{Instant, WallTime},
 };
@@ -344,6 +345,10 @@ impl State {
             | ShardBody::Transact { .. }
             | ShardBody::Catalog { .. }
             | ShardBody::Compact { .. }
+            | ShardBody::Lease { .. }
+            | ShardBody::ShowLease { .. }
+            | ShardBody::ListLeases
+            | ShardBody::Range { .. }
             | ShardBody::Inspect => false,
         };
         let leader = self.leaders[&shard];
@@ -411,7 +416,12 @@ impl State {
                 let more = items.next().is_some();
                 ShardResult::Page { items: page, more, at }
             }
-            ShardBody::Compact { .. } | ShardBody::Inspect => {
+            ShardBody::Compact { .. }
+            | ShardBody::Lease { .. }
+            | ShardBody::ShowLease { .. }
+            | ShardBody::ListLeases
+            | ShardBody::Range { .. }
+            | ShardBody::Inspect => {
                 return Err(Fault::Invalid("not in the model".into()));
             }
         })
@@ -484,17 +494,19 @@ impl State {
         let (mut results, mut changed) = (Vec::new(), false);
         for step in root.branch(succeeded) {
             results.push(match step {
-                Step::Put { key, value } => {
+                Step::Put(Put { key, value: Some(value), .. }) => {
                     self.write(shard, &[Op::Put { key: key.clone(), value: value.clone() }]);
                     changed = true;
-                    StepResult::Put
+                    StepResult::Put { previous: None }
                 }
-                Step::Read { keys: Keys::One(key), .. } => {
+                Step::Read(Range { keys: Keys::One(key), .. }) => {
                     let items =
                         self.item(shard.shard, key, Version(u64::MAX)).into_iter().collect();
-                    StepResult::Read { items, more: false }
+                    StepResult::Read(RangeResult { items, ..RangeResult::default() })
                 }
-                Step::Read { .. } | Step::Delete(_) | Step::Nested(_) => panic!("not in the model"),
+                Step::Put(_) | Step::Read(_) | Step::Delete { .. } | Step::Nested(_) => {
+                    panic!("not in the model")
+                }
             });
         }
         let results = Some(results);
@@ -540,6 +552,7 @@ impl State {
             modified: *version,
             changes: versions.len() as u64,
             modified_ms: 0,
+            lease: LeaseId(0),
         })
     }
 }

@@ -17,20 +17,22 @@ use std::{
 
 use super::{Outcome, Refusal, ShardRole, Step};
 use crate::{
-    limits::{
-        LIST_PAGE_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_KEYS_MAX, TRANSACTION_REPLY_BYTES_MAX,
-    },
+    ids::LeaseId,
+    limits::{TRANSACTION_BYTES_MAX, TRANSACTION_KEYS_MAX, TRANSACTION_REPLY_BYTES_MAX},
     mvcc::{
+        draft::Draft,
         record::Record,
-        transaction::Transaction as Staged,
         version::{Hlc, Version},
     },
     ports::engine::EngineError,
+    request::Item,
     shard::{
+        leases::Leases,
+        range::{Gather, Range},
         reader::item,
         transaction::{
-            self, Compare, Keys, StepResult, Target, Transacted, Transaction, TransactionError,
-            item_bytes,
+            self, Compare, Keys, Put, StepResult, Target, Transacted, Transaction,
+            TransactionError, item_bytes,
         },
     },
 };
@@ -63,24 +65,24 @@ impl Step<'_> {
             return Ok(Outcome::Refused(refusal));
         }
         let stamp = self.stamp(point);
-        let staged = Staged::new(self.overlay, self.view, stamp);
+        let leases = self.root.leases.clone();
         let mut run = Run {
             transaction,
-            staged,
+            draft: Draft::new(self.overlay, self.view, stamp),
+            leases,
             path: BTreeMap::new(),
             met: Met::default(),
             results: Vec::new(),
             result_bytes: 0,
         };
-        match run.decide().and_then(|()| run.block(0)) {
+        match run.decide().and_then(|()| run.block(0)).and_then(|()| run.check_leases()) {
             Ok(()) => {}
             Err(Halt::Refused(refusal)) => return Ok(Outcome::Refused(refusal)),
             Err(Halt::Engine(error)) => return Err(error),
         }
         let (succeeded, results) = (run.succeeded(0), Some(run.results));
-        let staged = run.staged.finish();
-        let changed = !staged.is_empty();
-        let version = self.commit(point, stamp, staged);
+        let changed = run.draft.changes() > 0;
+        let version = self.commit(point, stamp, run.draft);
         Ok(Outcome::Transacted(Transacted { version, succeeded, changed, results }))
     }
 
@@ -116,7 +118,8 @@ impl Met {
 /// A transaction on its way.
 struct Run<'a, 't> {
     transaction: &'t Transaction,
-    staged: Staged<'a>,
+    draft: Draft<'a>,
+    leases: Leases,
     /// Which blocks run, and whether their compares hold.
     path: BTreeMap<u32, bool>,
     met: Met,
@@ -143,9 +146,9 @@ impl Run<'_, '_> {
             self.path.insert(place, succeeded);
             live.extend(block.branch(succeeded).iter().filter_map(|step| match step {
                 transaction::Step::Nested(child) => Some(*child),
-                transaction::Step::Put { .. }
-                | transaction::Step::Delete(_)
-                | transaction::Step::Read { .. } => None,
+                transaction::Step::Put(_)
+                | transaction::Step::Delete { .. }
+                | transaction::Step::Read(_) => None,
             }));
         }
         Ok(())
@@ -155,7 +158,7 @@ impl Run<'_, '_> {
         let (mut found, mut holds, mut fits) = (false, true, true);
         let (from, to) = compare.keys.bounds();
         let met = &mut self.met;
-        self.staged.scan(from, to, &mut |key, record| {
+        self.draft.scan(from, to, &mut |key, record| {
             found = true;
             fits = met.add(key, record);
             holds = compare.is.holds(order(record, &compare.target));
@@ -174,16 +177,16 @@ impl Run<'_, '_> {
         let block = block.ok_or(TransactionError::Malformed)?;
         for step in block.branch(self.succeeded(place)) {
             match step {
-                transaction::Step::Put { key, value } => {
-                    self.staged.put(key, value)?;
-                    self.results.push(StepResult::Put);
+                transaction::Step::Put(put) => {
+                    let put = self.put(put)?;
+                    self.results.push(put);
                 }
-                transaction::Step::Delete(keys) => {
-                    let deleted = self.delete(keys)?;
-                    self.results.push(StepResult::Deleted(deleted));
+                transaction::Step::Delete { keys, previous } => {
+                    let deleted = self.delete(keys, *previous)?;
+                    self.results.push(deleted);
                 }
-                transaction::Step::Read { keys, limit, heads_only } => {
-                    let read = self.read(keys, *limit, *heads_only)?;
+                transaction::Step::Read(range) => {
+                    let read = self.read(range)?;
                     self.results.push(read);
                 }
                 transaction::Step::Nested(child) => self.nested(*child)?,
@@ -204,52 +207,91 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    fn delete(&mut self, keys: &Keys) -> Result<u32, Halt> {
-        let mut found = Vec::new();
+    fn put(&mut self, put: &Put) -> Result<StepResult, Halt> {
+        let Put { key, value, lease, previous } = put;
+        let old = self.draft.get(key)?;
+        if old.is_none() && (value.is_none() || lease.is_none()) {
+            return Err(TransactionError::NoSuchKey(key.escape_ascii().to_string()).into());
+        }
+        let kept_lease = old.map_or(LeaseId(0), |old| old.head.lease);
+        let shown = old.filter(|_| *previous).map(|old| item(key, &old, true));
+        let kept_value = old.filter(|_| value.is_none()).map(|old| old.value.to_vec());
+        let lease = lease.unwrap_or(kept_lease);
+        if lease != LeaseId(0) {
+            self.leases.get(lease).map_err(TransactionError::Lease)?;
+        }
+        self.count_reply(shown.as_slice())?;
+        let value = value.as_ref().or(kept_value.as_ref()).map_or(&[][..], Vec::as_slice);
+        self.draft.put(key, value, lease)?;
+        Ok(StepResult::Put { previous: shown })
+    }
+
+    fn delete(&mut self, keys: &Keys, previous: bool) -> Result<StepResult, Halt> {
+        let (mut found, mut shown) = (Vec::new(), Vec::new());
         let mut fits = true;
         let (from, to) = keys.bounds();
         let met = &mut self.met;
-        self.staged.scan(from, to, &mut |key, record| {
+        self.draft.scan(from, to, &mut |key, record| {
             found.push(key.to_vec());
+            shown.extend(previous.then(|| item(key, record, true)));
             fits = met.add(key, record);
             if fits { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         if !fits {
             return Err(TransactionError::TouchesTooMuch.into());
         }
-        let mut deleted = 0;
+        self.count_reply(&shown)?;
+        let mut count = 0;
         for key in found {
-            deleted += u32::from(self.staged.delete(&key)?);
+            count += u32::from(self.draft.delete(&key)?);
         }
-        Ok(deleted)
+        Ok(StepResult::Deleted { count, previous: shown })
     }
 
-    fn read(&mut self, keys: &Keys, limit: u32, heads_only: bool) -> Result<StepResult, Halt> {
-        let limit = match usize::try_from(limit).unwrap_or(usize::MAX) {
-            0 => LIST_PAGE_MAX,
-            limit => limit.min(LIST_PAGE_MAX),
-        };
-        let (mut items, mut more, mut fits) = (Vec::new(), false, true);
-        let (from, to) = keys.bounds();
-        let (met, bytes) = (&mut self.met, &mut self.result_bytes);
-        self.staged.scan(from, to, &mut |key, record| {
-            if items.len() == limit {
-                more = true;
-                return ControlFlow::Break(());
+    fn read(&mut self, range: &Range) -> Result<StepResult, Halt> {
+        // One byte more than fits, so that what does not is noticed.
+        let left = (TRANSACTION_REPLY_BYTES_MAX + 1).saturating_sub(self.result_bytes);
+        // The order of all keys decides which are shown, but only those count.
+        let bytes_max = if range.is_in_order() { left } else { usize::MAX };
+        let mut gather = Gather::new(range, bytes_max);
+        let mut fits = true;
+        let (from, to) = range.keys.bounds();
+        let met = &mut self.met;
+        self.draft.scan(from, to, &mut |key, record| {
+            let flow = gather.take(key, record);
+            if flow.is_continue() {
+                fits = met.add(key, record);
             }
-            let item = item(key, record, !heads_only);
-            *bytes += item_bytes(&item);
-            fits = met.add(key, record) && *bytes <= TRANSACTION_REPLY_BYTES_MAX;
-            items.push(item);
-            if fits { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            if fits { flow } else { ControlFlow::Break(()) }
         })?;
-        if fits {
-            Ok(StepResult::Read { items, more })
-        } else if *bytes > TRANSACTION_REPLY_BYTES_MAX {
-            Err(TransactionError::ReadsTooMuch.into())
-        } else {
-            Err(TransactionError::TouchesTooMuch.into())
+        if !fits {
+            return Err(TransactionError::TouchesTooMuch.into());
         }
+        if gather.bytes() >= bytes_max {
+            return Err(TransactionError::ReadsTooMuch.into());
+        }
+        let result = gather.finish().map_err(|_| TransactionError::ReadsTooMuch)?;
+        self.count_reply(&result.items)?;
+        Ok(StepResult::Read(result))
+    }
+
+    /// Counts what is shown; it must fit an answer.
+    fn count_reply(&mut self, shown: &[Item]) -> Result<(), Halt> {
+        self.result_bytes += shown.iter().map(item_bytes).sum::<usize>();
+        if self.result_bytes > TRANSACTION_REPLY_BYTES_MAX {
+            return Err(TransactionError::ReadsTooMuch.into());
+        }
+        Ok(())
+    }
+
+    /// No lease may get more keys than its end can delete in one step.
+    fn check_leases(&mut self) -> Result<(), Halt> {
+        for (lease, more) in self.draft.attached() {
+            if *more > 0 {
+                self.leases.check_room(*lease, *more).map_err(TransactionError::Lease)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -270,7 +312,7 @@ fn holds_absent(compare: &Compare) -> bool {
     let order = match &compare.target {
         // What is not there has no value, not even an empty one.
         Target::Value(_) => return false,
-        Target::Changes(number) | Target::Lease(number) => 0.cmp(number),
+        Target::Changes(number) | Target::Lease(LeaseId(number)) => 0.cmp(number),
         Target::Created(version) | Target::Modified(version) => Version(0).cmp(version),
     };
     compare.is.holds(order)

@@ -60,11 +60,17 @@ impl Reader {
         limit: usize,
     ) -> Result<Changes, ReadError> {
         let stand = self.stand(view, None)?;
-        let compacted = self.compacted_in(view)?;
-        if after < compacted {
-            return Err(ReadError::Compacted { at: after, compacted });
-        }
+        self.check_after(view, after)?;
         self.changes_from(&stand, after, limit)
+    }
+
+    /// Checks that all changes after a version are there.
+    pub(super) fn check_after(&self, view: &dyn View, after: Version) -> Result<(), ReadError> {
+        if after >= self.floor_in(view)? {
+            return Ok(());
+        }
+        let (at, compacted) = (Version(after.0 + 1), self.compacted_in(view)?);
+        Err(ReadError::Compacted { at, compacted })
     }
 
     /// The same, of changes that are known to be there.
@@ -152,7 +158,11 @@ impl Reader {
     }
 
     /// `None` for a key of another replica in the same store.
-    fn change(&self, place: &[u8], bytes: &[u8]) -> Result<Option<KeyChange>, RecordError> {
+    pub(super) fn change(
+        &self,
+        place: &[u8],
+        bytes: &[u8],
+    ) -> Result<Option<KeyChange>, RecordError> {
         let (version, sub, key) = read_change_key(place).ok_or(RecordError::Short)?;
         let ChangeRecord { kind, other, .. } = ChangeRecord::read(place, bytes)?;
         let owned = self.descriptor().predicate.owns(key);

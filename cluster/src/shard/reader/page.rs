@@ -1,21 +1,26 @@
-//! Lists: keys in order, page by page, at any version.
+//! Lists and ranges: keys in order, at any version.
 //!
-//! A list of the present reads `latest` alone. A list of the past must also ask
-//! the history, for keys that were changed or deleted since: both are collected
-//! up to the page's limit and merged as far as both were read.
+//! What is read of the present lies in `latest`. What is read of the past is
+//! that as far as it is old enough, and the history for keys that were changed
+//! or deleted since: one walk over `latest`, with a look into the history for
+//! each key that is only there. Nothing is held but the key to come.
 
 use std::ops::{Bound, ControlFlow};
 
 use super::{ReadError, Reader, Stand, damaged, item};
 use crate::{
-    limits::{LIST_PAGE_BYTES_MAX, LIST_PAGE_MAX},
+    limits::{LIST_PAGE_BYTES_MAX, LIST_PAGE_MAX, RANGE_BYTES_MAX},
     mvcc::{
         layout::{history_end, history_prefix, prefix_end, read_history_key},
         record::{Record, RecordError},
         version::Version,
     },
-    ports::engine::{Tree, View},
+    ports::engine::{Tree, View, is_void},
     request::Item,
+    shard::{
+        range::{Gather, Range, RangeResult},
+        transaction::Keys,
+    },
 };
 
 /// Keys in order.
@@ -28,6 +33,9 @@ pub struct Page {
     /// The version they were read at; later pages should ask for it.
     pub at: Version,
 }
+
+/// What sees each key with its record.
+type Visitor<'v> = &'v mut dyn FnMut(&[u8], &Record<'_>) -> ControlFlow<()>;
 
 impl Reader {
     /// Lists the keys that begin with `prefix` and lie after `after`, at most
@@ -46,68 +54,74 @@ impl Reader {
         values: bool,
     ) -> Result<Page, ReadError> {
         let stand = self.stand(view, at)?;
-        let span = Span::new(prefix, after);
         let mut page = Collected::new(limit.clamp(1, LIST_PAGE_MAX), values);
-        self.collect_latest(&stand, &span, &mut page)?;
-        if stand.past {
-            let mut past = Collected::new(page.limit, values);
-            self.collect_history(&stand, &span, &page, &mut past)?;
-            page.merge(past);
-        }
+        let span = Span::new(prefix, after);
+        self.visit(&stand, &span, &mut |key, record| page.push(key, record))?;
         Ok(Page { items: page.items, more: page.more, at: stand.at })
     }
 
-    /// Keys whose newest record is old enough.
-    fn collect_latest(
+    /// Reads a range, and the version it was read at. Of one that is in order
+    /// about [`RANGE_BYTES_MAX`] are shown; `more` says so.
+    ///
+    /// # Errors
+    /// If the version cannot be read, a range that must be sorted is too large,
+    /// or the store.
+    pub fn range(
         &self,
-        stand: &Stand<'_>,
-        span: &Span,
-        page: &mut Collected,
-    ) -> Result<(), ReadError> {
-        let mut fault = None;
-        let (from, to) = span.bounds();
-        self.overlay().scan(stand.view, Tree::Latest, from, to, &mut |key, bytes| {
+        view: &dyn View,
+        range: &Range,
+    ) -> Result<(RangeResult, Version), ReadError> {
+        let stand = self.stand(view, range.at)?;
+        let mut gather = Gather::new(range, RANGE_BYTES_MAX);
+        if let Keys::One(key) = &range.keys {
             if !self.descriptor().predicate.owns(key) {
-                return ControlFlow::Continue(());
+                return Err(ReadError::WrongShard(self.descriptor().epoch));
             }
-            match Record::read(key, bytes) {
-                Ok(record) if record.head.modified > stand.at || !record.head.kind.exists() => {
-                    ControlFlow::Continue(())
-                }
-                Ok(record) => page.push(key, &record),
-                Err(error) => {
-                    fault = Some(error);
-                    ControlFlow::Break(())
-                }
+            if let Some(record) = self.record(&stand, key)? {
+                let _ = gather.take(key, &record);
             }
-        })?;
-        fault.map_or(Ok(()), |error| Err(damaged(stand.view, error)))
+        } else {
+            let span = Span::of(&range.keys);
+            self.visit(&stand, &span, &mut |key, record| gather.take(key, record))?;
+        }
+        Ok((gather.finish()?, stand.at))
     }
 
-    /// Keys changed or deleted since, as they were. Keys in `present` are left
-    /// out; beyond its last key nothing is needed if it is full.
-    fn collect_history(
-        &self,
-        stand: &Stand<'_>,
-        span: &Span,
-        present: &Collected,
-        past: &mut Collected,
-    ) -> Result<(), ReadError> {
-        let to = match (present.more, present.items.last()) {
-            (true, Some(last)) => Some(history_end(&last.key)),
-            (true | false, _) => span.to.as_deref().map(history_prefix),
-        };
-        let mut from = Bound::Included(history_prefix(&span.from));
-        while let Some(key) = self.next_in_history(stand, &from, to.as_deref())? {
-            let known = present.items.binary_search_by(|item| item.key.cmp(&key)).is_ok();
-            let wanted = !known && span.contains(&key) && self.descriptor().predicate.owns(&key);
-            if wanted
-                && let Some(record) = self.record(stand, &key)?
-                && past.push(&key, &record).is_break()
-            {
-                return Ok(());
-            }
-            from = Bound::Excluded(history_end(&key));
+    /// Visits this shard's keys within a span as they were, in order.
+    fn visit(&self, stand: &Stand<'_>, span: &Span, visit: Visitor<'_>) -> Result<(), ReadError> {
+        if span.is_void() {
+            return Ok(());
+        }
+        let mut past = Past::new(self, stand, span)?;
+        let mut fault = None;
+        let mut ended = false;
+        let (from, to) = span.bounds();
+        self.overlay().scan(stand.view, Tree::Latest, from, to, &mut |key, bytes| {
+            let flow = past.visit_below(Some(key), visit).and_then(|flow| {
+                if flow.is_break() || !self.descriptor().predicate.owns(key) {
+                    return Ok(flow);
+                }
+                let record =
+                    Record::read(key, bytes).map_err(|error| damaged(stand.view, error))?;
+                if record.head.modified > stand.at {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                past.pass(key)?;
+                let shown = record.head.kind.exists();
+                Ok(if shown { visit(key, &record) } else { ControlFlow::Continue(()) })
+            });
+            let flow = flow.unwrap_or_else(|error| {
+                fault = Some(error);
+                ControlFlow::Break(())
+            });
+            ended = flow.is_break();
+            flow
+        })?;
+        if let Some(error) = fault {
+            return Err(error);
+        }
+        if !ended {
+            let _ = past.visit_below(None, visit)?;
         }
         Ok(())
     }
@@ -116,11 +130,10 @@ impl Reader {
     fn next_in_history(
         &self,
         stand: &Stand<'_>,
-        from: &Bound<Vec<u8>>,
+        from: Bound<&[u8]>,
         to: Option<&[u8]>,
     ) -> Result<Option<Vec<u8>>, ReadError> {
         let mut next = None;
-        let from = from.as_ref().map(Vec::as_slice);
         let to = to.map_or(Bound::Unbounded, Bound::Excluded);
         self.overlay().scan(stand.view, Tree::History, from, to, &mut |place, _| {
             next = Some(read_history_key(place).map(|(key, ..)| key));
@@ -131,6 +144,63 @@ impl Reader {
             Some(Some(key)) => Ok(Some(key)),
             Some(None) => Err(damaged(stand.view, RecordError::Short)),
         }
+    }
+}
+
+/// The keys of a span that have a history, in order. Of the present there are
+/// none: `latest` says all.
+struct Past<'r> {
+    reader: &'r Reader,
+    stand: &'r Stand<'r>,
+    to: Option<Vec<u8>>,
+    /// The key to come.
+    next: Option<Vec<u8>>,
+}
+
+impl<'r> Past<'r> {
+    fn new(reader: &'r Reader, stand: &'r Stand<'r>, span: &Span) -> Result<Self, ReadError> {
+        let mut past =
+            Self { reader, stand, to: span.to.as_deref().map(history_prefix), next: None };
+        if stand.past {
+            let from = if span.after {
+                Bound::Excluded(history_end(&span.from))
+            } else {
+                Bound::Included(history_prefix(&span.from))
+            };
+            past.seek(from.as_ref().map(Vec::as_slice))?;
+        }
+        Ok(past)
+    }
+
+    fn seek(&mut self, from: Bound<&[u8]>) -> Result<(), ReadError> {
+        self.next = self.reader.next_in_history(self.stand, from, self.to.as_deref())?;
+        Ok(())
+    }
+
+    /// Leaves a key out, if it is the one to come.
+    fn pass(&mut self, key: &[u8]) -> Result<(), ReadError> {
+        if self.next.as_deref() == Some(key) {
+            self.seek(Bound::Excluded(&history_end(key)))?;
+        }
+        Ok(())
+    }
+
+    /// Visits the keys below `end`, or all, as they were.
+    fn visit_below(
+        &mut self,
+        end: Option<&[u8]>,
+        visit: Visitor<'_>,
+    ) -> Result<ControlFlow<()>, ReadError> {
+        while let Some(key) = self.next.take_if(|key| end.is_none_or(|end| key.as_slice() < end)) {
+            if self.reader.descriptor().predicate.owns(&key)
+                && let Some(record) = self.reader.record(self.stand, &key)?
+                && visit(&key, &record).is_break()
+            {
+                return Ok(ControlFlow::Break(()));
+            }
+            self.seek(Bound::Excluded(&history_end(&key)))?;
+        }
+        Ok(ControlFlow::Continue(()))
     }
 }
 
@@ -161,8 +231,20 @@ impl Span {
         (from, self.to.as_deref().map_or(Bound::Unbounded, Bound::Excluded))
     }
 
-    fn contains(&self, key: &[u8]) -> bool {
-        std::ops::RangeBounds::<[u8]>::contains::<[u8]>(&self.bounds(), key)
+    fn of(keys: &Keys) -> Self {
+        match keys {
+            Keys::One(key) => Self { from: key.clone(), after: false, to: Some(key.clone()) },
+            Keys::Range { from, to } => Self {
+                from: from.clone(),
+                after: false,
+                to: Some(to.clone()).filter(|to| !to.is_empty()),
+            },
+        }
+    }
+
+    fn is_void(&self) -> bool {
+        let (from, to) = self.bounds();
+        is_void(from, to)
     }
 }
 
@@ -192,35 +274,5 @@ impl Collected {
         self.bytes += key.len() + record.value.len();
         self.items.push(item(key, record, self.values));
         ControlFlow::Continue(())
-    }
-
-    /// Takes in another page of other keys; keeps what both cover completely.
-    fn merge(&mut self, other: Self) {
-        let covered = [&*self, &other]
-            .into_iter()
-            .filter(|page| page.more)
-            .filter_map(|page| page.items.last().map(|item| item.key.clone()))
-            .min();
-        self.more |= other.more;
-        self.items.extend(other.items);
-        self.items.sort_by(|a, b| a.key.cmp(&b.key));
-        if let Some(covered) = covered {
-            self.items.retain(|item| item.key <= covered);
-        }
-        self.cut();
-    }
-
-    fn cut(&mut self) {
-        let mut bytes = 0;
-        let mut keep = 0;
-        for item in &self.items {
-            if keep >= self.limit || (self.values && bytes >= LIST_PAGE_BYTES_MAX) {
-                break;
-            }
-            bytes += item.key.len() + item.value.len();
-            keep += 1;
-        }
-        self.more |= keep < self.items.len();
-        self.items.truncate(keep);
     }
 }

@@ -5,10 +5,10 @@
 
 use super::{Place, SnapshotError, place_of, read_position};
 use crate::{
-    ids::ReplicaId,
+    ids::{LeaseId, ReplicaId},
     mvcc::{
-        layout::{change_key, progress_key, root_key},
-        record::{ChangeRecord, Record},
+        layout::{change_key, lease_key, progress_key, root_key},
+        record::{ChangeRecord, Record, write_attachment},
     },
     ports::engine::{EngineError, Tree, View, Write},
     request::{SnapshotPiece, SnapshotRecord},
@@ -153,8 +153,13 @@ fn push_record(
     } else {
         (Tree::History, place.to_vec())
     };
+    if tree == Tree::Latest && head.lease != LeaseId(0) {
+        let key = lease_key(head.lease, &record.key);
+        let value = Some(write_attachment(&key).to_vec());
+        writes.push(Write { tree: Tree::Leases, key, value });
+    }
     writes.push(Write { tree, key, value: Some(record.record.clone()) });
-    if head.modified > root.mark.compacted {
+    if head.modified > root.mark.floor() {
         let key = change_key(head.modified, head.sub, &record.key);
         let change = ChangeRecord { kind: head.kind, versions: head.versions, other: head.other };
         let value = Some(change.write(&key));

@@ -13,8 +13,12 @@
 //! assert_eq!(pay.check(), Ok(()));
 //! ```
 
-use super::{Block, Compare, Keys, Relation, Step, Target, Transaction};
-use crate::{mvcc::layout::prefix_end, mvcc::version::Version};
+use super::{Block, Compare, Keys, Put, Relation, Step, Target, Transaction};
+use crate::{
+    ids::LeaseId,
+    mvcc::{layout::prefix_end, version::Version},
+    shard::range::Range,
+};
 
 impl Transaction {
     /// One that compares nothing and does nothing.
@@ -131,19 +135,39 @@ impl Compare {
     }
 }
 
+impl Put {
+    /// Writes a value that hangs on no lease.
+    pub fn new(key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
+        let (key, value) = (key.into(), Some(value.into()));
+        Self { key, value, lease: Some(LeaseId(0)), previous: false }
+    }
+
+    /// The same, hanging on a lease.
+    #[must_use]
+    pub fn under(self, lease: LeaseId) -> Self {
+        Self { lease: Some(lease), ..self }
+    }
+
+    /// The same, telling what was there.
+    #[must_use]
+    pub fn showing_previous(self) -> Self {
+        Self { previous: true, ..self }
+    }
+}
+
 impl Step {
     /// Writes a value.
     pub fn put(key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
-        Self::Put { key: key.into(), value: value.into() }
+        Self::Put(Put::new(key, value))
     }
 
     /// Deletes keys.
     pub fn delete(keys: impl Into<Keys>) -> Self {
-        Self::Delete(keys.into())
+        Self::Delete { keys: keys.into(), previous: false }
     }
 
     /// Reads keys with their values.
     pub fn get(keys: impl Into<Keys>) -> Self {
-        Self::Read { keys: keys.into(), limit: 0, heads_only: false }
+        Self::Read(Range::of(keys))
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use super::{Block, Compare, Keys, Step, Target, Transaction, TransactionError};
 use crate::{
     limits::{KEY_BYTES_MAX, TRANSACTION_DEPTH_MAX, TRANSACTION_OPS_MAX, VALUE_BYTES_MAX},
-    shard::descriptor::Predicate,
+    shard::{descriptor::Predicate, range::Range},
 };
 
 impl Transaction {
@@ -38,7 +38,9 @@ impl Transaction {
     pub fn check_form(&self) -> Result<(), TransactionError> {
         self.check_tree()?;
         self.puts().try_for_each(|key| check_key(key, 1))?;
-        self.keys().try_for_each(check_keys)
+        self.keys().try_for_each(check_keys)?;
+        let past = |step: &Step| matches!(step, Step::Read(range) if range.at.is_some());
+        if self.steps().any(past) { Err(TransactionError::ReadsThePast) } else { Ok(()) }
     }
 
     /// Whether all its keys are a shard's.
@@ -88,8 +90,8 @@ impl Transaction {
     /// Whether it may change anything.
     pub fn writes(&self) -> bool {
         self.steps().any(|step| match step {
-            Step::Put { .. } | Step::Delete(_) => true,
-            Step::Read { .. } | Step::Nested(_) => false,
+            Step::Put(_) | Step::Delete { .. } => true,
+            Step::Read(_) | Step::Nested(_) => false,
         })
     }
 
@@ -105,8 +107,8 @@ impl Transaction {
             Target::Changes(_) | Target::Created(_) | Target::Modified(_) | Target::Lease(_) => 0,
         };
         let put = |step: &Step| match step {
-            Step::Put { value, .. } => value.len(),
-            Step::Delete(_) | Step::Read { .. } | Step::Nested(_) => 0,
+            Step::Put(put) => put.value.as_ref().map_or(0, Vec::len),
+            Step::Delete { .. } | Step::Read(_) | Step::Nested(_) => 0,
         };
         let compared: usize = self.compares().map(compared).sum();
         compared + self.steps().map(put).sum::<usize>()
@@ -131,9 +133,9 @@ impl Transaction {
                 let mut branch = Changes::default();
                 for step in steps {
                     branch.join(match step {
-                        Step::Put { key, .. } => Changes::put(key),
-                        Step::Delete(keys) => Changes::delete(keys),
-                        Step::Read { .. } => continue,
+                        Step::Put(put) => Changes::put(&put.key),
+                        Step::Delete { keys, .. } => Changes::delete(keys),
+                        Step::Read(_) => continue,
                         Step::Nested(child) => {
                             let later = usize::try_from(*child).ok();
                             let later = later.and_then(|child| child.checked_sub(place + 1));
@@ -191,7 +193,7 @@ impl Block {
     fn children(&self) -> impl Iterator<Item = usize> {
         self.steps().filter_map(|step| match step {
             Step::Nested(child) => Some(usize::try_from(*child).unwrap_or(usize::MAX)),
-            Step::Put { .. } | Step::Delete(_) | Step::Read { .. } => None,
+            Step::Put(_) | Step::Delete { .. } | Step::Read(_) => None,
         })
     }
 }
@@ -199,15 +201,15 @@ impl Block {
 impl Step {
     fn keys(&self) -> Option<&Keys> {
         match self {
-            Self::Delete(keys) | Self::Read { keys, .. } => Some(keys),
-            Self::Put { .. } | Self::Nested(_) => None,
+            Self::Delete { keys, .. } | Self::Read(Range { keys, .. }) => Some(keys),
+            Self::Put(_) | Self::Nested(_) => None,
         }
     }
 
     fn put_key(&self) -> Option<&[u8]> {
         match self {
-            Self::Put { key, .. } => Some(key),
-            Self::Delete(_) | Self::Read { .. } | Self::Nested(_) => None,
+            Self::Put(put) => Some(&put.key),
+            Self::Delete { .. } | Self::Read(_) | Self::Nested(_) => None,
         }
     }
 }
@@ -220,7 +222,11 @@ fn check_key(key: &[u8], bytes_min: usize) -> Result<(), TransactionError> {
     }
 }
 
-fn check_keys(keys: &Keys) -> Result<(), TransactionError> {
+/// Judges the form of a range of keys.
+///
+/// # Errors
+/// If a key is too long, or the range ends before it begins.
+pub fn check_keys(keys: &Keys) -> Result<(), TransactionError> {
     match keys {
         Keys::One(key) => check_key(key, 1),
         Keys::Range { from, to } => {

@@ -16,7 +16,7 @@ use std::{fs::File, os::unix::fs::FileExt, path::Path};
 
 use cluster::mvcc::{
     layout::read_history_key,
-    record::{ChangeRecord, Record},
+    record::{ChangeRecord, Record, check_attachment},
 };
 
 /// Largest file checked whole at opening: about a fifth of a second from the
@@ -174,6 +174,7 @@ enum Content {
     Records,
     History,
     Changes,
+    Leases,
     Roots,
 }
 
@@ -209,6 +210,7 @@ impl Check {
                 b"latest" => Content::Records,
                 b"history" => Content::History,
                 b"changes" => Content::Changes,
+                b"leases" => Content::Leases,
                 b"root" => Content::Roots,
                 _ => return Err("it has a tree of unknown name".to_owned()),
             };
@@ -349,6 +351,9 @@ fn examine(content: Content, key: &[u8], data: &[u8], walked: &mut Walked) -> Ch
         Content::Changes => {
             ChangeRecord::read(key, data).map(drop).map_err(|error| format!("change: {error}"))
         }
+        Content::Leases => {
+            check_attachment(key, data).map_err(|error| format!("key of a lease: {error}"))
+        }
         // Roots, stamp and progress are checked by whoever reads them by name.
         Content::Roots | Content::Trees => Ok(()),
     }
@@ -406,6 +411,7 @@ fn in_order(nodes: &[Node<'_>], from: usize, fence: Fence<'_>, content: Content)
         | Content::Records
         | Content::History
         | Content::Changes
+        | Content::Leases
         | Content::Roots => a.cmp(b),
     };
     let keys: Vec<&[u8]> = nodes.iter().skip(from).map(|node| node.key).collect();

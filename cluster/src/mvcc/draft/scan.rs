@@ -4,13 +4,13 @@ use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 
-use super::Transaction;
+use super::Draft;
 use crate::{
     mvcc::record::{Record, RecordError},
     ports::engine::{EngineError, Tree, is_void},
 };
 
-impl Transaction<'_> {
+impl Draft<'_> {
     /// Visits the newest version of each key between the bounds, in order,
     /// this command's own changes included; `Break` ends the walk.
     ///

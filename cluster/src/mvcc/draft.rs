@@ -11,12 +11,15 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{
-    layout::{change_key, history_key},
+    layout::{change_key, history_key, lease_key},
     overlay::{Change, Overlay},
-    record::{ChangeRecord, Head, Record, RecordError, RecordKind},
+    record::{ChangeRecord, Head, Record, RecordError, RecordKind, write_attachment},
     version::{Version, VersionKind},
 };
-use crate::ports::engine::{EngineError, Tree, View};
+use crate::{
+    ids::LeaseId,
+    ports::engine::{EngineError, Tree, View},
+};
 
 /// The names a command gives to its changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,28 +46,31 @@ impl Below<'_> {
 }
 
 /// Changes of one command.
-pub struct Transaction<'a> {
+pub struct Draft<'a> {
     below: Below<'a>,
     stamp: Stamp,
     sub: u32,
     latest: BTreeMap<Bytes, Option<Bytes>>,
     others: Vec<Change>,
+    /// How many keys more, or fewer, hang on each lease.
+    attached: BTreeMap<LeaseId, i64>,
 }
 
-impl std::fmt::Debug for Transaction<'_> {
+impl std::fmt::Debug for Draft<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Transaction")
+        f.debug_struct("Draft")
             .field("stamp", &self.stamp)
             .field("sub", &self.sub)
             .finish_non_exhaustive()
     }
 }
 
-impl<'a> Transaction<'a> {
+impl<'a> Draft<'a> {
     /// Begins a command that will be named `stamp` if it changes anything.
     pub fn new(overlay: &'a Overlay, view: &'a dyn View, stamp: Stamp) -> Self {
         let below = Below { overlay, view };
-        Self { below, stamp, sub: 0, latest: BTreeMap::new(), others: Vec::new() }
+        let (latest, others, attached) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+        Self { below, stamp, sub: 0, latest, others, attached }
     }
 
     /// The stored bytes of the newest version of `key`.
@@ -89,12 +95,13 @@ impl<'a> Transaction<'a> {
         Record::read(key, bytes).map(Some).map_err(|error| self.below.damaged(error))
     }
 
-    /// Writes a value.
+    /// Writes a value that hangs on a lease; on none if that is zero.
     ///
     /// # Errors
     /// Those of the engine, and damage of the record replaced.
-    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
+    pub fn put(&mut self, key: &[u8], value: &[u8], lease: LeaseId) -> Result<(), EngineError> {
         let old = self.retire(key)?;
+        self.attach(key, old.map_or(LeaseId(0), |old| old.lease), lease);
         let head = Head {
             kind: RecordKind::Value,
             versions: self.stamp.versions,
@@ -102,7 +109,7 @@ impl<'a> Transaction<'a> {
             modified: self.stamp.version,
             sub: self.sub,
             changes: old.map_or(1, |old| old.changes + 1),
-            lease: 0,
+            lease,
             other: self.stamp.other,
         };
         let record = Bytes::from(Record { head, value }.write(key));
@@ -116,9 +123,8 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// Those of the engine, and damage of the record deleted.
     pub fn delete(&mut self, key: &[u8]) -> Result<bool, EngineError> {
-        if self.retire(key)?.is_none() {
-            return Ok(false);
-        }
+        let Some(old) = self.retire(key)? else { return Ok(false) };
+        self.attach(key, old.lease, LeaseId(0));
         let head = Head {
             kind: RecordKind::Tombstone,
             versions: self.stamp.versions,
@@ -126,7 +132,7 @@ impl<'a> Transaction<'a> {
             modified: self.stamp.version,
             sub: self.sub,
             changes: 0,
-            lease: 0,
+            lease: LeaseId(0),
             other: self.stamp.other,
         };
         let place = history_key(key, head.modified, head.sub);
@@ -149,6 +155,23 @@ impl<'a> Transaction<'a> {
         Ok(Some(head))
     }
 
+    /// Takes a key from one lease to another.
+    fn attach(&mut self, key: &[u8], from: LeaseId, to: LeaseId) {
+        if from == to {
+            return;
+        }
+        if from != LeaseId(0) {
+            self.push(Tree::Leases, lease_key(from, key), None);
+            *self.attached.entry(from).or_default() -= 1;
+        }
+        if to != LeaseId(0) {
+            let place = lease_key(to, key);
+            let entry = write_attachment(&place);
+            self.push(Tree::Leases, place, Some(Bytes::copy_from_slice(&entry)));
+            *self.attached.entry(to).or_default() += 1;
+        }
+    }
+
     fn note(&mut self, key: &[u8], kind: RecordKind) {
         let place = change_key(self.stamp.version, self.sub, key);
         let change = ChangeRecord { kind, versions: self.stamp.versions, other: self.stamp.other };
@@ -159,6 +182,11 @@ impl<'a> Transaction<'a> {
 
     fn push(&mut self, tree: Tree, key: Vec<u8>, value: Option<Bytes>) {
         self.others.push(Change { tree, key: key.into(), value });
+    }
+
+    /// How many keys more, or fewer, hang on each lease.
+    pub fn attached(&self) -> &BTreeMap<LeaseId, i64> {
+        &self.attached
     }
 
     /// How many keys were changed, counting repetitions.

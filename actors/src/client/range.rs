@@ -1,0 +1,323 @@
+//! Ranges, and writes that tell what was there before: etcd's `Range`, `Put`,
+//! `DeleteRange` and `Compact`.
+//!
+//! A shard answers about a megabyte at a time. What is in the order of its keys
+//! is read page by page at one version; what must be sorted is gathered whole
+//! and sorted here. Over several shards a range is a cut, as a list is.
+
+use cluster::{
+    ids::ShardId,
+    mvcc::version::Version,
+    request::{Fault, Item, ReadLevel, ShardBody, ShardResult},
+    shard::{
+        command::Outcome,
+        range::{Range, RangeResult, Show, Sort},
+        transaction::{Keys, Put, Step, StepResult, Transacted, Transaction, item_bytes},
+    },
+    units::ByteSize,
+};
+use futures_util::future::join_all;
+
+use super::{
+    Client,
+    ask::{Reply, Who},
+    error::ClientError,
+    read::who,
+    trial::Trial,
+    write::strange_result,
+};
+
+/// Bytes of items one range gathers: what a process should hold at once.
+const GATHERED_BYTES_MAX: usize = 256 << 20;
+
+/// A range as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ranged {
+    /// What was found.
+    pub result: RangeResult,
+    /// The version it was read at.
+    pub at: Version,
+    /// The newest version then: etcd's header.
+    pub now: Version,
+}
+
+/// Keys that were deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deleted {
+    /// The version that deleted them; the newest if there were none.
+    pub version: Version,
+    /// How many there were.
+    pub count: u32,
+    /// What they were, if that was asked.
+    pub previous: Vec<Item>,
+}
+
+impl Client {
+    /// Reads a range of keys.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; [`Fault::Compacted`] or [`Fault::NoSuchVersion`] if
+    /// its version cannot be read.
+    pub async fn range(
+        &self,
+        volume: &str,
+        range: Range,
+        level: ReadLevel,
+    ) -> Result<Ranged, ClientError> {
+        let mut trial = self.trial(format!("volume {volume}"));
+        'anew: loop {
+            let shards = self.shards_of(&mut trial, volume, &range.keys).await?;
+            let mut at = range.at;
+            if at.is_none() && shards.len() > 1 && level == ReadLevel::Strong {
+                at = self.cut_of(&mut trial, &shards).await?;
+                if at.is_none() {
+                    continue;
+                }
+            }
+            let parts = shards.iter().map(|shard| self.range_of(volume, *shard, &range, at, level));
+            let mut all: Option<Ranged> = None;
+            for part in join_all(parts).await {
+                let Some(part) = part? else { continue 'anew };
+                match &mut all {
+                    None => all = Some(part),
+                    Some(all) => all.join(part),
+                }
+            }
+            let mut all = all.ok_or_else(|| ClientError::BadAnswer {
+                subject: trial.subject().to_owned(),
+                cause: "the volume has no shards".to_owned(),
+            })?;
+            range.arrange(&mut all.result);
+            return Ok(all);
+        }
+    }
+
+    /// One shard's part, page by page; none if it must be found again. Not yet
+    /// in the order asked for.
+    async fn range_of(
+        &self,
+        volume: &str,
+        shard: ShardId,
+        range: &Range,
+        at: Option<Version>,
+        level: ReadLevel,
+    ) -> Result<Option<Ranged>, ClientError> {
+        let mut trial = self.trial(format!("volume {volume}"));
+        let mut page = page_of(range, at);
+        let mut all: Option<Ranged> = None;
+        let mut bytes = 0;
+        loop {
+            let body = || ShardBody::Range { range: page.clone(), level };
+            let part = match self.ask_shard(&mut trial, shard, who(level), &body).await? {
+                Reply::Reroute => return Ok(None),
+                Reply::Result(ShardResult::Range { result, at, now }) => Ranged { result, at, now },
+                Reply::Result(other) => return Err(strange_result(&trial, &other)),
+            };
+            bytes += part.result.items.iter().map(item_bytes).sum::<usize>();
+            if bytes > GATHERED_BYTES_MAX {
+                return Err(too_large(&trial));
+            }
+            let (more, last) = (part.result.more, part.result.items.last().map(|i| i.key.clone()));
+            page.at = Some(part.at);
+            match &mut all {
+                None => all = Some(part),
+                Some(all) => {
+                    all.result.more = more;
+                    all.result.items.extend(part.result.items);
+                }
+            }
+            let shown = all.as_ref().map_or(0, |all| all.result.items.len());
+            let enough =
+                page.limit > 0 && shown >= usize::try_from(range.limit).unwrap_or(usize::MAX);
+            match last {
+                Some(last) if more && !enough => go_on(&mut page, &last, range.limit, shown),
+                Some(_) | None => return Ok(all),
+            }
+        }
+    }
+
+    /// Writes a key as told; its version, and what was there if that is asked.
+    ///
+    /// # Errors
+    /// As [`Self::transact`].
+    pub async fn put_as(
+        &self,
+        volume: &str,
+        put: Put,
+    ) -> Result<(Version, Option<Item>), ClientError> {
+        let transaction = Transaction::new().then(Step::Put(put));
+        match self.one_step(volume, transaction).await? {
+            (version, StepResult::Put { previous }) => Ok((version, previous)),
+            (_, _) => Err(strange_step(volume)),
+        }
+    }
+
+    /// Deletes keys at one version.
+    ///
+    /// # Errors
+    /// As [`Self::transact`].
+    pub async fn delete_range(
+        &self,
+        volume: &str,
+        keys: impl Into<Keys>,
+        previous: bool,
+    ) -> Result<Deleted, ClientError> {
+        let step = Step::Delete { keys: keys.into(), previous };
+        match self.one_step(volume, Transaction::new().then(step)).await? {
+            (version, StepResult::Deleted { count, previous }) => {
+                Ok(Deleted { version, count, previous })
+            }
+            (_, _) => Err(strange_step(volume)),
+        }
+    }
+
+    async fn one_step(
+        &self,
+        volume: &str,
+        transaction: Transaction,
+    ) -> Result<(Version, StepResult), ClientError> {
+        let Transacted { version, results, .. } = self.transact(volume, transaction).await?;
+        let step = results.and_then(|results| results.into_iter().next());
+        let none = || ClientError::BadAnswer {
+            subject: format!("volume {volume}"),
+            cause: "a transaction of one step came without a result".to_owned(),
+        };
+        Ok((version, step.ok_or_else(none)?))
+    }
+
+    /// Lets go of the history below a version, in all shards; the newest
+    /// version.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; [`Fault::Compacted`] if it is gone already,
+    /// [`Fault::NoSuchVersion`] if it lies in the future.
+    pub async fn compact(&self, volume: &str, version: Version) -> Result<Version, ClientError> {
+        let mut trial = self.trial(format!("volume {volume}"));
+        let shards = self.shards_of(&mut trial, volume, &Keys::range("", "")).await?;
+        let mut newest = Version(0);
+        for shard in shards {
+            newest = newest.max(self.compact_shard(&mut trial, shard, version).await?);
+        }
+        Ok(newest)
+    }
+
+    async fn compact_shard(
+        &self,
+        trial: &mut Trial,
+        shard: ShardId,
+        version: Version,
+    ) -> Result<Version, ClientError> {
+        let body = || ShardBody::Compact { version };
+        trial.clear_doubt();
+        loop {
+            let (before, now) = match self.ask_shard(trial, shard, Who::Leader, &body).await? {
+                Reply::Reroute => continue,
+                Reply::Result(ShardResult::Outcome(Outcome::Compacted { before, now, .. })) => {
+                    (before, now)
+                }
+                Reply::Result(other) => return Err(strange_result(trial, &other)),
+            };
+            let fault = if version > now {
+                let text = format!("version {version} lies in the future; the newest is {now}");
+                Fault::NoSuchVersion(text)
+            } else if version < before || (version == before && !trial.in_doubt()) {
+                Fault::Compacted { at: version, compacted: before }
+            } else {
+                return Ok(now);
+            };
+            return Err(ClientError::Fault { subject: trial.subject().to_owned(), fault });
+        }
+    }
+
+    /// The shards that may hold some of the keys.
+    pub(super) async fn shards_of(
+        &self,
+        trial: &mut Trial,
+        volume: &str,
+        keys: &Keys,
+    ) -> Result<Vec<ShardId>, ClientError> {
+        if let Keys::One(key) = keys {
+            return Ok(vec![self.shard_for(trial, volume, key).await?]);
+        }
+        loop {
+            let (map, record) = self.volume(trial, volume).await?;
+            let all: Vec<_> = map.shards_of(&record).map(|shard| shard.shard).collect();
+            if !all.is_empty() && all.len() == record.shards.len() {
+                return Ok(all);
+            }
+            trial.note(format!("the shards of volume {volume} are not all known yet"));
+            self.renew_map(trial).await?;
+        }
+    }
+
+    /// A version that no write acknowledged until now is later than; none if a
+    /// shard changed meanwhile.
+    async fn cut_of(
+        &self,
+        trial: &mut Trial,
+        shards: &[ShardId],
+    ) -> Result<Option<Version>, ClientError> {
+        let nothing = || Range { limit: 1, ..Range::of(Keys::range("", "")) }.heads();
+        let body = || ShardBody::Range { range: nothing(), level: ReadLevel::Strong };
+        let asked = shards.iter().map(|shard| {
+            let mut trial = self.trial(trial.subject().to_owned());
+            async move { self.ask_shard(&mut trial, *shard, Who::Leader, &body).await }
+        });
+        let mut cut = self.now_version();
+        for reply in join_all(asked).await {
+            match reply? {
+                Reply::Result(ShardResult::Range { now, .. }) => cut = cut.max(now),
+                Reply::Result(other) => return Err(strange_result(trial, &other)),
+                Reply::Reroute => return Ok(None),
+            }
+        }
+        Ok(Some(cut))
+    }
+}
+
+impl Ranged {
+    /// Takes in another shard's part.
+    fn join(&mut self, other: Self) {
+        self.result.items.extend(other.result.items);
+        self.result.more |= other.result.more;
+        self.result.count += other.result.count;
+        self.now = self.now.max(other.now);
+    }
+}
+
+/// The first page of a range, in the order of keys.
+fn page_of(range: &Range, at: Option<Version>) -> Range {
+    let limit = if range.is_in_order() { range.limit } else { 0 };
+    let show = match range.show {
+        Show::Heads if range.needs_values() => Show::Items,
+        show @ (Show::Items | Show::Heads | Show::Count) => show,
+    };
+    Range { at, limit, show, sort: Sort::default(), ..range.clone() }
+}
+
+/// Turns a page into the one after the key `last`.
+fn go_on(page: &mut Range, last: &[u8], limit: u32, shown: usize) {
+    if let Keys::Range { from, .. } = &mut page.keys {
+        *from = [last, &[0]].concat();
+    }
+    // All were counted with the first page.
+    page.count = false;
+    if page.limit > 0 {
+        page.limit = limit.saturating_sub(u32::try_from(shown).unwrap_or(u32::MAX)).max(1);
+    }
+}
+
+fn too_large(trial: &Trial) -> ClientError {
+    let fault = Fault::Invalid(format!(
+        "a range gathers at most {}: set a limit, or leave values out",
+        ByteSize(GATHERED_BYTES_MAX as u64)
+    ));
+    ClientError::Fault { subject: trial.subject().to_owned(), fault }
+}
+
+fn strange_step(volume: &str) -> ClientError {
+    ClientError::BadAnswer {
+        subject: format!("volume {volume}"),
+        cause: "the result of another step came instead".to_owned(),
+    }
+}

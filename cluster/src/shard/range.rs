@@ -1,0 +1,278 @@
+//! Ranges: which keys, as of when, in which order, how many, what of them.
+//!
+//! A range means what etcd's `Range` means, so that its door translates and
+//! decides nothing: filters and order apply before the limit, `count` counts the
+//! keys between the bounds whatever the filters say, `more` says that the limit
+//! or the size of an answer left something out.
+//!
+//! [`Gather`] is the one place that knows it. It is fed keys in their order, by
+//! a reader or by a transaction that sees its own writes, and may say that it
+//! has seen enough.
+#![allow(missing_docs, reason = "rkyv gives the fields of archived enum variants no docs")]
+
+use std::ops::ControlFlow;
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::{
+    reader::item,
+    transaction::{Keys, item_bytes},
+};
+use crate::{
+    mvcc::{
+        record::{Head, Record},
+        version::Version,
+    },
+    request::Item,
+};
+
+/// What to read.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Range {
+    /// Which keys.
+    pub keys: Keys,
+    /// As of which version; none for now.
+    pub at: Option<Version>,
+    /// At most so many; zero for no limit.
+    pub limit: u32,
+    /// What of them.
+    pub show: Show,
+    /// In which order.
+    pub sort: Sort,
+    /// Only keys created by these versions.
+    pub created: Span,
+    /// Only keys changed last by these versions.
+    pub modified: Span,
+    /// Whether to count all keys between the bounds, which costs a walk over
+    /// them.
+    pub count: bool,
+}
+
+/// What of each key is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Show {
+    /// All of it.
+    #[default]
+    Items,
+    /// All but its value.
+    Heads,
+    /// Only how many there are.
+    Count,
+}
+
+/// An order of keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Sort {
+    /// By what.
+    pub by: SortBy,
+    /// Largest first.
+    pub descending: bool,
+}
+
+/// What keys are ordered by. Equal ones keep the order of their keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum SortBy {
+    /// The key itself.
+    #[default]
+    Key,
+    /// Changes since it was created: etcd's version of a key.
+    Changes,
+    /// The version that created it.
+    Created,
+    /// The version that changed it last.
+    Modified,
+    /// Its value.
+    Value,
+}
+
+/// Versions from one to another, both meant; zero for no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Span {
+    /// The lowest.
+    pub from: Version,
+    /// The highest.
+    pub to: Version,
+}
+
+/// What a range came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct RangeResult {
+    /// The keys.
+    pub items: Vec<Item>,
+    /// Whether more would have been shown without limit.
+    pub more: bool,
+    /// Keys between the bounds, if they were to be counted.
+    pub count: u64,
+}
+
+/// A range whose answer must be sorted as a whole and is too large for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an answer that is sorted as a whole takes at most {bytes_max} bytes")]
+pub struct TooLarge {
+    /// The limit.
+    pub bytes_max: usize,
+}
+
+impl Range {
+    /// All of these keys as they are now, in their order.
+    pub fn of(keys: impl Into<Keys>) -> Self {
+        Self {
+            keys: keys.into(),
+            at: None,
+            limit: 0,
+            show: Show::Items,
+            sort: Sort::default(),
+            created: Span::default(),
+            modified: Span::default(),
+            count: false,
+        }
+    }
+
+    /// The same as of a version.
+    #[must_use]
+    pub fn at(self, version: Version) -> Self {
+        Self { at: Some(version), ..self }
+    }
+
+    /// The first so many; zero for all.
+    #[must_use]
+    pub fn limit(self, limit: u32) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// Without values.
+    #[must_use]
+    pub fn heads(self) -> Self {
+        Self { show: Show::Heads, ..self }
+    }
+
+    /// Only how many there are.
+    #[must_use]
+    pub fn count_only(self) -> Self {
+        Self { show: Show::Count, count: true, ..self }
+    }
+
+    /// Counted as well.
+    #[must_use]
+    pub fn counted(self) -> Self {
+        Self { count: true, ..self }
+    }
+
+    /// In another order.
+    #[must_use]
+    pub fn sorted(self, by: SortBy, descending: bool) -> Self {
+        Self { sort: Sort { by, descending }, ..self }
+    }
+
+    /// Whether its keys come in their own order, so that it can be cut anywhere.
+    pub fn is_in_order(&self) -> bool {
+        self.sort == Sort::default()
+    }
+
+    fn passes(&self, head: &Head) -> bool {
+        self.created.holds(head.created) && self.modified.holds(head.modified)
+    }
+
+    fn is_full(&self, items: usize) -> bool {
+        self.limit > 0 && items >= usize::try_from(self.limit).unwrap_or(usize::MAX)
+    }
+
+    /// Brings what was read in the order of keys into the order asked for, and
+    /// keeps what the limit lets through. Values that were only needed for the
+    /// order go.
+    pub fn arrange(&self, result: &mut RangeResult) {
+        self.sort.apply(&mut result.items);
+        if self.is_full(result.items.len()) {
+            let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+            result.more |= result.items.len() > limit;
+            result.items.truncate(limit);
+        }
+        if self.show == Show::Heads {
+            for item in &mut result.items {
+                item.value = Vec::new();
+            }
+        }
+    }
+
+    /// Whether values must be read: to be shown, or to sort by them.
+    pub fn needs_values(&self) -> bool {
+        self.show == Show::Items || self.sort.by == SortBy::Value
+    }
+}
+
+impl Sort {
+    fn apply(self, items: &mut [Item]) {
+        let number = |of: fn(&Item) -> u64| move |a: &Item, b: &Item| of(a).cmp(&of(b));
+        match self.by {
+            SortBy::Key => items.sort_by(|a, b| a.key.cmp(&b.key)),
+            SortBy::Changes => items.sort_by(number(|item| item.changes)),
+            SortBy::Created => items.sort_by(number(|item| item.created.0)),
+            SortBy::Modified => items.sort_by(number(|item| item.modified.0)),
+            SortBy::Value => items.sort_by(|a, b| a.value.cmp(&b.value)),
+        }
+        if self.descending {
+            items.reverse();
+        }
+    }
+}
+
+impl Span {
+    fn holds(self, version: Version) -> bool {
+        version >= self.from && (self.to == Version(0) || version <= self.to)
+    }
+}
+
+/// Takes in keys in their order and keeps what a range shows.
+#[derive(Debug)]
+pub(super) struct Gather<'r> {
+    range: &'r Range,
+    bytes_max: usize,
+    bytes: usize,
+    result: RangeResult,
+    too_large: bool,
+}
+
+impl<'r> Gather<'r> {
+    /// For an answer of about so many bytes. One in order is cut there and says
+    /// that there is more; one in another order fails.
+    pub(super) fn new(range: &'r Range, bytes_max: usize) -> Self {
+        Self { range, bytes_max, bytes: 0, result: RangeResult::default(), too_large: false }
+    }
+
+    /// Takes the next key in; `Break` says that the rest does not matter.
+    pub(super) fn take(&mut self, key: &[u8], record: &Record<'_>) -> ControlFlow<()> {
+        let range = self.range;
+        self.result.count += u64::from(range.count);
+        if range.show == Show::Count || !range.passes(&record.head) {
+            return ControlFlow::Continue(());
+        }
+        let items = self.result.items.len();
+        let full = items > 0 && self.bytes >= self.bytes_max;
+        if range.is_in_order() && (full || range.is_full(items)) {
+            self.result.more = true;
+            return if range.count { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        }
+        if full {
+            self.too_large = true;
+            return ControlFlow::Break(());
+        }
+        let item = item(key, record, range.needs_values());
+        self.bytes += item_bytes(&item);
+        self.result.items.push(item);
+        ControlFlow::Continue(())
+    }
+
+    /// Bytes of what was kept so far.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What it came to.
+    pub(super) fn finish(mut self) -> Result<RangeResult, TooLarge> {
+        if self.too_large {
+            return Err(TooLarge { bytes_max: self.bytes_max });
+        }
+        self.range.arrange(&mut self.result);
+        Ok(self.result)
+    }
+}
