@@ -29,7 +29,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use cluster::mvcc::compaction::Retentions;
@@ -102,6 +102,8 @@ pub struct NodeBudget {
     pub(crate) entries: AtomicUsize,
     pub(crate) requests: Arc<Admission>,
     pub(crate) inbox: Arc<Admission>,
+    /// Whether the disk has its reserve only.
+    scarce: AtomicBool,
 }
 
 /// Bytes a node holds, by part.
@@ -125,6 +127,7 @@ impl NodeBudget {
             entries: AtomicUsize::new(0),
             requests: Admission::new(NODE_REQUESTS_MAX, limits.request_bytes_max),
             inbox: Admission::new(NODE_INBOX_MAX, limits.inbox_bytes_max),
+            scarce: AtomicBool::new(false),
             limits,
         })
     }
@@ -147,6 +150,16 @@ impl NodeBudget {
     /// Bytes of entries in all Raft logs in memory.
     pub fn entries_bytes(&self) -> usize {
         self.entries.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the disk has its reserve only.
+    pub(crate) fn set_scarce(&self, scarce: bool) {
+        self.scarce.store(scarce, Ordering::Relaxed);
+    }
+
+    /// Whether overlays must go to their stores in small steps.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.scarce.load(Ordering::Relaxed)
     }
 
     /// How long old versions are kept.

@@ -153,6 +153,7 @@ impl Actor for DiskActor {
                 // What waits in overlays needs room in the stores as well.
                 let promised = state.arguments.budget.overlay_bytes();
                 let space = space.with_promised(promised as u64);
+                state.arguments.budget.set_scarce(space.is_device_scarce());
                 state
                     .arguments
                     .space

@@ -146,11 +146,17 @@ impl Drop for MemoryGauge {
     }
 }
 
+/// Bytes of an overlay that go to the store as one step where room is scarce:
+/// twice that is used for a moment, by old pages and new ones.
+const STEP_BYTES: usize = 2 << 20;
+
 pub(super) struct Open {
     pub(super) machine: ShardMachine,
     pub(super) store: Arc<dyn Store>,
     pub(super) turn: Turn,
     flushing: bool,
+    /// Bytes of the overlay at which the next step is due.
+    step_at: usize,
     pub(super) sweeping: bool,
     /// The store holds nothing that may go up to this version.
     pub(super) swept: Version,
@@ -324,7 +330,8 @@ impl ApplyHalf {
         };
         let opened = opened(&machine);
         let swept = Version(0);
-        let open = Open { machine, store, turn, flushing: false, sweeping: false, swept };
+        let (flushing, sweeping, step_at) = (false, false, STEP_BYTES);
+        let open = Open { machine, store, turn, flushing, step_at, sweeping, swept };
         self.publish(&open);
         *self.lock() = Some(open);
         Ok(opened)
@@ -359,16 +366,21 @@ impl ApplyHalf {
         let open = guard.as_mut().ok_or_else(early)?;
         let mut outcomes = Vec::new();
         let mut configured = false;
-        {
-            let view = open.store.view()?;
-            for entry in entries {
-                let applied = open.machine.apply(view.as_ref(), entry)?;
-                configured |= applied.descriptor.is_some();
-                if let Some(outcome) = applied.outcome {
-                    outcomes.push((entry.index, entry.term, outcome));
-                }
+        let store = Arc::clone(&open.store);
+        let mut view = store.view()?;
+        for entry in entries {
+            let applied = open.machine.apply(view.as_ref(), entry)?;
+            configured |= applied.descriptor.is_some();
+            if let Some(outcome) = applied.outcome {
+                outcomes.push((entry.index, entry.term, outcome));
+            }
+            if self.is_step_due(open) {
+                drop(view);
+                self.flush_step(open);
+                view = store.view()?;
             }
         }
+        drop(view);
         self.publish(open);
         let (index, term) = open.machine.applied();
         let descriptor = configured.then(|| open.machine.descriptor().clone());
@@ -397,19 +409,52 @@ impl ApplyHalf {
         });
     }
 
-    /// Commits a flush, unless its store has passed to another opening.
+    /// Whether the overlay is large for a disk that has its reserve only. Not
+    /// while a flush is under way beside: its older bytes would come last.
+    fn is_step_due(&self, open: &Open) -> bool {
+        let large = open.machine.overlay_bytes() >= open.step_at;
+        large && !open.flushing && self.budget().is_scarce()
+    }
+
+    /// Flushes before more is applied. A delete moves the old value to the
+    /// history: a flush of many at once takes as much room as they held, and
+    /// gives it back only afterwards; in steps the room of one is that of the
+    /// next but one.
+    fn flush_step(&self, open: &mut Open) {
+        let flush = open.machine.flush();
+        self.world.reach(FailPoint::FlushBegun);
+        let Some(committed) = self.commit_now(open.store.as_ref(), &flush, open.turn) else {
+            return;
+        };
+        open.step_at = match &committed {
+            Ok(()) => {
+                open.machine.flushed(&flush);
+                open.swept = Version(0);
+                STEP_BYTES
+            }
+            // Not again with every entry.
+            Err(_) => open.machine.overlay_bytes() + STEP_BYTES,
+        };
+        self.tell(ReplicaMessage::Flushed(committed.map(|()| flush.applied())));
+    }
+
+    /// Commits a flush beside the lane.
     fn commit(self: &Arc<Self>, store: &dyn Store, flush: Flush, turn: Turn) {
-        let work = || {
+        if let Some(committed) = self.commit_now(store, &flush, turn) {
+            self.in_lane(move |half| half.flushed(&flush, turn, committed));
+        }
+    }
+
+    /// Commits a flush, unless its store has passed to another opening.
+    fn commit_now(&self, store: &dyn Store, flush: &Flush, turn: Turn) -> Option<Result<(), Halt>> {
+        self.gate.commit(turn, || {
             let commit = || store.commit(&flush.writes()).map_err(Halt::from);
             self.world.reach(FailPoint::FlushCommit);
             let committed = catch_unwind(AssertUnwindSafe(commit))
                 .unwrap_or_else(|panic| Err(Halt::for_good(panic_text(panic.as_ref()))));
             self.world.reach(FailPoint::FlushCommitted);
             committed
-        };
-        if let Some(committed) = self.gate.commit(turn, work) {
-            self.in_lane(move |half| half.flushed(&flush, turn, committed));
-        }
+        })
     }
 
     fn flushed(&self, flush: &Flush, turn: Turn, committed: Result<(), Halt>) {

@@ -649,3 +649,25 @@ fn a_log_error_that_says_a_replica_is_unknown_is_a_refusal() {
     let refused = stand_log.append(&[(ReplicaId(9), LogRecord::Destroyed)]);
     assert!(matches!(refused, Err(LogError::Refused { .. })), "{refused:?}");
 }
+
+/// Deleting moves old values to the history: room is taken before it is given
+/// back, so on a disk that has its reserve only it must go in small steps.
+#[tokio::test(start_paused = true)]
+async fn on_a_scarce_disk_overlays_go_to_their_stores_in_small_steps() {
+    let mut stand = Stand::start(1, 1).await;
+    stand.leader(100).await;
+    let overlay = |stand: &Stand| stand.node(1).handle(100).unwrap().overlay_bytes();
+    let value = vec![7; 128 << 10];
+    for number in 0..30 {
+        stand.put(100, &format!("k{number}"), &value).await;
+    }
+    assert!(overlay(&stand) > 3 << 20, "nobody flushes yet: {}", overlay(&stand));
+    stand.node(1).budget.set_scarce(true);
+    for number in 30..60 {
+        stand.put(100, &format!("k{number}"), &value).await;
+        assert!(overlay(&stand) < 2 << 20, "{}", overlay(&stand));
+    }
+    for number in 0..60 {
+        assert_eq!(stand.get(100, &format!("k{number}")).await.unwrap().value, value);
+    }
+}

@@ -14,13 +14,13 @@
 mod local;
 mod transfer;
 
-use std::{io::IsTerminal, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, io::IsTerminal, path::PathBuf, sync::Arc, time::Duration};
 
 use actors::client::Client;
 use clap::Args;
 use cluster::codes::ErrorCode;
 use futures_util::{StreamExt, stream};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use self::transfer::{Done, Job};
@@ -161,9 +161,13 @@ fn bar(files: usize) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(files as u64);
-    let style = "{bar:30} {pos}/{len} files  {msg}  {per_sec}  {eta} left";
+    let style = "{bar:30} {pos}/{len} files  {msg}  {rate}  {eta} left";
     if let Ok(style) = ProgressStyle::with_template(style) {
-        bar.set_style(style);
+        // Its own `per_sec` has four decimals and no unit.
+        let rate = |state: &ProgressState, text: &mut dyn fmt::Write| {
+            let _ = write!(text, "{:.0} files/s", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate));
     }
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
