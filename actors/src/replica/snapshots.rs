@@ -26,6 +26,7 @@ use cluster::{
     },
     request::{Answer, Fault, Request, SnapshotPiece, SnapshotPieceRequest},
     shard::snapshot::{PinnedSnapshot, SnapshotError, SnapshotReceiver, snapshot_piece},
+    units::Instant,
 };
 use tokio::sync::oneshot;
 
@@ -46,6 +47,10 @@ const PIECE_TIMEOUT: Duration = Duration::from_secs(5);
 const PIECE_TRIES: u32 = 6;
 /// Pause between tries.
 const PIECE_PAUSE: Duration = Duration::from_millis(500);
+/// Time without a fetch after one that failed where room is scarce. A sender
+/// keeps its history while a state is pinned: fetches without an end on a full
+/// disk would keep all disks full.
+const SCARCE_REST: Duration = Duration::from_secs(30);
 
 /// A state kept aside for one receiver.
 #[derive(Debug)]
@@ -73,13 +78,16 @@ pub(super) struct Snapshots {
     partial: Vec<StoreId>,
     /// What is being installed: its store and position.
     installing: Option<(StoreId, LogIndex, Term)>,
+    /// Offers are declined until then.
+    rests_until: Option<Instant>,
     /// How much has come, in percent, for people.
     filled: Arc<AtomicUsize>,
 }
 
 impl Snapshots {
     pub(super) fn new(partial: Vec<StoreId>, filled: Arc<AtomicUsize>) -> Self {
-        Self { pins: BTreeMap::new(), fetch: None, partial, installing: None, filled }
+        let (pins, fetch, installing, rests_until) = (BTreeMap::new(), None, None, None);
+        Self { pins, fetch, partial, installing, rests_until, filled }
     }
 
     /// A pinned state is no longer needed.
@@ -162,7 +170,8 @@ impl ReplicaState {
     /// Begins to fetch an offered snapshot; an older fetch ends.
     pub(super) fn fetch_snapshot(&mut self, from: ReplicaId, offer: &SnapshotOffer) {
         self.discard_fetch();
-        let Some(node) = self.node_of(from) else {
+        let node = self.node_of(from).filter(|_| !self.rests());
+        let Some(node) = node else {
             return self.input(Input::SnapshotFailed { from, id: offer.id });
         };
         let ended = Arc::new(AtomicBool::new(false));
@@ -206,11 +215,27 @@ impl ReplicaState {
             }
             Err(error) => {
                 tracing::warn!(shard = %self.facts.shard, cause = %error.cause, "a snapshot could not be fetched");
-                self.snapshots.partial.extend(error.partial);
                 self.snapshots.fetch = None;
+                self.keep_or_clear(error.partial);
                 self.input(Input::SnapshotFailed { from, id });
             }
         }
+    }
+
+    /// Keeps what came for the next fetch; where room is scarce it goes.
+    fn keep_or_clear(&mut self, partial: Option<StoreId>) {
+        if !self.half.budget().is_scarce() {
+            return self.snapshots.partial.extend(partial);
+        }
+        if let Some(store) = partial {
+            self.destroy_store(store);
+        }
+        self.snapshots.rests_until = Some(self.world.clock.now() + SCARCE_REST);
+    }
+
+    /// Whether offers are declined for now.
+    fn rests(&self) -> bool {
+        self.snapshots.rests_until.is_some_and(|until| self.world.clock.now() < until)
     }
 
     /// A fetch that was given up has ended: what came may serve the next one.
