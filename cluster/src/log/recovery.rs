@@ -306,7 +306,8 @@ impl SegmentedLog {
         self.needless_below = needed_from;
         self.take_segments(scanned, &judged, recovery)?;
 
-        let mut replay = Replay { log: self, recovery, damaged: None, uncovered: false };
+        let mut replay =
+            Replay { log: self, recovery, damaged: None, uncovered: false, bytes: Vec::new() };
         replay.run(needed_from, &judged)?;
         let uncovered = replay.uncovered;
         self.index.replica_max = self.index.replica_max.max(highest_stated);
@@ -467,9 +468,11 @@ fn scan_all(
     stamp: &LogStamp,
 ) -> Result<BTreeMap<u64, Scanned>, OpenError> {
     let mut all = BTreeMap::new();
+    let mut bytes = Vec::new();
     for (number, name) in names.iter().filter_map(|name| Some((segment_number(name)?, name))) {
         let file = files.open(name).map_err(io_error("open", name))?;
-        let bytes = read_all(&*file).map_err(io_error("read", name))?;
+        let size = file.size().map_err(io_error("measure", name))?;
+        read_up_to(&*file, size, &mut bytes).map_err(io_error("read", name))?;
         let version =
             |found| OpenError::Format { name: name.clone(), found, supported: FORMAT_VERSION };
         let header = match SegmentHeader::decode(&bytes) {
@@ -492,25 +495,24 @@ fn scan_all(
     Ok(all)
 }
 
-/// Reads a whole file; sectors the disk cannot read become zeros, which are no
-/// batch and so are judged like any other hole.
-fn read_all(file: &dyn File) -> io::Result<Vec<u8>> {
+/// Reads the first `size` bytes of a file; sectors the disk cannot read become
+/// zeros, which are no batch and so are judged like any other hole.
+fn read_up_to(file: &dyn File, size: u64, bytes: &mut Vec<u8>) -> io::Result<()> {
     const PIECE_BYTES: usize = 1 << 20;
     const SECTOR_BYTES: usize = 4 << 10;
-    let size = usize::try_from(file.size()?).map_err(io::Error::other)?;
-    let mut bytes = vec![0; size];
+    bytes.resize(usize::try_from(size).map_err(io::Error::other)?, 0);
     for (number, piece) in bytes.chunks_mut(PIECE_BYTES).enumerate() {
         let offset = (number * PIECE_BYTES) as u64;
-        if file.read_at(offset, piece).is_ok() {
+        if let Ok(count) = file.read_at(offset, piece) {
+            piece.get_mut(count..).unwrap_or_default().fill(0);
             continue;
         }
         for (number, sector) in piece.chunks_mut(SECTOR_BYTES).enumerate() {
-            if file.read_at(offset + (number * SECTOR_BYTES) as u64, sector).is_err() {
-                sector.fill(0);
-            }
+            let count = file.read_at(offset + (number * SECTOR_BYTES) as u64, sector);
+            sector.get_mut(count.unwrap_or(0)..).unwrap_or_default().fill(0);
         }
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// Free files of the right size; the others hold nothing and go.
@@ -618,6 +620,8 @@ struct Replay<'a> {
     damaged: Option<u64>,
     /// Whether damage was met and no whole checkpoint since.
     uncovered: bool,
+    /// The segment at hand; one buffer for all.
+    bytes: Vec<u8>,
 }
 
 impl Replay<'_> {
@@ -635,7 +639,10 @@ impl Replay<'_> {
     fn segment(&mut self, number: u64, judged: &Judged) -> Result<(), OpenError> {
         let name = segment_name(number);
         let Some(segment) = self.log.segments.get(&number) else { return Ok(()) };
-        let bytes = read_all(&*segment.file).map_err(io_error("read", &name))?;
+        // What lies behind is none of the log's.
+        let end = judged.stretches.iter().map(Stretch::end).max().unwrap_or(0) as u64;
+        let mut bytes = std::mem::take(&mut self.bytes);
+        read_up_to(&*segment.file, end, &mut bytes).map_err(io_error("read", &name))?;
         for stretch in &judged.stretches {
             match stretch {
                 Stretch::Hole { start, end } => {
@@ -649,6 +656,7 @@ impl Replay<'_> {
                 }
             }
         }
+        self.bytes = bytes;
         Ok(())
     }
 

@@ -57,9 +57,62 @@ struct Device {
 
 #[derive(Clone, Default)]
 struct Inode {
-    now: Vec<u8>,
-    durable: Vec<u8>,
+    now: Content,
+    durable: Content,
     unsynced: Vec<Unsynced>,
+}
+
+/// What a file holds. Its end, as far as nobody wrote there, takes no memory:
+/// segments are made large and filled slowly.
+#[derive(Clone, Default)]
+struct Content {
+    written: Vec<u8>,
+    /// Bytes of the file; those behind `written` are zeros.
+    len: usize,
+}
+
+impl Content {
+    fn resize(&mut self, len: usize) {
+        self.written.truncate(len);
+        self.len = len;
+    }
+
+    fn put(&mut self, offset: usize, bytes: &[u8]) {
+        let end = offset + bytes.len();
+        if self.written.len() < end {
+            self.written.resize(end, 0);
+        }
+        self.written[offset..end].copy_from_slice(bytes);
+        self.len = self.len.max(end);
+    }
+
+    /// Reads into `buffer` and says how much there was.
+    fn read(&self, offset: usize, buffer: &mut [u8]) -> usize {
+        let count = self.len.saturating_sub(offset).min(buffer.len());
+        let there = &mut buffer[..count];
+        let written = self.written.get(offset..).unwrap_or_default();
+        let (copied, zeros) = there.split_at_mut(written.len().min(count));
+        copied.copy_from_slice(&written[..copied.len()]);
+        zeros.fill(0);
+        count
+    }
+
+    fn flip(&mut self, byte: usize, mask: u8) -> bool {
+        if byte >= self.len {
+            return false;
+        }
+        if self.written.len() <= byte {
+            self.written.resize(byte + 1, 0);
+        }
+        self.written[byte] ^= mask;
+        true
+    }
+
+    fn all(&self) -> Vec<u8> {
+        let mut all = self.written.clone();
+        all.resize(self.len, 0);
+        all
+    }
 }
 
 #[derive(Clone)]
@@ -150,9 +203,10 @@ impl MemoryFiles {
     pub fn truncate(&self, name: &str, bytes: usize) -> bool {
         let mut disk = self.disk();
         let Some(inode) = disk.inode_mut(name) else { return false };
-        let longer = inode.now.len() > bytes;
-        inode.now.truncate(bytes);
-        inode.durable.truncate(bytes);
+        let longer = inode.now.len > bytes;
+        for content in [&mut inode.now, &mut inode.durable] {
+            content.resize(content.len.min(bytes));
+        }
         inode.unsynced.clear();
         longer
     }
@@ -173,12 +227,8 @@ impl MemoryFiles {
         let mut disk = self.disk();
         let Some(inode) = disk.inode_mut(name) else { return false };
         let mask = 1 << (bit % 8);
-        let Some(byte) = inode.now.get_mut(bit / 8) else { return false };
-        *byte ^= mask;
-        if let Some(byte) = inode.durable.get_mut(bit / 8) {
-            *byte ^= mask;
-        }
-        true
+        inode.durable.flip(bit / 8, mask);
+        inode.now.flip(bit / 8, mask)
     }
 
     /// Overwrites part of a file, now and durably: a misdirected write.
@@ -186,9 +236,11 @@ impl MemoryFiles {
     pub fn scribble(&self, name: &str, offset: usize, bytes: &[u8]) -> bool {
         let mut disk = self.disk();
         let Some(inode) = disk.inode_mut(name) else { return false };
-        let Some(part) = inode.now.get_mut(offset..offset + bytes.len()) else { return false };
-        part.copy_from_slice(bytes);
-        put(&mut inode.durable, offset, bytes);
+        if offset + bytes.len() > inode.now.len {
+            return false;
+        }
+        inode.now.put(offset, bytes);
+        inode.durable.put(offset, bytes);
         true
     }
 
@@ -196,7 +248,7 @@ impl MemoryFiles {
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let disk = self.disk();
         let inode = disk.names.get(name)?;
-        disk.inodes.get(inode).map(|inode| inode.now.clone())
+        disk.inodes.get(inode).map(|inode| inode.now.all())
     }
 
     /// Syncs of files and of the directory so far.
@@ -228,7 +280,7 @@ impl Disk {
 
     fn used(&self) -> u64 {
         let named = self.names.values().filter_map(|inode| self.inodes.get(inode));
-        named.map(|inode| inode.now.len() as u64).sum()
+        named.map(|inode| inode.now.len as u64).sum()
     }
 
     /// Names that reached the disk, plus those unsynced changes that `draw`
@@ -310,22 +362,22 @@ impl NameChange {
 
 impl Inode {
     fn write(&mut self, offset: usize, bytes: &[u8]) {
-        put(&mut self.now, offset, bytes);
+        self.now.put(offset, bytes);
         self.unsynced.push(Unsynced { offset, bytes: bytes.to_vec() });
     }
 
     fn sync(&mut self) {
         for write in std::mem::take(&mut self.unsynced) {
-            put(&mut self.durable, write.offset, &write.bytes);
+            self.durable.put(write.offset, &write.bytes);
         }
-        self.durable.resize(self.now.len(), 0);
+        self.durable.resize(self.now.len);
     }
 
     /// Pages of a failed sync are marked clean and never written: once evicted
     /// the old bytes are back.
     fn drop_unsynced(&mut self) {
         self.unsynced.clear();
-        self.durable.resize(self.now.len(), 0);
+        self.durable.resize(self.now.len);
         self.now.clone_from(&self.durable);
     }
 
@@ -334,38 +386,30 @@ impl Inode {
     fn crash(&mut self, draw: &mut dyn FnMut() -> u64) {
         for write in std::mem::take(&mut self.unsynced) {
             match draw() % 4 {
-                0 => put(&mut self.durable, write.offset, &write.bytes),
+                0 => self.durable.put(write.offset, &write.bytes),
                 1 => {}
                 _ => write.tear(&mut self.durable, draw),
             }
         }
-        if self.durable.len() < self.now.len() && draw() & 1 == 0 {
-            self.durable.resize(self.now.len(), 0);
+        if self.durable.len < self.now.len && draw() & 1 == 0 {
+            self.durable.resize(self.now.len);
         }
         self.now.clone_from(&self.durable);
     }
 }
 
 impl Unsynced {
-    fn tear(&self, durable: &mut Vec<u8>, draw: &mut dyn FnMut() -> u64) {
+    fn tear(&self, durable: &mut Content, draw: &mut dyn FnMut() -> u64) {
         let mut at = 0;
         while at < self.bytes.len() {
             let next_sector = (self.offset + at) / SECTOR_BYTES * SECTOR_BYTES + SECTOR_BYTES;
             let end = (next_sector - self.offset).min(self.bytes.len());
             if draw() & 1 == 0 {
-                put(durable, self.offset + at, &self.bytes[at..end]);
+                durable.put(self.offset + at, &self.bytes[at..end]);
             }
             at = end;
         }
     }
-}
-
-fn put(into: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if into.len() < end {
-        into.resize(end, 0);
-    }
-    into[offset..end].copy_from_slice(bytes);
 }
 
 fn missing(name: &str) -> io::Error {
@@ -387,7 +431,8 @@ impl Files for MemoryFiles {
         }
         let number = disk.next_inode;
         disk.next_inode += 1;
-        let inode = Inode { now: vec![0; place(bytes)?], ..Inode::default() };
+        let now = Content { len: place(bytes)?, ..Content::default() };
+        let inode = Inode { now, ..Inode::default() };
         disk.inodes.insert(number, inode);
         disk.change(NameChange::Create(name.to_owned(), number));
         Ok(self.handle(number, &disk))
@@ -462,7 +507,7 @@ impl MemoryFile {
 
 impl File for MemoryFile {
     fn size(&self) -> io::Result<u64> {
-        self.with(|disk| Ok(self.inode(disk)?.now.len() as u64))
+        self.with(|disk| Ok(self.inode(disk)?.now.len as u64))
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
@@ -471,9 +516,7 @@ impl File for MemoryFile {
             if disk.read_fails() {
                 return Err(io::Error::other("read failed as planned"));
             }
-            let bytes = self.inode(disk)?.now.get(offset..).unwrap_or_default();
-            let count = bytes.len().min(buffer.len());
-            buffer[..count].copy_from_slice(&bytes[..count]);
+            let count = self.inode(disk)?.now.read(offset, buffer);
             disk.lie(&mut buffer[..count]);
             Ok(count)
         })
