@@ -1,6 +1,9 @@
 //! Volumes: create, ls, show, rm.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::{
+    io::{self, BufRead, IsTerminal},
+    time::Duration,
+};
 
 use actors::client::VolumeView;
 use clap::{Args, Subcommand, ValueEnum};
@@ -20,7 +23,7 @@ use super::{
 /// `cdb volume`
 #[derive(Debug, Subcommand)]
 pub enum VolumeCommand {
-    /// Creates a volume and waits until it serves
+    /// Creates a volume and waits until it serves: for the deadline, and 20 ms per shard
     Create(CreateArgs),
     /// Lists the volumes
     #[command(alias = "list")]
@@ -109,6 +112,10 @@ pub async fn run(context: &Context, command: VolumeCommand) -> Outcome {
     }
 }
 
+/// What the wait for a new volume grows by with each shard: twice what the
+/// founding of one takes where three nodes share two cores.
+const SHARD_WAIT: Duration = Duration::from_millis(20);
+
 async fn create(context: &Context, args: CreateArgs) -> Outcome {
     let (kind, shards) = match args.kind {
         Kind::Hash => (VolumeKind::Hash, args.shards.unwrap_or(SHARDS)),
@@ -116,6 +123,8 @@ async fn create(context: &Context, args: CreateArgs) -> Outcome {
         Kind::Single => (VolumeKind::Single, args.shards.unwrap_or(1)),
     };
     let client = context.client()?;
+    // A thousand shards take longer than one request may.
+    let client = client.with_deadline(client.deadline() + SHARD_WAIT * shards);
     let policy = VolumePolicy { kind, replicas: args.replicas, shards };
     let created = client.create_volume(&args.name, policy).await;
     client.with_deadline(super::CLOSE_WITHIN).close().await;
