@@ -226,3 +226,15 @@ fn ten_thousand_operations_are_judged_in_seconds() {
     println!("20,000 operations were judged in {took:?} of processor time");
     assert!(took < Duration::from_secs(4), "10,000 operations take {:?}", took / 2);
 }
+
+#[test]
+fn many_deletes_of_unknown_outcome_do_not_keep_a_wrong_read_from_being_found() {
+    // Each may be placed or not: told apart, they would be 2^64 sets.
+    let mut history: Vec<_> = (0..64).map(|call| op(call, DELETE, u64::from(call), None)).collect();
+    history.extend([op(70, put(1), 70, 80), op(71, read(1), 81, 90), op(72, read(2), 91, 99)]);
+    assert_eq!(stuck(&history), history[66]);
+    // And one of them may be why a put is not there.
+    history.extend([op(73, read(None), 100, 110), op(74, put(3), 111, 120)]);
+    history.remove(66);
+    assert_eq!(check(&history), Ok(()));
+}
