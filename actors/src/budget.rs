@@ -16,6 +16,7 @@
 //! | 1 | inboxes of replicas | Raft messages are dropped; Raft repeats |
 //! | 1/2 | outbox | the same |
 //! | 2 | bodies of clients' requests (`transport`) | flow control holds the sender |
+//! | 1/4 | watchers that wait, out of the part of *all else* | the asker is told *busy* |
 //! | 3/2 | all else: bodies from nodes, answers, stacks, code | |
 //!
 //! **No deadlock.** Nodes whose entries wait for each other could all stand at
@@ -41,6 +42,9 @@ pub const NODE_REQUESTS_MAX: usize = 65_536;
 /// Raft messages waiting at all replicas of a node: a heartbeat and an answer
 /// from each of two peers at each of 4,096 replicas, sixteen times.
 pub const NODE_INBOX_MAX: usize = 262_144;
+/// Watchers that wait at all replicas of a node: 32 MiB of the shortest, a quarter
+/// of what requests may take by default.
+pub const NODE_WATCHERS_MAX: usize = 65_536;
 /// Memory of a node unless its configuration says otherwise: parts of 128 MiB.
 pub const MEMORY_BYTES_DEFAULT: usize = 2 << 30;
 /// Bytes of unapplied entries below which a replica may propose although the
@@ -104,6 +108,7 @@ pub struct NodeBudget {
     pub(crate) inbox: Arc<Admission>,
     /// Whether the disk has its reserve only.
     scarce: AtomicBool,
+    pub(crate) watchers: Arc<Admission>,
 }
 
 /// Bytes a node holds, by part.
@@ -128,6 +133,7 @@ impl NodeBudget {
             requests: Admission::new(NODE_REQUESTS_MAX, limits.request_bytes_max),
             inbox: Admission::new(NODE_INBOX_MAX, limits.inbox_bytes_max),
             scarce: AtomicBool::new(false),
+            watchers: Admission::new(NODE_WATCHERS_MAX, limits.request_bytes_max / 4),
             limits,
         })
     }

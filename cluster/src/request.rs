@@ -19,6 +19,7 @@ use crate::{
         leases::{LeaseCommand, LeaseView},
         range::{Range, RangeResult},
         transaction::Transaction,
+        watch::{Events, Place, Watch},
     },
 };
 
@@ -201,6 +202,16 @@ pub enum ShardBody {
         /// How fresh.
         level: ReadLevel,
     },
+    /// Tells what happens to keys after a place; waits for it if nothing did.
+    Watch {
+        /// Which keys, and what of them.
+        watch: Watch,
+        /// After which place.
+        after: Place,
+        /// How long to wait, in milliseconds, at most
+        /// [`crate::limits::WATCH_WAIT_MS_MAX`]; then the answer has no events.
+        wait_ms: u32,
+    },
     /// Grants, keeps or ends a lease.
     Lease {
         /// Exactly-once bookkeeping.
@@ -315,6 +326,8 @@ pub enum ShardResult {
         /// The newest version.
         now: Version,
     },
+    /// Of a watch.
+    Events(Events),
     /// Of a lease; none if there is none, and the newest version.
     Lease(Option<LeaseView>, Version),
     /// All leases in order, and the newest version.

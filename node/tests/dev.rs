@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Output, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -99,6 +99,17 @@ impl Dev {
 
     fn run(&self, args: &[&str]) -> Output {
         cdb().arg("--profile").arg(self.data().join("client.yaml")).args(args).output().unwrap()
+    }
+}
+
+impl Dev {
+    fn run_with(&self, args: &[&str], input: &str) -> Output {
+        let mut command = cdb();
+        command.arg("--profile").arg(self.data().join("client.yaml")).args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
     }
 }
 
@@ -220,4 +231,45 @@ fn an_empty_directory_and_a_misspelt_key_are_explained() {
     let said = text(&joined.stderr);
     assert!(!joined.status.success() && said.contains("token"), "{said}");
     assert!(!said.contains("cdb1-wrong") || said.contains("invalid value"), "{said}");
+}
+
+#[test]
+fn keys_have_a_past_leases_and_watchers_on_the_command_line() {
+    let _alone = alone();
+    let dev = Dev::start("1");
+    let ok = |args: &[&str]| {
+        let done = dev.run(args);
+        assert!(done.status.success(), "{args:?}: {}", text(&done.stderr));
+        text(&done.stdout)
+    };
+    ok(&["volume", "create", "kv", "--kind", "single", "--replicas", "1"]);
+    let put = ok(&["kv", "put", "kv/a", "one", "-o", "json"]);
+    assert!(put.contains("\"version\": 2"), "a new volume begins at version 1: {put}");
+    assert_eq!(ok(&["kv", "put", "kv/a", "two", "--prev"]), "one\n");
+    assert_eq!(ok(&["kv", "get", "kv/a", "--rev", "2"]), "a\tone\t2\t2\t1\t0\n");
+    let future = dev.run(&["kv", "get", "kv/a", "--rev", "99"]);
+    assert!(future.status.code() == Some(3) && text(&future.stderr).contains("E0104"));
+
+    let lease = ok(&["kv", "lease", "grant", "kv", "60"]);
+    let lease = lease.trim();
+    ok(&["kv", "put", "kv/b", "three", "--lease", lease]);
+    let shown = ok(&["kv", "lease", "ttl", "kv", lease, "--keys"]);
+    assert!(shown.contains("of 60 s left\nb\n"), "{shown}");
+    assert_eq!(ok(&["kv", "lease", "revoke", "kv", lease]), "1\n");
+    assert_eq!(ok(&["kv", "get", "kv", "--prefix", "--count-only"]), "1\n");
+
+    let events = ok(&["watch", "kv", "--rev", "3", "--prev", "--count", "3"]);
+    assert_eq!(events, "put\ta\t3\ttwo\tone\nput\tb\t4\tthree\ndelete\tb\t5\t\tthree\n");
+
+    let txn = "value(a) = two\n\nput a four\nget a\n\nget a\n";
+    let done = dev.run_with(&["kv", "txn", "kv", "-o", "json"], txn);
+    let said = text(&done.stdout);
+    assert!(said.contains("\"succeeded\": true") && said.contains("\"value\": \"four\""), "{said}");
+    let again = text(&dev.run_with(&["kv", "txn", "kv"], txn).stdout);
+    assert!(again.starts_with("failed\n"), "{again}");
+
+    ok(&["kv", "compact", "kv", "6"]);
+    let gone = dev.run(&["watch", "kv", "--rev", "3", "--count", "1"]);
+    assert!(gone.status.code() == Some(3) && text(&gone.stderr).contains("E0105"));
+    assert_eq!(ok(&["kv", "del", "kv/", "--from-key"]), "1\n");
 }

@@ -268,6 +268,7 @@ async fn ask_catalog(
             | ShardResult::Value(_)
             | ShardResult::Page { .. }
             | ShardResult::Range { .. }
+            | ShardResult::Events(_)
             | ShardResult::Lease(..)
             | ShardResult::Leases(..)
             | ShardResult::Replica(_) => None,

@@ -24,6 +24,7 @@ mod read;
 mod transact;
 mod trial;
 mod volumes;
+mod watching;
 mod write;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use leases::LeaseGranted;
 pub use list::{ListOptions, Listing, Page};
 pub use range::{Deleted, Ranged};
 pub use volumes::VolumeView;
+pub use watching::{Happened, Places, Watching};
 pub use write::{BatchWritten, Written};
 
 use std::{

@@ -31,6 +31,8 @@ pub(super) struct Trial {
     subject: String,
     began: Instant,
     limit: Duration,
+    /// How long a node may keep the question beyond what an answer takes.
+    patience: Duration,
     backoff: Backoff,
     tries: u32,
     reached: bool,
@@ -46,6 +48,7 @@ impl Trial {
             subject,
             began: Instant::now(),
             limit,
+            patience: Duration::ZERO,
             backoff: Backoff::default(),
             tries: 0,
             reached: false,
@@ -54,6 +57,11 @@ impl Trial {
             asked: Vec::new(),
             hint: None,
         }
+    }
+
+    /// For a question that a node may keep so long before it answers.
+    pub(super) fn patient(self, patience: Duration) -> Self {
+        Self { limit: self.limit + patience, patience, ..self }
     }
 
     pub(super) fn subject(&self) -> &str {
@@ -68,7 +76,8 @@ impl Trial {
     pub(super) fn try_for(&self) -> Option<Duration> {
         let left = self.ends().checked_duration_since(Instant::now())?;
         let wait_ms = (TRY_MS_FIRST << self.tries.min(8)).min(TRY_MS_MAX);
-        (!left.is_zero()).then(|| left.min(Duration::from_millis(wait_ms)))
+        let wait = Duration::from_millis(wait_ms) + self.patience;
+        (!left.is_zero()).then(|| left.min(wait))
     }
 
     pub(super) fn tries(&self) -> u32 {

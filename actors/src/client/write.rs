@@ -356,6 +356,7 @@ pub(super) fn strange_result(trial: &Trial, result: &ShardResult) -> ClientError
         ShardResult::Value(_) => "a value",
         ShardResult::Page { .. } => "a page",
         ShardResult::Range { .. } => "a range",
+        ShardResult::Events(_) => "events",
         ShardResult::Lease(..) => "a lease",
         ShardResult::Leases(..) => "leases",
         ShardResult::Replica(_) => "a replica's state",

@@ -173,6 +173,8 @@ pub struct ApplyHalf {
     gauge: MemoryGauge,
     pub(super) gate: Arc<StoreGate>,
     open: Mutex<Option<Open>>,
+    /// Whether anybody wants to know which keys are changed.
+    noting: AtomicBool,
 }
 
 impl fmt::Debug for ApplyHalf {
@@ -190,7 +192,21 @@ impl ApplyHalf {
         gauge: MemoryGauge,
         gate: Arc<StoreGate>,
     ) -> Arc<Self> {
-        Arc::new(Self { world, replica, actor, published, gauge, gate, open: Mutex::new(None) })
+        Arc::new(Self {
+            world,
+            replica,
+            actor,
+            published,
+            gauge,
+            gate,
+            open: Mutex::new(None),
+            noting: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether somebody waits to be told which keys are changed.
+    pub(super) fn note_changes(&self, noting: bool) {
+        self.noting.store(noting, Ordering::Release);
     }
 
     /// What all replicas of the node share.
@@ -364,13 +380,18 @@ impl ApplyHalf {
         let mut guard = self.lock();
         let early = || Halt::for_good("applied before it was open");
         let open = guard.as_mut().ok_or_else(early)?;
+        let noting = self.noting.load(Ordering::Acquire);
         let mut outcomes = Vec::new();
+        let mut changes = Vec::new();
         let mut configured = false;
         let store = Arc::clone(&open.store);
         let mut view = store.view()?;
         for entry in entries {
             let applied = open.machine.apply(view.as_ref(), entry)?;
             configured |= applied.descriptor.is_some();
+            if noting {
+                changes.extend(applied.changes);
+            }
             if let Some(outcome) = applied.outcome {
                 outcomes.push((entry.index, entry.term, outcome));
             }
@@ -384,7 +405,8 @@ impl ApplyHalf {
         self.publish(open);
         let (index, term) = open.machine.applied();
         let descriptor = configured.then(|| open.machine.descriptor().clone());
-        Ok(AppliedBatch { index, term, outcomes, descriptor })
+        let (version, changes) = (open.machine.version(), noting.then_some(changes));
+        Ok(AppliedBatch { index, term, outcomes, descriptor, version, changes })
     }
 
     /// Writes the overlay to the store: copied in the lane, committed beside

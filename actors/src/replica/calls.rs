@@ -20,6 +20,7 @@ use cluster::{
         range::Range,
         reader::ReadError,
         transaction::check_keys,
+        watch::Watch,
     },
     units::Instant,
 };
@@ -47,9 +48,9 @@ pub(super) type ConfigureReply = oneshot::Sender<Result<(), Fault>>;
 
 /// A request with its way back.
 #[derive(Debug)]
-struct Asked {
+pub(super) struct Asked {
     reply: oneshot::Sender<ShardAnswer>,
-    deadline: Instant,
+    pub(super) deadline: Instant,
     _permit: Permit,
 }
 
@@ -91,6 +92,23 @@ pub(super) struct Calls {
     stepped: Option<Instant>,
     /// When it looks after leases next.
     pub(super) alarm: Option<Instant>,
+}
+
+impl Asked {
+    /// Whether somebody still wants to know.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.reply.is_closed()
+    }
+
+    /// Answers.
+    pub(super) fn answer(
+        self,
+        clock: Hlc,
+        leader: Option<cluster::ids::NodeId>,
+        result: Result<ShardResult, Fault>,
+    ) {
+        let _ = self.reply.send(ShardAnswer { clock, leader, result });
+    }
 }
 
 impl Calls {
@@ -162,6 +180,7 @@ impl ReplicaState {
                 self.propose(asked, action, WriteLevel::Strong);
             }
             ShardBody::Range { range, level } => self.read(asked, ReadQuery::Range(range), level),
+            ShardBody::Watch { watch, after, wait_ms } => self.watch(asked, watch, after, wait_ms),
             ShardBody::ShowLease { lease, keys } => {
                 self.read(asked, ReadQuery::Lease { lease, keys }, ReadLevel::Strong);
             }
@@ -198,8 +217,9 @@ impl ReplicaState {
                 transaction.check().map_err(|error| Fault::Invalid(error.to_string()))?;
                 self.admit_changes(transaction.puts().next().is_some(), transaction.writes())
             }
-            ShardBody::Range { range, .. } => {
-                check_keys(&range.keys).map_err(|error| Fault::Invalid(error.to_string()))
+            ShardBody::Watch { watch: Watch { keys, .. }, .. }
+            | ShardBody::Range { range: Range { keys, .. }, .. } => {
+                check_keys(keys).map_err(|error| Fault::Invalid(error.to_string()))
             }
             ShardBody::Lease { command: LeaseCommand::Expire(_), .. } => {
                 Err(Fault::Invalid("only its leader sees that a lease is over".to_owned()))
@@ -414,6 +434,7 @@ impl ReplicaState {
     /// Entries took effect: answer who waited for them.
     pub(super) fn applied(&mut self, batch: AppliedBatch) {
         let AppliedBatch { index, term, .. } = batch;
+        self.tell_watchers(&batch);
         if index > self.applied.0 {
             // A batch of before a snapshot may come after it.
             self.applied = (index, term);
@@ -600,7 +621,7 @@ impl ReadQuery {
 }
 
 /// What a failed read means to the asker.
-fn read_fault(error: &ReadError, half: &ReadHalf) -> Fault {
+pub(super) fn read_fault(error: &ReadError, half: &ReadHalf) -> Fault {
     match error {
         ReadError::WrongShard(_) => Fault::StaleEpoch(half.reader.descriptor().clone()),
         ReadError::Compacted { at, compacted } => {

@@ -5,17 +5,19 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+use bytes::Bytes;
 use cluster::{
     catalog::controller::ObservedShard,
     ids::{Epoch, LogIndex, NodeId, ReplicaId, ShardId, StoreId, Term, VolumeId},
-    mvcc::version::Hlc,
+    mvcc::version::{Hlc, Version},
     ports::{
         engine::EngineError,
         log::{LogError, RecoveredReplica},
     },
     raft::types::{ConfigurationChange, Entry, Message},
     request::{
-        Fault, ReplicaStatus, ShardAnswer, ShardRequest, SnapshotPiece, SnapshotPieceRequest,
+        Fault, ReplicaStatus, ShardAnswer, ShardBody, ShardRequest, SnapshotPiece,
+        SnapshotPieceRequest,
     },
     shard::{command::Outcome, descriptor::ShardDescriptor},
 };
@@ -26,6 +28,7 @@ use super::{
     apply::{Held, Published},
     halt::Halt,
     snapshots::FetchError,
+    watches::Watcher,
 };
 use crate::{
     admission::{Admission, Permit},
@@ -36,6 +39,11 @@ use crate::{
 pub const REQUESTS_MAX: usize = 1_024;
 /// Bytes of requests one replica holds: a few of the largest values.
 pub const REQUEST_BYTES_MAX: usize = 32 << 20;
+/// Watchers that wait at one replica: of [`cluster::shard::watch::WATCHER_BYTES`]
+/// and their keys, 8 MiB of the shortest.
+pub const WATCHERS_MAX: usize = 16_384;
+/// Bytes of watchers at one replica.
+pub const WATCHERS_BYTES_MAX: usize = 16 << 20;
 /// Raft messages waiting at one replica.
 pub const INBOX_MAX: usize = 4_096;
 /// Bytes of Raft messages waiting at one replica.
@@ -118,6 +126,13 @@ pub enum ReplicaMessage {
     Destroy,
     /// Machine and store are let go of.
     Closed,
+    /// A watcher found nothing so far.
+    Looked {
+        /// Who.
+        watcher: Watcher,
+        /// Whether there is more to look at.
+        more: bool,
+    },
     /// All that waited in the mailbox is in: run the core.
     Run,
     /// A timer fired.
@@ -135,6 +150,8 @@ pub enum ReplicaTimer {
     RetryBirth,
     /// Look after leases.
     Leases,
+    /// Look after watchers.
+    Watches,
 }
 
 /// A request with its way back.
@@ -159,6 +176,10 @@ pub struct AppliedBatch {
     pub outcomes: Vec<(LogIndex, Term, Outcome)>,
     /// The descriptor, if a configuration took effect.
     pub descriptor: Option<ShardDescriptor>,
+    /// The last version that changed a key.
+    pub version: Version,
+    /// The places of all changes, if somebody waits for them.
+    pub changes: Option<Vec<Bytes>>,
 }
 
 /// How a replica begins.
@@ -189,6 +210,7 @@ pub struct ReplicaHandle {
     pub published: watch::Receiver<Published>,
     pub(super) requests: Arc<Admission>,
     pub(super) inbox: Arc<Admission>,
+    pub(super) watchers: Arc<Admission>,
     pub(crate) held: Arc<Held>,
     pub(super) filled: Arc<AtomicUsize>,
     pub(super) budget: Arc<NodeBudget>,
@@ -199,7 +221,9 @@ impl ReplicaHandle {
     /// replica has too much to do.
     pub async fn call(&self, request: ShardRequest) -> ShardAnswer {
         let clock = request.clock;
-        let Some(permit) = self.requests.try_enter(request_bytes(&request)) else {
+        let watches = matches!(request.body, ShardBody::Watch { .. });
+        let admission = if watches { &self.watchers } else { &self.requests };
+        let Some(permit) = admission.try_enter(request_bytes(&request)) else {
             metrics::counter!(crate::metrics::REQUESTS_REFUSED).increment(1);
             return refused(clock, Fault::Busy { retry_after_ms: 20 });
         };
@@ -267,7 +291,7 @@ pub(crate) fn refused(clock: Hlc, fault: Fault) -> ShardAnswer {
 
 /// Roughly the bytes a request holds in memory.
 pub(crate) fn request_bytes(request: &ShardRequest) -> usize {
-    use cluster::{request::ShardBody, shard::command::Op};
+    use cluster::shard::command::Op;
     const HEAD: usize = 256;
     match &request.body {
         ShardBody::Write { ops, .. } => ops
@@ -277,6 +301,7 @@ pub(crate) fn request_bytes(request: &ShardRequest) -> usize {
                 Op::Delete { key } => HEAD + key.len(),
             })
             .sum(),
+        ShardBody::Watch { watch, .. } => watch.bytes(),
         ShardBody::Transact { transaction, .. } => HEAD * transaction.ops() + transaction.bytes(),
         ShardBody::OpenSession
         | ShardBody::CloseSession(_)

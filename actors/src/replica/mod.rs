@@ -1,7 +1,7 @@
 //! A shard replica: the Raft half of one shard's copy on this node.
 //!
-//! Owns: the Raft core of one replica, the requests waiting for it, and the
-//! order in which records of it reach the log. Talks to it: the router
+//! Owns: the Raft core of one replica, the requests and watchers waiting for it,
+//! and the order in which records of it reach the log. Talks to it: the router
 //! (requests), the switchboard (messages of its peers), the log and its own
 //! apply half (completions), the disk's pacer (flush, sweep). Supervised by: its
 //! volume. May lose when it dies: requests under way, which are answered
@@ -24,6 +24,7 @@ mod state;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod watches;
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
@@ -34,10 +35,12 @@ use self::{
     apply::{Held, MemoryGauge, Published},
     messages::{
         Beginning, INBOX_BYTES_MAX, INBOX_MAX, REQUEST_BYTES_MAX, REQUESTS_MAX, ReplicaHandle,
-        ReplicaMessage, ReplicaTimer,
+        ReplicaMessage, ReplicaTimer, WATCHERS_BYTES_MAX, WATCHERS_MAX,
     },
 };
-pub use self::{gate::StoreGate, halt::Halt, snapshots::FetchError, state::ReplicaState};
+pub use self::{
+    gate::StoreGate, halt::Halt, snapshots::FetchError, state::ReplicaState, watches::Watcher,
+};
 use crate::{
     budget::NodeBudget,
     disk::StoreIds,
@@ -112,6 +115,7 @@ impl ReplicaActor {
         let (replica, shard, volume) = arguments;
         let requests = budget.requests.within(REQUESTS_MAX, REQUEST_BYTES_MAX);
         let inbox = budget.inbox.within(INBOX_MAX, INBOX_BYTES_MAX);
+        let watchers = budget.watchers.within(WATCHERS_MAX, WATCHERS_BYTES_MAX);
         ReplicaHandle {
             replica,
             shard,
@@ -120,6 +124,7 @@ impl ReplicaActor {
             published,
             requests,
             inbox,
+            watchers,
             held,
             filled,
             budget,
@@ -179,6 +184,8 @@ impl Actor for ReplicaActor {
             ReplicaMessage::Timer(ReplicaTimer::RetryLog) => state.retry_log(),
             ReplicaMessage::Timer(ReplicaTimer::RetryBirth) => state.retry_birth(),
             ReplicaMessage::Timer(ReplicaTimer::Leases) => state.look_after_leases(),
+            ReplicaMessage::Timer(ReplicaTimer::Watches) => state.watch_round(),
+            ReplicaMessage::Looked { watcher, more } => state.looked(watcher, more),
         }
         Ok(())
     }

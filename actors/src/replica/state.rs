@@ -27,6 +27,7 @@ use super::{
     journal::{Journal, Written},
     messages::{Beginning, ReplicaMessage, ReplicaTimer},
     snapshots::Snapshots,
+    watches::Watches,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -105,6 +106,7 @@ pub struct ReplicaState {
     pub(super) descriptor: ShardDescriptor,
     pub(super) journal: Journal,
     pub(super) calls: Calls,
+    pub(super) watches: Watches,
     pub(super) snapshots: Snapshots,
     pub(super) applied: (LogIndex, Term),
     /// Position up to which the log was told it may forget.
@@ -167,6 +169,7 @@ impl ReplicaState {
             store: StoreId(0),
             journal: Journal::default(),
             calls: Calls::default(),
+            watches: Watches::default(),
             snapshots: Snapshots::new(partial, filled),
             applied: (LogIndex(0), Term(0)),
             trimmed: LogIndex(0),
@@ -347,6 +350,7 @@ impl ReplicaState {
                 if let Some(descriptor) = descriptor {
                     self.describe(descriptor);
                 }
+                self.wake_watchers();
                 self.publish();
             }
             Err(halt) => self.halt(halt),
@@ -561,6 +565,7 @@ impl ReplicaState {
     /// pins and fetches.
     pub(super) fn let_go(&mut self) {
         self.snapshots.unpin_all();
+        self.end_watches();
         self.discard_fetch();
         self.half.hold_entries(0);
         self.half.close(|| {});

@@ -76,7 +76,12 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
         {
             Err("lease catalog records")
         }
-        ShardBody::Get { .. } | ShardBody::List { .. } | ShardBody::Range { .. } if catalog => {
+        ShardBody::Get { .. }
+        | ShardBody::List { .. }
+        | ShardBody::Range { .. }
+        | ShardBody::Watch { .. }
+            if catalog =>
+        {
             Err("read catalog records directly")
         }
         ShardBody::OpenSession
@@ -88,6 +93,7 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
         | ShardBody::ShowLease { .. }
         | ShardBody::ListLeases
         | ShardBody::Range { .. }
+        | ShardBody::Watch { .. }
         | ShardBody::Get { .. }
         | ShardBody::List { .. }
         | ShardBody::Inspect => Ok(()),

@@ -132,7 +132,7 @@ fn write_level(text: &str) -> Result<WriteLevel, String> {
 }
 
 /// Reads a read level.
-fn read_level(text: &str) -> Result<ReadLevel, String> {
+pub(super) fn read_level(text: &str) -> Result<ReadLevel, String> {
     match text {
         "strong" => Ok(ReadLevel::Strong),
         "eventual" => Ok(ReadLevel::Eventual),

@@ -13,6 +13,7 @@ pub mod error;
 pub mod explain;
 mod files;
 pub mod init;
+pub mod kv;
 pub mod node;
 pub mod place;
 pub mod profile;
@@ -22,6 +23,7 @@ pub mod status;
 pub mod sync;
 pub mod version;
 pub mod volume;
+pub mod watch;
 
 use std::{future::Future, process::ExitCode, time::Duration};
 
@@ -93,6 +95,11 @@ pub enum Command {
     Rm(data::RmArgs),
     /// Shows a key without its value
     Stat(data::StatArgs),
+    /// Keys with their versions: ranges, the past, transactions, leases
+    #[command(subcommand)]
+    Kv(kv::KvCommand),
+    /// Shows what happens to keys, as it happens
+    Watch(watch::WatchArgs),
     /// Copies a tree of files into a volume, or back
     Sync(sync::SyncArgs),
     /// Measures the cluster
@@ -161,6 +168,8 @@ pub fn run(globals: Globals, command: Command) -> ExitCode {
         Command::Ls(args) => client(data::ls(&context, args)),
         Command::Rm(args) => client(data::rm(&context, args)),
         Command::Stat(args) => client(data::stat(&context, args)),
+        Command::Kv(command) => client(kv::run(&context, command)),
+        Command::Watch(args) => client(watch::run(&context, args)),
         Command::Sync(args) => client(sync::run(&context, args)),
         Command::Bench(command) => client(bench::run(&context, command)),
         Command::Explain { code } => explain::run(&code),

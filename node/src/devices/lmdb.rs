@@ -443,7 +443,7 @@ impl LmdbStore {
     }
 
     /// What a failed batch means. LMDB calls a write that fell short an I/O
-    /// error ("TODO: Use which error code?" in its `mdb_page_flush`), but the
+    /// error (its `mdb_page_flush` asks itself which code to use), but the
     /// last pages of a full disk are written just so: it is told by the room.
     fn write_fault(&self, error: heed::Error, writes: &[Write]) -> EngineError {
         let fell_short =

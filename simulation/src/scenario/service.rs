@@ -9,7 +9,8 @@ use super::{
     directed::{Directed, strike_leader},
 };
 use crate::workloads::{
-    append::Appends, bank::Bank, listing::Listings, register::Registers, volumes::Volumes,
+    append::Appends, bank::Bank, leases::Leases, listing::Listings, register::Registers,
+    volumes::Volumes, watches::Watches,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -85,6 +86,41 @@ pub(super) static ALL: &[Scenario] = &[
             .plan(seed)
         },
         promises: &["volume created", "volume removed", "cut"],
+    },
+    Scenario {
+        name: "watch-hops",
+        rows: &["A1", "A2"],
+        story: "streams go on from member to member while leaders die and history is let go of",
+        plan: |seed| {
+            Directed {
+                workloads: vec![
+                    Box::new(Watches::new(3, 3, 4, USUAL)),
+                    Box::new(Registers::new(2, 2, USUAL)),
+                ],
+                script: Some(|stage| strike_leader(stage, (SECOND * 3, SECOND), "kill {n}")),
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["watch event", "watch resumed", "watch compacted", "leader struck"],
+    },
+    Scenario {
+        name: "leases-change-leaders",
+        rows: &["A3"],
+        story: "leases are granted, kept and left while leaders die and clocks err by 3 %",
+        plan: |seed| {
+            Directed {
+                rate_ppm: 30_000,
+                workloads: vec![
+                    Box::new(Leases::new(4, (SECOND / 20, SECOND / 2))),
+                    Box::new(Registers::new(2, 2, USUAL)),
+                ],
+                script: Some(|stage| strike_leader(stage, (SECOND * 3, SECOND), "kill {n}")),
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["lease granted", "lease ended", "lease revoked", "leader struck"],
     },
     Scenario {
         name: "flood",

@@ -11,8 +11,8 @@ use crate::{
     plan::Plan,
     rng::Rng,
     workloads::{
-        Workload, append::Appends, bank::Bank, levels::Levels, listing::Listings,
-        register::Registers, volumes::Volumes,
+        Workload, append::Appends, bank::Bank, leases::Leases, levels::Levels, listing::Listings,
+        register::Registers, volumes::Volumes, watches::Watches,
     },
     world::{NetworkMode, Setup},
 };
@@ -44,7 +44,7 @@ fn plan(seed: u64) -> Plan {
         faults: Schedule::draw(seed, &ground),
         setup,
         shards: 1 + rng.number(shards_max),
-        workloads: workloads(&mut rng, clocks_apart),
+        workloads: workloads(&mut rng, seed, clocks_apart),
         // Faults may leave clients without a majority for most of a run;
         // progress is demanded when they have ended.
         pace_min: 0,
@@ -79,7 +79,7 @@ fn setup(rng: &mut Rng, calm: &Setup) -> Setup {
 }
 
 /// Registers always, and each of the others in some seeds.
-fn workloads(rng: &mut Rng, clocks_apart: Duration) -> Vec<Box<dyn Workload>> {
+fn workloads(rng: &mut Rng, seed: u64, clocks_apart: Duration) -> Vec<Box<dyn Workload>> {
     let mut all: Vec<Box<dyn Workload>> = vec![Box::new(Registers::draw(rng))];
     if rng.chance(300_000) {
         all.push(Box::new(Bank::draw(rng)));
@@ -95,6 +95,14 @@ fn workloads(rng: &mut Rng, clocks_apart: Duration) -> Vec<Box<dyn Workload>> {
     }
     if rng.chance(150_000) {
         all.push(Box::new(Volumes::draw(rng)));
+    }
+    // A stream of its own: these came later and shift no other draw.
+    let mut rng = Rng::stream(seed, "watches and leases", 0);
+    if rng.chance(300_000) {
+        all.push(Box::new(Watches::draw(&mut rng)));
+    }
+    if rng.chance(200_000) {
+        all.push(Box::new(Leases::draw(&mut rng)));
     }
     all
 }

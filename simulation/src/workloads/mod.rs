@@ -7,10 +7,12 @@
 
 pub mod append;
 pub mod bank;
+pub mod leases;
 pub mod levels;
 pub mod listing;
 pub mod register;
 pub mod volumes;
+pub mod watches;
 
 use std::{
     fmt,

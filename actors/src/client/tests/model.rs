@@ -349,6 +349,7 @@ impl State {
             | ShardBody::ShowLease { .. }
             | ShardBody::ListLeases
             | ShardBody::Range { .. }
+            | ShardBody::Watch { .. }
             | ShardBody::Inspect => false,
         };
         let leader = self.leaders[&shard];
@@ -421,6 +422,7 @@ impl State {
             | ShardBody::ShowLease { .. }
             | ShardBody::ListLeases
             | ShardBody::Range { .. }
+            | ShardBody::Watch { .. }
             | ShardBody::Inspect => {
                 return Err(Fault::Invalid("not in the model".into()));
             }
