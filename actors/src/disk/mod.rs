@@ -32,8 +32,8 @@ use cluster::{
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
+use self::compaction::Compactions;
 pub use self::stores::{FoundStores, sort_stores};
-use self::{compaction::Compactions, room::Candidate};
 use crate::{
     budget::NodeBudget,
     replica::messages::{ReplicaHandle, ReplicaMessage},
@@ -150,14 +150,7 @@ impl Actor for DiskActor {
             DiskMessage::Compacted(shard) => state.compacted(shard),
             DiskMessage::Measured(space) => {
                 state.measuring = false;
-                // What waits in overlays needs room in the stores as well.
-                let promised = state.arguments.budget.overlay_bytes();
-                let space = space.with_promised(promised as u64);
-                state.arguments.budget.set_scarce(space.is_device_scarce());
-                state
-                    .arguments
-                    .space
-                    .send_if_modified(|shown| std::mem::replace(shown, space) != space);
+                state.show_space(space);
             }
         }
         Ok(())
@@ -237,18 +230,10 @@ impl DiskState {
             return;
         }
         let (gauge, myself) = (Arc::clone(&self.arguments.world.space), myself.clone());
-        // Replicas are cramped only while the device is scarce: the look that
-        // finds it so no longer still judges, and lets all of them go.
-        let scarce = self.arguments.space.borrow().is_device_scarce();
-        let hosted = scarce.then(|| Arc::clone(&self.arguments.hosted.borrow()));
-        let replicas = hosted.iter().flat_map(|hosted| hosted.by_shard.values());
-        let candidates: Vec<_> = replicas.filter_map(Candidate::of).collect();
-        let promised = self.arguments.budget.overlay_bytes() as u64;
+        let rooms = self.rooms();
         self.arguments.world.workers.beside(Box::new(move || {
             let space = gauge.measure();
-            for candidate in &candidates {
-                candidate.judge(space, promised);
-            }
+            rooms.judge(space);
             let _ = myself.cast(DiskMessage::Measured(space));
         }));
     }

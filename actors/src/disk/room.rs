@@ -15,6 +15,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use cluster::ports::engine::StoreUsage;
 
+use super::DiskState;
 use crate::{
     replica::{
         apply::{Held, ReadHalf},
@@ -30,22 +31,58 @@ const KEPT_BYTES_MIN: u64 = 8 << 20;
 /// fragments find room.
 const KEPT_PART: u64 = 4;
 
+/// Replicas to be judged, and bytes that wait in the overlays of all.
+pub(super) struct Rooms {
+    replicas: Vec<Candidate>,
+    promised_bytes: u64,
+}
+
+impl DiskState {
+    /// Shows replicas and people what room there is.
+    pub(super) fn show_space(&self, measured: Space) {
+        // What waits in overlays needs room in the stores as well.
+        let promised = self.arguments.budget.overlay_bytes();
+        let space = measured.with_promised(promised as u64);
+        self.arguments.budget.set_scarce(space.is_device_scarce());
+        self.arguments.space.send_if_modified(|shown| std::mem::replace(shown, space) != space);
+    }
+
+    /// Whom to judge at the next measure. Replicas are cramped only while the
+    /// device is scarce: the measure that finds it so no longer still judges,
+    /// and lets all of them go.
+    pub(super) fn rooms(&self) -> Rooms {
+        let scarce = self.arguments.space.borrow().is_device_scarce();
+        let hosted = scarce.then(|| Arc::clone(&self.arguments.hosted.borrow()));
+        let handles = hosted.iter().flat_map(|hosted| hosted.by_shard.values());
+        let promised_bytes = self.arguments.budget.overlay_bytes() as u64;
+        Rooms { replicas: handles.filter_map(Candidate::of).collect(), promised_bytes }
+    }
+}
+
+impl Rooms {
+    /// Notes who may take puts. Touches the stores: on a worker.
+    pub(super) fn judge(&self, space: Space) {
+        let scarce = space.with_promised(self.promised_bytes).is_device_scarce();
+        for replica in &self.replicas {
+            replica.judge(scarce);
+        }
+    }
+}
+
 /// One replica's store and what waits for it.
-pub(super) struct Candidate {
+struct Candidate {
     held: Arc<Held>,
     half: Arc<ReadHalf>,
 }
 
 impl Candidate {
     /// Nothing for a replica that is not open yet: it takes no puts either.
-    pub(super) fn of(handle: &ReplicaHandle) -> Option<Self> {
+    fn of(handle: &ReplicaHandle) -> Option<Self> {
         let half = handle.published.borrow().half.clone()?;
         Some(Self { held: Arc::clone(&handle.held), half })
     }
 
-    /// Notes whether it may take puts. Touches the store: on a worker.
-    pub(super) fn judge(&self, space: Space, promised_bytes: u64) {
-        let scarce = space.with_promised(promised_bytes).is_device_scarce();
+    fn judge(&self, scarce: bool) {
         let overlay = self.held.overlay.load(Ordering::Relaxed) as u64;
         let cramped = scarce && self.half.store.usage().is_ok_and(|usage| !takes(usage, overlay));
         self.held.cramped.store(cramped, Ordering::Relaxed);
