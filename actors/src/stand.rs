@@ -491,7 +491,7 @@ impl Stand {
         node: u64,
         files: &MemoryFiles,
     ) -> (SegmentedLog, Vec<RecoveredReplica>) {
-        let options = LogOptions { segment_bytes: self.segment_bytes };
+        let options = LogOptions { segment_bytes: self.segment_bytes, begun: false };
         let files = Arc::new(files.clone());
         let (log, recovery) = SegmentedLog::open(files, Self::stamp(node), options).unwrap();
         (log, recovery.replicas)

@@ -231,7 +231,7 @@ impl Load {
         let path = directory.path().canonicalize().unwrap();
         *recorder() = Recorder { directory: Some(path.clone()), events: Vec::new() };
         let files: Arc<dyn Files> = Arc::new(DirectoryFiles::open(&path).unwrap());
-        let options = LogOptions { segment_bytes };
+        let options = LogOptions { segment_bytes, begun: false };
         let (log, _) = SegmentedLog::open(files, STAMP, options).unwrap();
         let options = LogWriterOptions::default();
         let writer = LogWriter::start(log, options, |cause| panic!("fenced: {cause}")).unwrap();
@@ -341,7 +341,7 @@ impl Image {
     fn cut(&self, chance: &mut u64, segment_bytes: usize) -> Result<(), String> {
         let files = self.files.fork();
         files.crash(&mut || draw(chance));
-        let options = LogOptions { segment_bytes };
+        let options = LogOptions { segment_bytes, begun: false };
         let opened = SegmentedLog::open(Arc::new(files), STAMP, options);
         let (_, recovery) = opened.map_err(|error| error.to_string())?;
         if !recovery.damage.is_empty() {

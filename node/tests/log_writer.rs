@@ -25,7 +25,7 @@ use clusterdb::devices::{
 };
 
 const STAMP: LogStamp = LogStamp { cluster: ClusterId(1), node: NodeId(2), disk: 0 };
-const OPTIONS: LogOptions = LogOptions { segment_bytes: 1 << 20 };
+const OPTIONS: LogOptions = LogOptions { segment_bytes: 1 << 20, begun: false };
 const WAIT: Duration = Duration::from_mins(1);
 
 type Outcome = Result<(), LogError>;

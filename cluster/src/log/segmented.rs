@@ -28,13 +28,16 @@ pub struct LogOptions {
     /// Size of a new segment; a multiple of 64. It bounds the largest record,
     /// and half of it holds the checkpoint of all replicas.
     pub segment_bytes: usize,
+    /// Whether the disk once had a log: where none is, it was lost then, and
+    /// with it who was born here.
+    pub begun: bool,
 }
 
 impl Default for LogOptions {
     /// 64 MiB: a dozen of the largest entries, and one directory sync per
     /// second at 64 MB/s.
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20 }
+        Self { segment_bytes: 64 << 20, begun: false }
     }
 }
 

@@ -233,7 +233,7 @@ fn a_log_of_another_node_is_refused_by_name() {
     let files = MemoryFiles::new();
     drop(begun(&files));
     let other = super::LogStamp { node: NodeId(99 << 96), ..stamp() };
-    let options = super::LogOptions { segment_bytes: SEGMENT_BYTES };
+    let options = super::LogOptions { segment_bytes: SEGMENT_BYTES, begun: false };
     let error = SegmentedLog::open(std::sync::Arc::new(files), other, options).unwrap_err();
     assert!(matches!(error, OpenError::Foreign { .. }));
     let text = error.to_string();

@@ -45,8 +45,6 @@ pub(super) struct Storage {
     pub(super) recovered: Vec<RecoveredReplica>,
     /// Whether the log cannot tell which replicas lived here.
     pub(super) forgetful: bool,
-    /// Whether there was no log.
-    pub(super) fresh: bool,
     pub(super) highest_store: StoreId,
     pub(super) partial: BTreeMap<ReplicaId, Vec<StoreId>>,
 }
@@ -70,8 +68,9 @@ impl Storage {
             },
         };
         let stamp = LogStamp { cluster: identity.cluster, node: identity.node, disk: 0 };
-        let (mut log, mut recovery) = SegmentedLog::open(files, stamp, log_options(config)?)
-            .with_context(|| format!("cannot open the log in {}", dir.log().display()))?;
+        let (mut log, mut recovery) =
+            SegmentedLog::open(files, stamp, log_options(config, dir)?)
+                .with_context(|| format!("cannot open the log in {}", dir.log().display()))?;
         if let Some(torn) = &recovery.torn {
             tracing::info!(?torn, "the log's torn tail was cut: nothing in it was acknowledged");
         }
@@ -89,20 +88,10 @@ impl Storage {
         let log = LogWriter::start(log, options, move |cause| drop(fence.send(cause)))
             .context("cannot start the log's thread")?;
         let forgetful = recovery.forgotten_up_to == Some(ReplicaId(u64::MAX));
-        let fresh = recovery.fresh;
         let recovered = recovery.replicas;
         let FoundStores { highest: highest_store, partial } =
             sort_stores(engine.as_ref(), &recovered)?;
-        Ok(Self {
-            log: Arc::new(log),
-            engine,
-            gauge,
-            recovered,
-            forgetful,
-            fresh,
-            highest_store,
-            partial,
-        })
+        Ok(Self { log: Arc::new(log), engine, gauge, recovered, forgetful, highest_store, partial })
     }
 
     /// Bytes the node offers.
@@ -137,10 +126,10 @@ fn disk(config: &NodeConfig, dir: &DataDir, identity: NodeIdentity) -> anyhow::R
     Ok(Device { files, engine, gauge: Arc::new(gauge) })
 }
 
-fn log_options(config: &NodeConfig) -> anyhow::Result<LogOptions> {
+fn log_options(config: &NodeConfig, dir: &DataDir) -> anyhow::Result<LogOptions> {
     let bytes = usize::try_from(config.limits.log_segment.bytes())?;
     // Segments are read in steps of 64 bytes.
-    Ok(LogOptions { segment_bytes: bytes / 64 * 64 })
+    Ok(LogOptions { segment_bytes: bytes / 64 * 64, begun: dir.has_started()? })
 }
 
 fn disk_files(dir: &DataDir) -> anyhow::Result<Arc<dyn Files>> {

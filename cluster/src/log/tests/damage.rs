@@ -4,13 +4,15 @@
 //! A cell runs three logs, one per node, each with one replica of the same
 //! shard, and asks after the damage how many of them may vote.
 
+use std::sync::Arc;
+
 use super::{
     SegmentedLog, open,
-    world::{SEGMENT_BYTES, created, entries, ready, segments, trimmed},
+    world::{SEGMENT_BYTES, created, entries, ready, segments, stamp, trimmed},
 };
 use crate::{
     ids::{LogIndex, ReplicaId, Term},
-    log::{OpenError, Recovery},
+    log::{LogOptions, OpenError, Recovery},
     memory::MemoryFiles,
     ports::{
         files::Files,
@@ -300,6 +302,81 @@ fn a_missing_segment_is_damage_to_all_who_had_entries_there() {
     assert!(!found(&recovery, R1).damaged, "it has no entries and a later checkpoint");
 }
 
+/// Cuts the last segment off at the start of its newest record, which was
+/// acknowledged.
+fn cut_short(node: &mut Node) {
+    let place = node.tell(R1, ready(2, 4..=4));
+    assert!(node.files.truncate(&place.name, place.offset / 64 * 64));
+}
+
+#[test]
+fn a_segment_cut_short_on_one_node_silences_its_replica_and_is_no_torn_tail() {
+    let recoveries = shard(1, cut_short);
+    assert_eq!(voters(&recoveries), 2, "an acknowledged entry went without a word");
+    assert!(recoveries[0].torn.is_none());
+    assert_eq!(recoveries[0].damage[0].to, SEGMENT_BYTES as u64);
+    assert!(recoveries.iter().all(acknowledged), "what lies before the cut is kept");
+}
+
+#[test]
+fn a_segment_cut_short_on_a_majority_silences_the_shard() {
+    assert_eq!(voters(&shard(2, cut_short)), 1);
+}
+
+#[test]
+fn a_segment_cut_short_takes_no_record_and_the_next_one_does() {
+    let mut node = Node::begin();
+    node.tell(R1, ready(2, 1..=3));
+    cut_short(&mut node);
+    let (mut node, _) = node.restart();
+    node.tell(R2, created(2));
+    node.tell(R2, ready(1, 1..=3));
+    node.files.crash(&mut || 1);
+    let (_, again) = node.restart();
+    assert!(found(&again, R1).damaged, "the verdict stands");
+    assert!(!found(&again, R2).damaged);
+    assert_eq!(found(&again, R2).entries, entries(1, 1..=3));
+    assert!(again.torn.is_none());
+}
+
+#[test]
+fn a_segment_cut_short_whose_header_rotted_too_is_damage_at_every_start() {
+    let mut node = Node::begin();
+    node.tell(R1, ready(2, 1..=3));
+    cut_short(&mut node);
+    segment_header(&mut node);
+    let (node, recovery) = node.restart();
+    assert!(found(&recovery, R1).damaged && recovery.torn.is_none());
+    let (_, again) = node.restart();
+    assert!(found(&again, R1).damaged && again.torn.is_none());
+}
+
+#[test]
+fn a_segment_cut_short_before_one_without_a_checkpoint_may_have_been_full() {
+    let mut node = Node::begin();
+    node.fill(1);
+    let names = segments(&node.files);
+    let used = node.files.contents(&names[0]).unwrap();
+    let end = used.iter().rposition(|byte| *byte != 0).unwrap();
+    assert!(node.files.truncate(&names[0], end.next_multiple_of(64)));
+    node.files.scribble(&names[1], 128, &[0xAA; SEGMENT_BYTES - 128]);
+    let (_, recovery) = node.restart();
+    assert!(recovery.damage.iter().any(|damage| damage.segment == 1), "{:?}", recovery.damage);
+}
+
+#[test]
+fn a_segment_cut_short_behind_its_stated_end_lost_nothing() {
+    let mut node = Node::begin();
+    node.fill(1);
+    let names = segments(&node.files);
+    let used = node.files.contents(&names[0]).unwrap();
+    let end = used.iter().rposition(|byte| *byte != 0).unwrap();
+    assert!(node.files.truncate(&names[0], end.next_multiple_of(64)));
+    let (_, recovery) = node.restart();
+    assert!(recovery.damage.is_empty(), "{:?}", recovery.damage);
+    assert!(!found(&recovery, R2).damaged);
+}
+
 #[test]
 fn a_lost_checkpoint_of_the_last_segment_is_damage_though_nothing_follows() {
     let mut node = Node::begin();
@@ -388,6 +465,24 @@ fn a_condemned_log_trusts_no_replica_it_held_and_takes_those_born_later() {
     node.tell(ReplicaId(21), ready(1, 1..=1));
     let (_, recovery) = node.restart();
     assert!(!found(&recovery, ReplicaId(21)).damaged);
+}
+
+#[test]
+fn a_log_that_is_gone_takes_no_replica_at_any_later_start_until_it_is_condemned() {
+    let files = MemoryFiles::new();
+    let begun = LogOptions { segment_bytes: SEGMENT_BYTES, begun: true };
+    let (mut log, recovery) = SegmentedLog::open(Arc::new(files.clone()), stamp(), begun).unwrap();
+    let unknown = Some(ReplicaId(u64::MAX));
+    assert!(recovery.fresh && recovery.forgotten_up_to == unknown);
+    assert!(matches!(log.append(&[(R1, created(1))]), Err(LogError::Refused { .. })));
+    drop(log);
+    files.crash(&mut || 1);
+    // There is a log now, and it still knows that it knows nothing.
+    let (mut log, mut recovery) = open(&files).unwrap();
+    assert!(!recovery.fresh && recovery.forgotten_up_to == unknown);
+    assert!(matches!(log.append(&[(R1, created(1))]), Err(LogError::Refused { .. })));
+    log.condemn(R1, &mut recovery).unwrap();
+    log.append(&[(R2, created(2))]).unwrap();
 }
 
 #[test]

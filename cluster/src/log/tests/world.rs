@@ -17,7 +17,7 @@ pub(super) fn stamp() -> LogStamp {
 }
 
 pub(super) fn open(files: &MemoryFiles) -> Result<(SegmentedLog, Recovery), OpenError> {
-    let options = LogOptions { segment_bytes: SEGMENT_BYTES };
+    let options = LogOptions { segment_bytes: SEGMENT_BYTES, begun: false };
     SegmentedLog::open(Arc::new(files.clone()), stamp(), options)
 }
 
