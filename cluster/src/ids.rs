@@ -76,8 +76,8 @@ wide_id! {
     ClusterId, "c-"
 }
 wide_id! {
-    /// A number drawn at each start of a node; with the [`Incarnation`] it
-    /// tells a restart from a restored old disk image.
+    /// A line of starts of a node: the [`Incarnation`] it began with (the upper
+    /// half), and chance. It tells a restart from a restored old disk image.
     BootNonce, "boot-"
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! identity        cluster and node id; written last, so a directory with it is whole
-//! incarnation     how often the node has started; synced before it is shown
+//! incarnation     the last start: its number and its line; synced before it is shown
 //! node.pem        the node's certificate and the authority's
 //! node.key        the node's private key                            0600
 //! cluster.key     opens the secrets sealed in the catalog           0600
@@ -26,7 +26,7 @@ use std::{
 
 use cluster::{
     formats::{FrameKind, decode_frame, encode_frame},
-    ids::{BootNonce, ClusterId, Incarnation, NodeId},
+    ids::{ClusterId, Incarnation, NodeId},
     membership::Boot,
     ports::entropy::Entropy,
 };
@@ -267,7 +267,7 @@ impl DataDir {
         self.replace("node.pem", secrets.certificates_pem.as_bytes())?;
         self.replace("node.key", secrets.key_pem.as_bytes())?;
         self.replace("cluster.key", &secrets.cluster_key)?;
-        self.replace("incarnation", &state_frame(&0_u64.to_le_bytes()))?;
+        self.replace("incarnation", &state_frame(&Boot::default().to_bytes()))?;
         match bootstrap {
             Some(payload) => self.save(StateFile::Bootstrap, payload)?,
             None => self.forget(StateFile::Bootstrap)?,
@@ -309,8 +309,26 @@ impl DataDir {
         self.replace("node.pem", certificates_pem.as_bytes())
     }
 
+    /// Whether the node was started before.
+    ///
+    /// # Errors
+    /// If its last start cannot be read.
+    pub fn has_started(&self) -> Result<bool, DataDirError> {
+        Ok(self.last_boot()?.incarnation > Incarnation(0))
+    }
+
+    fn last_boot(&self) -> Result<Boot, DataDirError> {
+        let payload = self.read_state("incarnation")?;
+        let bytes: [u8; Boot::BYTES] = payload.as_slice().try_into().map_err(|_| {
+            let cause = format!("{} bytes instead of {}", payload.len(), Boot::BYTES);
+            self.damaged("incarnation", cause)
+        })?;
+        Ok(Boot::from_bytes(bytes))
+    }
+
     /// Begins a new start of the node: one incarnation higher, and higher than
-    /// any `seen` elsewhere, on disk before it is returned, with a new nonce.
+    /// any `seen` elsewhere, on disk before it is returned. `told` is the start
+    /// that this disk's copy of the catalog names.
     ///
     /// # Errors
     /// If the old incarnation cannot be read, or a node that kept its data in
@@ -318,24 +336,23 @@ impl DataDir {
     pub fn next_boot(
         &self,
         engine: EngineKind,
+        told: Option<Boot>,
         seen: Option<Incarnation>,
         entropy: &dyn Entropy,
     ) -> Result<Boot, DataDirError> {
-        let payload = self.read_state("incarnation")?;
-        let bytes: [u8; 8] = payload.as_slice().try_into().map_err(|_| {
-            self.damaged("incarnation", format!("{} bytes instead of 8", payload.len()))
-        })?;
-        let last = u64::from_le_bytes(bytes);
-        if last > 0 && (engine == EngineKind::Memory || self.root.join("memory").exists()) {
+        let last = self.last_boot()?;
+        if last.incarnation > Incarnation(0)
+            && (engine == EngineKind::Memory || self.root.join("memory").exists())
+        {
             return Err(DataDirError::MemoryGone { path: self.root.clone() });
         }
         if engine == EngineKind::Memory {
             self.replace("memory", b"")?;
         }
-        let next = last.max(seen.map_or(0, |seen| seen.0)) + 1;
-        self.replace("incarnation", &state_frame(&next.to_le_bytes()))?;
-        let nonce = BootNonce(entropy.next_u128());
-        Ok(Boot { incarnation: Incarnation(next), nonce })
+        let seen = seen.unwrap_or(Incarnation(0));
+        let boot = Boot::after(last, told, seen, entropy.next_u64());
+        self.replace("incarnation", &state_frame(&boot.to_bytes()))?;
+        Ok(boot)
     }
 
     /// Reads a state file; `None` when there is none.

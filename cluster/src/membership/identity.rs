@@ -1,10 +1,17 @@
-//! Whether a node is who it was: incarnations and boot nonces.
+//! Whether a node is who it was: incarnations and lines of starts.
 //!
-//! A node syncs a higher incarnation at each start and draws a nonce with it.
-//! Whoever shows a lower incarnation than was seen before, or the same with
-//! another nonce, runs on a restored old disk image: it may have forgotten
-//! votes and acknowledged entries, so its votes and acks are refused and its
-//! replicas return under new ids.
+//! A node syncs a higher incarnation at each start. Starts form lines: each has
+//! a nonce of its own and the incarnation it began with, and the next one
+//! begins only after the disk knows that the catalog heard of a start of the
+//! last ([`Boot::after`]). So a later start than one that was seen is of the
+//! same line, or of a line that began later. Whoever shows anything else runs
+//! on a restored old disk image: it may have forgotten votes and acknowledged
+//! entries, so its votes and acks are refused and its replicas return under
+//! new ids. A higher incarnation alone proves nothing: an old image that is
+//! started often enough reaches any.
+//!
+//! Not told apart: an image copied before its line was known to the catalog,
+//! put back while the node has begun no other line since.
 //!
 //! Invariant: the highest boot seen of a node never falls.
 
@@ -22,14 +29,15 @@ pub const LEDGER_NODES_MAX: usize = 4_096;
 pub enum BootVerdict {
     /// The highest boot seen, or a newer one.
     Accept,
-    /// An older boot, or the same incarnation with another nonce.
+    /// An older boot, or one of another line that does not follow the seen one.
     OldImage,
 }
 
 /// Judges a boot against the highest one seen.
 pub fn judge_boot(seen: Boot, shown: Boot) -> BootVerdict {
     let newer = shown.incarnation > seen.incarnation;
-    if newer || shown == seen { BootVerdict::Accept } else { BootVerdict::OldImage }
+    let follows = shown.nonce == seen.nonce || shown.nonce.begins() > seen.incarnation;
+    if (newer && follows) || shown == seen { BootVerdict::Accept } else { BootVerdict::OldImage }
 }
 
 /// The highest boot seen of every node.
@@ -72,8 +80,52 @@ mod tests {
     use super::*;
     use crate::ids::{BootNonce, Incarnation};
 
-    fn boot(incarnation: u64, nonce: u128) -> Boot {
-        Boot { incarnation: Incarnation(incarnation), nonce: BootNonce(nonce) }
+    /// The first start of a line.
+    fn boot(incarnation: u64, chance: u64) -> Boot {
+        let incarnation = Incarnation(incarnation);
+        Boot { incarnation, nonce: BootNonce::line(incarnation, chance) }
+    }
+
+    const UNSEEN: Incarnation = Incarnation(0);
+
+    #[test]
+    fn an_old_image_is_refused_however_often_it_starts_before_the_catalog_hears_of_it() {
+        let copied = boot(3, 30);
+        // The disk knew that the catalog had heard of start 3.
+        let newer = Boot::after(copied, Some(copied), UNSEEN, 40);
+        let mut ledger = BootLedger::default();
+        assert_eq!(ledger.judge(NodeId(1), newer), BootVerdict::Accept);
+        let mut old = Boot::after(copied, Some(copied), UNSEEN, 41);
+        for _ in 0..5 {
+            assert_eq!(ledger.judge(NodeId(1), old), BootVerdict::OldImage, "{old:?}");
+            // Whatever it learns of the newer start changes nothing.
+            old = Boot::after(old, Some(newer), UNSEEN, 42);
+        }
+        let condemned = Boot::after(old, Some(newer), newer.incarnation, 43);
+        assert_eq!(ledger.judge(NodeId(1), condemned), BootVerdict::Accept);
+    }
+
+    #[test]
+    fn a_node_may_start_any_number_of_times_seen_or_unseen_told_or_not() {
+        let mut ledger = BootLedger::default();
+        let (mut last, mut told) = (Boot::after(Boot::default(), None, UNSEEN, 1), None);
+        for start in 0_u64..40 {
+            if start % 3 == 0 {
+                assert_eq!(ledger.judge(NodeId(1), last), BootVerdict::Accept, "{last:?}");
+            }
+            if start % 4 == 0 {
+                told = Some(last);
+            }
+            let known = told.filter(|_| start % 5 != 0);
+            last = Boot::after(last, known, UNSEEN, start);
+        }
+        assert!(last.nonce.begins().0 > 30, "lines end");
+    }
+
+    #[test]
+    fn a_boot_is_read_as_it_was_written() {
+        let boot = boot(7, u64::MAX);
+        assert_eq!(Boot::from_bytes(boot.to_bytes()), boot);
     }
 
     #[test]

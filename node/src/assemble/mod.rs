@@ -23,7 +23,6 @@ use actors::{
 use anyhow::Context;
 use cluster::{
     catalog::record::{ClusterRecord, NodeRecord, NodeState},
-    ids::Incarnation,
     membership::Boot,
     ports::{clock::Clock, entropy::Entropy, files::Files, network::Network, workers::Workers},
 };
@@ -109,7 +108,9 @@ impl Devices {
         let storage = Storage::open(config, dir, identity, old, fence)?;
         // After the log: an old image is condemned before it gets a new start.
         let seen = old.map(|old| old.seen.incarnation);
-        let boot = dir.next_boot(config.engine, seen, entropy.as_ref())?;
+        let copy = actors::catalog::load(state_files.as_ref())?;
+        let told = copy.node(identity.node).map(|record| record.boot);
+        let boot = dir.next_boot(config.engine, told, seen, entropy.as_ref())?;
         image::forget(state_files.as_ref()).context("cannot forget what the catalog said")?;
         let threads = EngineThreads::start(
             config.limits.engine_threads,
@@ -148,9 +149,7 @@ impl Devices {
         let found = |(node, addresses): &join::Seed| (*node, teach::resolve_now(addresses));
         Ok(NodeParts {
             recovered: self.storage.recovered.clone(),
-            // A log that is gone is one that has forgotten everything.
-            forgetful: self.storage.forgetful
-                || (self.storage.fresh && record.boot.incarnation > Incarnation(1)),
+            forgetful: self.storage.forgetful,
             highest_store: self.storage.highest_store,
             partial: self.storage.partial.clone(),
             record: record.clone(),

@@ -115,16 +115,19 @@ fn a_newer_format_and_each_damaged_byte_of_the_identity_are_refused() {
 }
 
 #[test]
-fn incarnations_rise_and_nonces_differ() {
+fn incarnations_rise_and_a_line_ends_when_the_catalog_has_heard_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let dir = born(folder.path());
     let entropy = SystemEntropy::new();
-    let first = dir.next_boot(EngineKind::Disk, None, &entropy).unwrap();
+    let first = dir.next_boot(EngineKind::Disk, None, None, &entropy).unwrap();
     drop(dir);
     let dir = DataDir::open(folder.path()).unwrap();
-    let second = dir.next_boot(EngineKind::Disk, None, &entropy).unwrap();
+    let second = dir.next_boot(EngineKind::Disk, None, None, &entropy).unwrap();
     assert_eq!((first.incarnation, second.incarnation), (Incarnation(1), Incarnation(2)));
-    assert_ne!(first.nonce, second.nonce);
+    assert_eq!(first.nonce, second.nonce, "nobody may have heard of either");
+    let third = dir.next_boot(EngineKind::Disk, Some(second), None, &entropy).unwrap();
+    assert_ne!(second.nonce, third.nonce);
+    assert_eq!(third.nonce.begins(), Incarnation(3));
 }
 
 #[test]
@@ -132,9 +135,9 @@ fn a_node_that_lived_in_memory_does_not_rise_again() {
     let folder = tempfile::tempdir().unwrap();
     let dir = born(folder.path());
     let entropy = SystemEntropy::new();
-    dir.next_boot(EngineKind::Memory, None, &entropy).unwrap();
+    dir.next_boot(EngineKind::Memory, None, None, &entropy).unwrap();
     for engine in [EngineKind::Memory, EngineKind::Disk] {
-        let error = dir.next_boot(engine, None, &entropy).unwrap_err();
+        let error = dir.next_boot(engine, None, None, &entropy).unwrap_err();
         assert!(matches!(error, DataDirError::MemoryGone { .. }), "{error}");
     }
 }

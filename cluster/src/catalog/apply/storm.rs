@@ -78,7 +78,7 @@ impl Storm {
         let incarnation = Incarnation(self.up_to(8));
         CatalogCommand::RegisterBoot {
             node: shown.node,
-            boot: Boot { incarnation, nonce: BootNonce(u128::from(self.up_to(2))) },
+            boot: Boot { incarnation, nonce: BootNonce::line(incarnation, self.up_to(2)) },
             addresses: shown.addresses,
             http_address: shown.http_address,
             zone: shown.zone,

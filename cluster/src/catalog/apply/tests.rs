@@ -25,9 +25,13 @@ fn admit(number: u64, now: u64) -> CatalogCommand {
     CatalogCommand::AdmitNode { hash: HASH, now: WallTime(now), node: node(number) }
 }
 
-fn boot(number: u64, incarnation: u64, nonce: u128) -> CatalogCommand {
+fn line(begins: u64, chance: u64) -> BootNonce {
+    BootNonce::line(Incarnation(begins), chance)
+}
+
+fn boot(number: u64, incarnation: u64, nonce: u64) -> CatalogCommand {
     let NodeRecord { node, addresses, http_address, zone, capacity_bytes, .. } = node(number);
-    let boot = Boot { incarnation: Incarnation(incarnation), nonce: BootNonce(nonce) };
+    let boot = Boot { incarnation: Incarnation(incarnation), nonce: line(incarnation, nonce) };
     CatalogCommand::RegisterBoot { node, boot, addresses, http_address, zone, capacity_bytes }
 }
 
@@ -451,7 +455,7 @@ fn a_node_that_shows_an_older_start_hears_what_it_must_not_bear_again() {
     let mut memory = Memory::cluster(2);
     memory.done(&boot(2, 5, 50));
     memory.done(&CatalogCommand::AllotReplica { shard: CATALOG_SHARD, node: n(2) });
-    let seen = Boot { incarnation: Incarnation(5), nonce: BootNonce(50) };
+    let seen = Boot { incarnation: Incarnation(5), nonce: line(5, 50) };
     for old in [boot(2, 4, 40), boot(2, 5, 51)] {
         let CatalogOutcome::Refused(refusal) = memory.apply(&old) else { panic!() };
         let born_up_to = ReplicaId(2);
