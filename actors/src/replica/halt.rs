@@ -113,7 +113,7 @@ fn held_loss(error: &EngineError) -> Option<Loss> {
 }
 
 /// What a read met that its replica must hear of.
-pub(super) fn read_halt(error: &ReadError) -> Option<Halt> {
+pub(crate) fn read_halt(error: &ReadError) -> Option<Halt> {
     let loss = match error {
         ReadError::Root(root) => root_loss(root),
         ReadError::Engine(engine) => held_loss(engine),

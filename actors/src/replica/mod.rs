@@ -15,7 +15,7 @@ mod calls;
 mod effects;
 mod full;
 mod gate;
-mod halt;
+pub(crate) mod halt;
 mod journal;
 mod leases;
 pub mod messages;

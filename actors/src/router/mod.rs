@@ -15,12 +15,14 @@ use cluster::{
         Answer, Fault, ReadLevel, Request, ShardAnswer, ShardBody, ShardRequest, ShardResult,
         SnapshotPieceRequest,
     },
+    shard::reader::ReadError,
 };
 use tokio::sync::{oneshot, watch};
 
 use crate::{
     replica::{
         apply::Published,
+        halt::read_halt,
         messages::{ReplicaHandle, ReplicaMessage, refused, request_bytes},
     },
     world::World,
@@ -251,8 +253,9 @@ impl Router {
         if self.hosted.borrow().by_shard.contains_key(&CATALOG_SHARD) {
             self.catalog_settled().await;
             let answer = self.catalog_changes(after, wait).await;
-            // A replica that waits for its first snapshot knows nothing yet.
-            if !matches!(answer, Answer::Fault(Fault::NoReplica(_))) {
+            // One that waits for its first snapshot knows nothing yet, and one
+            // whose bytes are damaged nothing any more.
+            if matches!(answer, Answer::CatalogChanges { .. }) {
                 return answer;
             }
         }
@@ -283,7 +286,7 @@ impl Router {
         let Some(handle) = self.hosted.borrow().by_shard.get(&shard).cloned() else {
             return Answer::Fault(Fault::NoReplica(shard));
         };
-        let mut published = handle.published;
+        let (mut published, actor) = (handle.published, handle.actor);
         let newer = published.wait_for(|published| {
             published.half.as_ref().is_some_and(|half| half.reader.version() > after)
         });
@@ -293,12 +296,13 @@ impl Router {
         };
         let (reply, answer) = oneshot::channel();
         self.world.workers.beside(Box::new(move || {
-            let changes = half.store.view().map_err(|error| error.to_string()).and_then(|view| {
-                half.reader
-                    .changed_items(view.as_ref(), after, CATALOG_CHANGES_MAX)
-                    .map_err(|error| error.to_string())
+            let changes = half.store.view().map_err(ReadError::Engine).and_then(|view| {
+                half.reader.changed_items(view.as_ref(), after, CATALOG_CHANGES_MAX)
             });
-            let _ = reply.send(changes);
+            if let Some(halt) = changes.as_ref().err().and_then(read_halt) {
+                let _ = actor.cast(ReplicaMessage::Halted(halt));
+            }
+            let _ = reply.send(changes.map_err(|error| error.to_string()));
         }));
         match answer.await {
             Ok(Ok((version, items))) => {
