@@ -24,7 +24,7 @@ use cluster::units::Instant;
 use mimalloc::MiMalloc;
 use rustix::time::{ClockId, clock_gettime};
 use simulation::{
-    faults::{Ground, Schedule},
+    faults::{Ground, Group, Schedule},
     hooks::on_seeded_thread,
     plan::Plan,
     scenario::SWARM,
@@ -127,8 +127,8 @@ fn load(
         stage.found(SHARDS).unwrap_or_else(|cause| panic!("seed {seed}: {cause}"));
         clients(&stage, players);
         if faults {
-            let ground =
-                Ground { nodes: MACHINES, from: Instant::ORIGIN, to: Instant::ORIGIN + span };
+            let (from, to) = (Instant::ORIGIN, Instant::ORIGIN + span);
+            let ground = Ground { nodes: MACHINES, from, to, groups: Group::ALL };
             stage.expose_to(&Schedule::draw(seed, &ground));
         }
         let before = stage.world.trace().counted("operation");

@@ -321,6 +321,21 @@ mod tests {
     }
 
     #[test]
+    fn outside_its_runtime_a_clock_shows_when_it_last_ran() {
+        let (host, clock, _) = host(Skew::default(), Instant::ORIGIN);
+        let (other, ..) = self::host(Skew::default(), Instant::ORIGIN);
+        host.step_to(Instant::ORIGIN + SECOND);
+        // As a destructor at a crash reads it, while the thread's clock is another's.
+        other.step_to(Instant::ORIGIN + SECOND * 9);
+        host.crash();
+        // A reading is a second ahead, so that code may subtract from it.
+        assert_eq!(clock.now(), Instant::ORIGIN + SECOND * 2);
+        assert_eq!(clock.world_now(), Instant::ORIGIN + SECOND);
+        assert_eq!(clock.runtime_now(), time::instant(1_000_000_000));
+        assert_eq!(clock.wall().0 - WALL_ORIGIN_MS, 1_000);
+    }
+
+    #[test]
     fn wall_clocks_jump_freeze_and_strobe() {
         let (host, clock, dials) = host(Skew::default(), Instant::ORIGIN);
         let at = |ms: u64| Instant::ORIGIN + Duration::from_millis(ms);

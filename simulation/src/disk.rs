@@ -23,10 +23,11 @@ use std::{
     time::Duration,
 };
 
-use actors::root::OldImage;
+use actors::{catalog, root::OldImage};
 use cluster::{
     ids::{ClusterId, NodeId},
     log::{LogOptions, LogStamp, Recovery, SegmentedLog},
+    membership::Boot,
     memory::{MemoryEngine, MemoryFiles},
     ports::{engine::Engine, files::Files},
 };
@@ -98,10 +99,15 @@ impl Pace {
         self.0.1.store(on, Ordering::Relaxed);
     }
 
+    /// Whether nothing comes to its end.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.0.1.load(Ordering::Relaxed)
+    }
+
     /// Waits for an operation that takes `latency`.
     pub(crate) async fn wait(&self, latency: Duration) {
         tokio::time::sleep(latency).await;
-        while self.0.1.load(Ordering::Relaxed) {
+        while self.is_stalled() {
             tokio::time::sleep(STALL_LOOK).await;
         }
     }
@@ -367,6 +373,16 @@ impl Storage {
         self.excuses_fence() || self.foreign || self.room.is_full()
     }
 
+    /// Whether its copy of the catalog knows of a node's start, also after the
+    /// hardest power cut. False of a real disk.
+    pub(crate) fn knows_start(&self, node: NodeId, boot: Boot) -> bool {
+        let state = self.state.fork();
+        state.crash(&mut || 1);
+        let view = catalog::load(&state).unwrap_or_default();
+        let seen = view.node(node).map(|record| record.boot.incarnation);
+        self.is_in_memory() && seen >= Some(boot.incarnation)
+    }
+
     /// A copy of it as it is now, on a disk of its own; none of a real one.
     pub(crate) fn image(&self) -> Option<Self> {
         let copy = || Self::of(self.log.fork(), self.state.fork(), self.engine.fork());
@@ -405,6 +421,15 @@ impl Storage {
         other.note_start();
     }
 
+    /// Loses log and stores; the small files that say who it is stay.
+    pub(crate) fn empty(&mut self) {
+        self.log = MemoryFiles::default();
+        self.engine = MemoryEngine::default();
+        self.room.engine = self.engine.clone();
+        self.fill(self.room.is_full());
+        self.make_unsound();
+    }
+
     /// Ends the machine: what is gone is drawn.
     pub(crate) fn die(&self, death: Death, rng: &mut Rng) {
         match death {
@@ -426,17 +451,18 @@ impl Storage {
         self.fill(self.room.is_full());
     }
 
-    /// Opens the log for a new boot; one that is `old` is condemned first.
+    /// Opens the log for a new boot, on a disk that has been `begun` or not; one
+    /// that is `old` is condemned first.
     pub(crate) fn open_log(
         &self,
         stamp: (ClusterId, NodeId),
-        old: Option<OldImage>,
+        (begun, old): (bool, Option<OldImage>),
         rng: Rng,
         trace: &Trace,
         life: Option<Life>,
     ) -> Result<(SimulatedLog, Recovery), String> {
         let stamp = LogStamp { cluster: stamp.0, node: stamp.1, disk: 1 };
-        let options = LogOptions { segment_bytes: SEGMENT_BYTES };
+        let options = LogOptions { segment_bytes: SEGMENT_BYTES, begun };
         let files = self.log_files().map_err(|error| error.to_string())?;
         let (mut log, mut recovery) = SegmentedLog::open(files, stamp, options)
             .map_err(|error| format!("the log does not open: {error}"))?;

@@ -7,8 +7,10 @@
 
 use std::io;
 
+use actors::catalog;
 use cluster::{
     ids::{Incarnation, NodeId},
+    membership::Boot,
     ports::files::Files,
 };
 
@@ -25,21 +27,37 @@ pub(crate) fn identity(files: &dyn Files) -> io::Result<Option<NodeId>> {
 /// # Errors
 /// The device's.
 pub(crate) fn found(files: &dyn Files, node: NodeId) -> io::Result<()> {
-    replace(files, "incarnation", &0_u64.to_le_bytes())?;
+    replace(files, "incarnation", &Boot::default().to_bytes())?;
     replace(files, "identity", &node.0.to_le_bytes())
 }
 
+/// Whether the node of this disk was started before.
+///
+/// # Errors
+/// The device's.
+pub(crate) fn has_started(files: &dyn Files) -> io::Result<bool> {
+    let last = read::<{ Boot::BYTES }>(files, "incarnation")?.map(Boot::from_bytes);
+    Ok(last.is_some_and(|last| last.incarnation > Incarnation(0)))
+}
+
 /// Begins a new start of the node, on disk before it is shown: later than the
-/// last one and than any that was `seen`.
+/// last one and than any that was `seen`. Its copy of the catalog says which
+/// start the catalog has heard of.
 ///
 /// # Errors
 /// The device's, or if there is no incarnation.
-pub(crate) fn next_incarnation(files: &dyn Files, seen: Incarnation) -> io::Result<Incarnation> {
+pub(crate) fn next_boot(
+    files: &dyn Files,
+    node: NodeId,
+    seen: Incarnation,
+    chance: u64,
+) -> io::Result<Boot> {
     let missing = || io::Error::new(io::ErrorKind::InvalidData, "there is no incarnation");
-    let last = read::<8>(files, "incarnation")?.map(u64::from_le_bytes).ok_or_else(missing)?;
-    let next = last.max(seen.0) + 1;
-    replace(files, "incarnation", &next.to_le_bytes())?;
-    Ok(Incarnation(next))
+    let last = read::<{ Boot::BYTES }>(files, "incarnation")?.ok_or_else(missing)?;
+    let told = catalog::load(files)?.node(node).map(|record| record.boot);
+    let boot = Boot::after(Boot::from_bytes(last), told, seen, chance);
+    replace(files, "incarnation", &boot.to_bytes())?;
+    Ok(boot)
 }
 
 /// Whether the node of this disk was admitted to its cluster: such a one never
@@ -90,6 +108,10 @@ mod tests {
     use super::*;
 
     const UNSEEN: Incarnation = Incarnation(0);
+
+    fn next_incarnation(files: &MemoryFiles, seen: Incarnation) -> io::Result<Incarnation> {
+        next_boot(files, NodeId(7), seen, 1).map(|boot| boot.incarnation)
+    }
 
     #[test]
     fn incarnations_rise_and_an_old_image_shows_an_old_one() {

@@ -40,7 +40,7 @@ pub enum Ending {
 /// A place at which a machine is to die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Trap {
-    /// The machine's number.
+    /// The machine's number; 0 for whichever comes there first.
     pub(crate) machine: u32,
     /// The place.
     pub(crate) point: FailPoint,
@@ -71,7 +71,7 @@ impl Traps {
             return None;
         }
         self.with(|traps| {
-            let meets = |trap: &Trap| trap.machine == machine && trap.point == point;
+            let meets = |trap: &Trap| [0, machine].contains(&trap.machine) && trap.point == point;
             let index = traps.iter().position(meets)?;
             Some(traps.remove(index))
         })

@@ -8,7 +8,7 @@ use std::{
 
 use actors::root::{OldImage, image};
 use cluster::{
-    ids::{BootNonce, ClusterId, Incarnation, NodeId},
+    ids::{ClusterId, Incarnation, NodeId},
     log::Recovery,
     membership::Boot,
     ports::{
@@ -164,8 +164,10 @@ pub(crate) struct Machine {
     pub(crate) leaving: bool,
     /// Removed for good, and not wanted any more.
     pub(crate) retired: bool,
-    /// A copy of its disk as it was.
-    pub(crate) image: Option<Storage>,
+    /// A copy of its disk as it was, and how the boot showed itself then.
+    pub(crate) image: Option<(Option<Boot>, Storage)>,
+    /// It runs on such a copy and has not found that out.
+    pub(crate) runs_old_image: bool,
     backlog: Vec<(Instant, Delivery)>,
     stepped: Instant,
     running: Option<Running>,
@@ -179,6 +181,7 @@ struct Running {
     late: Option<Arc<LateInbound>>,
     started: Arc<Mutex<Started>>,
     life: Life,
+    boot: Boot,
     orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -216,6 +219,7 @@ impl Machine {
             leaving: false,
             retired: false,
             image: None,
+            runs_old_image: false,
             backlog: Vec::new(),
             stepped: Instant::ORIGIN,
             running: None,
@@ -243,6 +247,11 @@ impl Machine {
         self.running.as_ref().map(|running| &running.life)
     }
 
+    /// How the boot on it shows itself to others.
+    pub(crate) fn shown_boot(&self) -> Option<Boot> {
+        self.running.as_ref().map(|running| running.boot)
+    }
+
     /// Whether it was another node before.
     pub(crate) fn is_stranger(&self) -> bool {
         self.births > 0
@@ -252,6 +261,7 @@ impl Machine {
     pub(crate) fn become_stranger(&mut self) {
         self.births += 1;
         self.leaving = false;
+        self.runs_old_image = false;
         self.node = node_id(self.seed, self.number, self.births);
         self.storage = Storage::new(self.mode);
     }
@@ -322,8 +332,9 @@ impl Machine {
                 return Err(cause);
             }
         };
+        let boot = parts.boot;
         let started = begin(&host, parts, around.resident.clone(), late.clone());
-        self.running = Some(Running { host, port, late, started, life, orders });
+        self.running = Some(Running { host, port, late, started, life, boot, orders });
         Ok(())
     }
 
@@ -344,10 +355,8 @@ impl Machine {
     /// Counts this start on the disk: later than any the cluster has seen.
     fn boot(&self, files: &dyn Files, old: Option<OldImage>) -> Result<Boot, String> {
         let seen = old.map_or(Incarnation(0), |old| old.seen.incarnation);
-        let incarnation = identity::next_incarnation(files, seen).map_err(unreadable)?;
-        let mut nonce = self.rng("boot nonce");
-        let nonce = BootNonce(u128::from(nonce.next()) << 64 | u128::from(nonce.next()));
-        Ok(Boot { incarnation, nonce })
+        let chance = self.rng("boot nonce").next();
+        identity::next_boot(files, self.node, seen, chance).map_err(unreadable)
     }
 
     fn parts(
@@ -362,7 +371,9 @@ impl Machine {
         let old = image::load(files.as_ref()).map_err(unreadable)?;
         let stamp = (around.cluster, self.node);
         let (rng, alive) = (self.rng("log"), Some(life.clone()));
-        let (log, recovery) = self.storage.open_log(stamp, old, rng, around.trace, alive)?;
+        let begun = identity::has_started(files.as_ref()).map_err(unreadable)?;
+        let (log, recovery) =
+            self.storage.open_log(stamp, (begun, old), rng, around.trace, alive)?;
         let boot = self.boot(files.as_ref(), old)?;
         // Verdict and incarnation are durable: the note has done its work.
         image::forget(files.as_ref()).map_err(unreadable)?;

@@ -24,7 +24,7 @@ use cluster::{
         command::{CatalogCommand, CatalogOutcome},
         record::{ClusterRecord, NodeRecord, NodeState},
     },
-    ids::{CATALOG_SHARD, Epoch, Incarnation, NodeId, ReplicaId},
+    ids::{CATALOG_SHARD, Epoch, NodeId, ReplicaId},
     mvcc::{
         compaction::{Retention, Retentions},
         version::Hlc,
@@ -120,11 +120,9 @@ async fn start(mut parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>,
     Ok(inbound)
 }
 
-/// Whether the log cannot tell who lived on this disk: it says so, or it is
-/// gone and this is not the first start.
+/// Whether the log cannot tell who lived on this disk.
 fn forgetful(parts: &Parts) -> bool {
-    let unsure = parts.recovery.forgotten_up_to == Some(ReplicaId(u64::MAX));
-    unsure || (parts.recovery.fresh && parts.boot.incarnation > Incarnation(1))
+    parts.recovery.forgotten_up_to == Some(ReplicaId(u64::MAX))
 }
 
 /// Old versions go soon here, so that also short runs see them go. Longer than

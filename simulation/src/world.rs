@@ -219,6 +219,12 @@ impl World {
         used.map(Machine::node).collect()
     }
 
+    /// The numbers of the machines in use.
+    pub fn numbers(&self) -> Vec<u32> {
+        let used = self.machines.iter().filter(|(_, machine)| !machine.retired);
+        used.map(|(number, _)| *number).collect()
+    }
+
     /// The machine of a number, from 1.
     pub fn node(&self, number: u32) -> Option<NodeId> {
         self.machines.get(&number).map(Machine::node)

@@ -1,13 +1,17 @@
 //! Each fault really bites, and the product does what it promises on it.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
+use actors::failpoint::FailPoint;
 use cluster::units::Instant;
 use simulation::{
     faults::{Course, Planned, Schedule},
     hooks::on_seeded_thread,
+    plan::Plan,
+    scenario,
     stage::Stage,
+    trial,
     world::Setup,
 };
 
@@ -65,6 +69,30 @@ fn a_machine_dies_at_a_named_place_and_is_started_again() {
         &["failpoint log.handed", "ended by itself"],
     );
     assert_eq!(met, [1, 1]);
+}
+
+/// Seeds of the scenario within which every place is met; each has half of them.
+const PLACES_SEEDS: std::ops::RangeInclusive<u64> = 1..=6;
+
+#[test]
+fn a_machine_dies_at_every_fail_point_within_six_seeds_of_a_scenario() {
+    let mut never: BTreeSet<FailPoint> = FailPoint::ALL.iter().copied().collect();
+    for seed in PLACES_SEEDS {
+        let verdict = on_seeded_thread(seed, move || {
+            let scenario = scenario::find("deaths-at-named-places").expect("it is there");
+            trial::play(Plan::draw(seed, scenario))
+        });
+        assert_eq!(verdict.failure, None, "seed {seed}");
+        let met = |point: &FailPoint| {
+            let name = format!("failpoint {point}");
+            verdict.counters.iter().any(|(counter, _)| *counter == name)
+        };
+        never.retain(|point| !met(point));
+        if never.is_empty() {
+            return;
+        }
+    }
+    panic!("nobody died at {never:?}");
 }
 
 #[test]

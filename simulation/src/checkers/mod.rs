@@ -5,6 +5,7 @@
 mod durable_quorum;
 mod election_safety;
 mod nothing_stops;
+mod standing;
 mod state_machine_safety;
 
 use std::{
@@ -22,6 +23,8 @@ use durable_quorum::DurableQuorum;
 
 use nothing_stops::NothingStops;
 pub use nothing_stops::Stop;
+pub use standing::Silence;
+use standing::Standings;
 
 /// One property.
 trait Checker: Send + fmt::Debug {
@@ -43,6 +46,7 @@ struct Inner {
     all: Vec<Box<dyn Checker>>,
     stops: NothingStops,
     logs: DurableQuorum,
+    standings: Standings,
     /// Who led each shard last, and in which term.
     leaders: BTreeMap<ShardId, (Term, u32)>,
     broken: Option<String>,
@@ -66,6 +70,7 @@ impl Checkers {
                 let led = inner.leaders.entry(*shard).or_default();
                 *led = (*led).max((*term, node));
             }
+            inner.standings.report(node, report);
             let undurable = inner.logs.report(node, report).err();
             let stopped = inner.stops.report(node, report).err().or(undurable);
             let mut all = inner.all.iter_mut();
@@ -88,6 +93,11 @@ impl Checkers {
     /// The machine that led each shard last.
     pub fn leaders(&self) -> BTreeMap<ShardId, u32> {
         self.with(|inner| inner.leaders.iter().map(|(shard, (_, node))| (*shard, *node)).collect())
+    }
+
+    /// Replicas that take no part, or stand behind the first of their shard.
+    pub fn silent(&self) -> Vec<Silence> {
+        self.with(|inner| inner.standings.silent())
     }
 
     /// From now on something may stop: the plan brings it about.

@@ -25,7 +25,8 @@ pub(crate) struct RunArguments {
     /// The first.
     #[arg(long, default_value_t = 1)]
     first: u64,
-    /// A scenario, or `all`: seeds are dealt out to them in turn.
+    /// A scenario; `all` or, without the swarm, `directed`: seeds are dealt out to
+    /// them in turn.
     #[arg(long, default_value = SWARM.name)]
     scenario: String,
     #[command(flatten)]
@@ -89,17 +90,27 @@ pub(crate) fn scenarios_named(name: &str) -> io::Result<Vec<&'static Scenario>> 
     if name == "all" {
         return Ok(scenario::ALL.to_vec());
     }
+    if name == "directed" {
+        return Ok(scenario::ALL.iter().skip(1).copied().collect());
+    }
     Ok(vec![scenario_named(name)?])
 }
 
-/// Deals a seed to one of the scenarios; the first gets every other seed, for
+/// Deals a seed to one of the scenarios; the swarm gets every other seed, for
 /// it is the one in which anything may happen.
 pub(crate) fn deal(scenarios: &[&'static Scenario], seed: u64) -> Case {
-    let first = scenarios.first().copied().unwrap_or(&SWARM);
-    let others = scenarios.get(1..).unwrap_or_default();
-    let turn = usize::try_from(seed / 2).unwrap_or(0) % others.len().max(1);
-    let other = others.get(turn).copied().filter(|_| seed.is_multiple_of(2));
-    Case::drawn(other.unwrap_or(first), seed)
+    let is_swarm = |scenario: &&'static Scenario| scenario.name == SWARM.name;
+    let directed: Vec<_> = scenarios.iter().copied().filter(|one| !is_swarm(one)).collect();
+    let swarm = scenarios.iter().copied().find(is_swarm);
+    let (deal, turn) = match swarm {
+        Some(swarm) if directed.is_empty() || !seed.is_multiple_of(2) => {
+            return Case::drawn(swarm, seed);
+        }
+        Some(_) => (directed, seed / 2),
+        None => (directed, seed),
+    };
+    let turn = usize::try_from(turn).unwrap_or(0) % deal.len().max(1);
+    Case::drawn(deal.get(turn).copied().unwrap_or(&SWARM), seed)
 }
 
 /// Says what failed and how to see it again.
@@ -203,6 +214,8 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn ended(scenario: &str, counters: &[&str]) -> Ended {
@@ -239,5 +252,16 @@ mod tests {
         }
         let first = runs.iter().filter(|name| *name == scenarios[0].name).count();
         assert!(first * 2 >= runs.len());
+    }
+
+    #[test]
+    fn as_many_seeds_as_there_are_directed_scenarios_run_each_once() {
+        let directed = scenarios_named("directed").unwrap();
+        let count = directed.len() as u64;
+        let runs: BTreeSet<String> =
+            (7..7 + count).map(|seed| deal(&directed, seed).scenario).collect();
+        assert_eq!(runs.len(), directed.len());
+        assert!(!runs.contains(SWARM.name));
+        assert_eq!(deal(&scenarios_named("alone").unwrap(), 3).scenario, "alone");
     }
 }

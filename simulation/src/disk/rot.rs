@@ -13,10 +13,13 @@ const COPY: &str = "catalog";
 impl Storage {
     /// A file of the log and a place in what is written of it.
     fn place_in_log(&self, rng: &mut Rng) -> Option<(String, usize)> {
-        let names = self.log.list().ok()?;
-        let name = rng.pick(&names)?.clone();
-        let bytes = self.log.contents(&name)?;
-        let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
+        let used = |name: String| {
+            let last = self.log.contents(&name)?.iter().rposition(|byte| *byte != 0)?;
+            Some((name, last + 1))
+        };
+        let written: Vec<(String, usize)> =
+            self.log.list().ok()?.into_iter().filter_map(used).collect();
+        let (name, used) = rng.pick(&written)?.clone();
         Some((name, rng.index(used)))
     }
 

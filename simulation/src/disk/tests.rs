@@ -41,7 +41,8 @@ fn run(seed: u64, death: Death) -> (u64, u64) {
     let trace = Trace::new(false);
     let mut rng = Rng::stream(seed, "test", 0);
     let host = Host::new(Arc::default(), Instant::ORIGIN);
-    let (log, recovery) = storage.open_log(STAMP, None, rng.clone(), &trace, None).unwrap();
+    let (log, recovery) =
+        storage.open_log(STAMP, (false, None), rng.clone(), &trace, None).unwrap();
     assert!(recovery.fresh);
     let acknowledged = Arc::new(AtomicU32::new(0));
     let appended = rng.below(100);
@@ -62,7 +63,7 @@ fn run(seed: u64, death: Death) -> (u64, u64) {
     }
     host.crash();
     storage.die(death, &mut rng);
-    let (_log, recovery) = storage.open_log(STAMP, None, rng, &trace, None).unwrap();
+    let (_log, recovery) = storage.open_log(STAMP, (false, None), rng, &trace, None).unwrap();
     assert_eq!(recovery.damage, []);
     let kept = recovery.replicas.first().map_or(0, |replica| 1 + replica.entries.len() as u64);
     (u64::from(acknowledged.load(Ordering::Relaxed)), kept)

@@ -17,7 +17,9 @@ mod schedule;
 mod strike;
 mod swarm;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use schedule::{Course, Planned, Schedule};
-pub use swarm::{Ground, SWITCHED_OFF};
-pub use table::{Fault, Kind, Machines, Millis};
+pub use swarm::Ground;
+pub use table::{Fault, Group, Kind, Machines, Millis};

@@ -31,6 +31,8 @@ impl Fault {
     fn destroys(&self) -> Option<u32> {
         if let Self::FlipOnRead { node, .. }
         | Self::ReadError { node }
+        | Self::CommitError { node }
+        | Self::EmptiedDisk { node }
         | Self::RotLog { node, .. }
         | Self::RotStore { node, .. }
         | Self::Misdirected { node, .. }
@@ -182,7 +184,13 @@ fn set_disk(fault: &Fault, world: &mut World, on: bool) -> Option<bool> {
         Fault::SyncError { node } if on => at(world, *node, |world, node| {
             world.trouble_disk(node, "a sync fails", |disk| disk.log.fail_sync(1));
         }),
-        Fault::SyncError { .. } => true,
+        Fault::CommitError { node } if on => at(world, *node, |world, node| {
+            world.trouble_disk(node, "a commit fails", |disk| {
+                disk.engine.fail_commit(1);
+                disk.note_loss();
+            });
+        }),
+        Fault::SyncError { .. } | Fault::CommitError { .. } => true,
         _ => return None,
     })
 }
@@ -207,6 +215,10 @@ fn set_bytes(fault: &Fault, world: &mut World, on: bool) -> Option<bool> {
         Fault::WipedDisk { node } => {
             let of = |act: fn(&mut World, NodeId), world: &mut World| at(world, *node, act);
             return Some(if on { of(World::wipe, world) } else { of(World::start, world) });
+        }
+        Fault::EmptiedDisk { node } => {
+            let node = world.node(*node)?;
+            return Some(if on { world.empty_disk(node) } else { start(world, node) });
         }
         Fault::SwappedDisks { a, b } => return Some(world.swap_disks(*a, *b, on)),
         _ => return None,
@@ -233,6 +245,12 @@ fn set_members(fault: &Fault, world: &mut World, on: bool) -> Option<bool> {
 /// Ends a machine, or starts it again.
 fn crash(world: &mut World, node: NodeId, death: Death, on: bool) {
     if on { world.crash(node, death) } else { world.start(node) }
+}
+
+/// Starts a machine; it is there.
+fn start(world: &mut World, node: NodeId) -> bool {
+    world.start(node);
+    true
 }
 
 /// Ends a machine that runs, and starts it at once.

@@ -9,9 +9,35 @@ use actors::failpoint::FailPoint;
 
 use crate::disk::Death;
 
-/// Makes [`Kind`] and [`Fault`] from rows of doc, name, word and arguments.
+/// What faults strike: a host application that cannot bear a group leaves it
+/// out of its [`super::Ground`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// A process: it ends, stands still, is slow. Only what it had not synced
+    /// is gone.
+    Process,
+    /// What passes between machines.
+    Network,
+    /// A clock.
+    Clock,
+    /// A device: it is slow, full, or says that it failed. What it holds is sound.
+    Device,
+    /// What a disk holds: it goes bad, is old, another's, or gone. Borne by
+    /// whoever keeps copies on other machines, and tells a bad one.
+    Data,
+    /// What an operator does with the product.
+    Operation,
+}
+
+impl Group {
+    /// All of them.
+    pub const ALL: &[Self] =
+        &[Self::Process, Self::Network, Self::Clock, Self::Device, Self::Data, Self::Operation];
+}
+
+/// Makes [`Kind`] and [`Fault`] from rows of doc, name, group, word and arguments.
 macro_rules! faults {
-    ($($(#[$doc:meta])* $kind:ident $word:literal ($($field:ident: $type:ty),*);)*) => {
+    ($($(#[$doc:meta])* $kind:ident $group:ident $word:literal ($($field:ident: $type:ty),*);)*) => {
         /// Kinds of faults the swarm switches on and off.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Kind { $($(#[$doc])* $kind),* }
@@ -19,6 +45,11 @@ macro_rules! faults {
         impl Kind {
             /// All kinds.
             pub const ALL: &[Self] = &[$(Self::$kind),*];
+
+            /// What it strikes.
+            pub fn group(self) -> Group {
+                match self { $(Self::$kind => Group::$group),* }
+            }
 
             /// Its word in a schedule.
             pub fn word(self) -> &'static str {
@@ -75,102 +106,107 @@ macro_rules! faults {
 
 faults! {
     /// A process is killed and started again.
-    Kill "kill" (node: u32);
+    Kill Process "kill" (node: u32);
     /// A machine loses power: unsynced writes are kept, lost, torn or reordered.
-    PowerLoss "power-loss" (node: u32);
+    PowerLoss Process "power-loss" (node: u32);
     /// All machines end at one instant, one way or the other.
-    CrashAll "crash-all" (death: Death);
+    CrashAll Process "crash-all" (death: Death);
     /// A process stands still (SIGSTOP); its clocks jump when it goes on.
-    Pause "pause" (node: u32);
+    Pause Process "pause" (node: u32);
     /// A process runs only once in so many ticks of a millisecond.
-    SlowProcessor "slow-processor" (node: u32, ticks: u32);
+    SlowProcessor Process "slow-processor" (node: u32, ticks: u32);
     /// A process is killed and started again every so often.
-    RestartLoop "restart-loop" (node: u32, every: Millis);
-    /// A machine dies at a named place in the product, when it comes there.
-    FailPoint "fail-point" (node: u32, point: FailPoint, death: Death);
+    RestartLoop Process "restart-loop" (node: u32, every: Millis);
+    /// A machine dies at a named place in the product, when it comes there; of
+    /// machine 0, whichever is the first.
+    FailPoint Process "fail-point" (node: u32, point: FailPoint, death: Death);
     /// One machine is cut off.
-    Isolate "isolate" (node: u32);
+    Isolate Network "isolate" (node: u32);
     /// Nothing passes between these machines and the others.
-    Cut "cut" (side: Machines);
+    Cut Network "cut" (side: Machines);
     /// Nothing passes from one machine to another; the way back is open.
-    OneWayCut "one-way-cut" (from: u32, to: u32);
+    OneWayCut Network "one-way-cut" (from: u32, to: u32);
     /// Everything takes up to so much longer.
-    Delay "delay" (most: Millis);
+    Delay Network "delay" (most: Millis);
     /// So many parcels in a million take up to so much longer.
-    Jitter "jitter" (ppm: u32, most: Millis);
+    Jitter Network "jitter" (ppm: u32, most: Millis);
     /// So many messages in a million may overtake the one before.
-    Reorder "reorder" (ppm: u32);
+    Reorder Network "reorder" (ppm: u32);
     /// So many messages in a million are lost.
-    Drop "drop" (ppm: u32);
+    Drop Network "drop" (ppm: u32);
     /// So many messages in a million arrive twice.
-    Duplicate "duplicate" (ppm: u32);
+    Duplicate Network "duplicate" (ppm: u32);
     /// So many messages in a million arrive again, seconds later.
-    Replay "replay" (ppm: u32);
+    Replay Network "replay" (ppm: u32);
     /// What one machine sends another queues up, and flows when the clog ends.
-    Clog "clog" (from: u32, to: u32);
+    Clog Network "clog" (from: u32, to: u32);
     /// All ways of a machine clog; several overlap, and end in another order.
-    Swizzle "swizzle" (node: u32);
+    Swizzle Network "swizzle" (node: u32);
     /// All connections of a machine break at once.
-    Reset "reset" (node: u32);
+    Reset Network "reset" (node: u32);
     /// No connection with a machine comes up.
-    Deaf "deaf" (node: u32);
+    Deaf Network "deaf" (node: u32);
     /// A wall clock jumps by so many milliseconds, and back.
-    WallJump "wall-jump" (node: u32, by_ms: i32);
+    WallJump Clock "wall-jump" (node: u32, by_ms: i32);
     /// A monotonic clock gains so many millionths.
-    Drift "drift" (node: u32, ppm: i32);
+    Drift Clock "drift" (node: u32, ppm: i32);
     /// A wall clock stands still.
-    WallFreeze "wall-freeze" (node: u32);
+    WallFreeze Clock "wall-freeze" (node: u32);
     /// A wall clock jumps to and fro.
-    Strobe "strobe" (node: u32, by_ms: i32, every: Millis);
+    Strobe Clock "strobe" (node: u32, by_ms: i32, every: Millis);
     /// A disk is so many times slower than usual.
-    SlowDisk "slow-disk" (node: u32, factor: u32);
+    SlowDisk Device "slow-disk" (node: u32, factor: u32);
     /// The syncs of a log are so many times slower than usual.
-    SlowSyncs "slow-syncs" (node: u32, factor: u32);
+    SlowSyncs Device "slow-syncs" (node: u32, factor: u32);
     /// Nothing that is asked of a disk comes to its end.
-    StalledDisk "stalled-disk" (node: u32);
+    StalledDisk Device "stalled-disk" (node: u32);
     /// Reads of log and state files fail.
-    ReadError "read-error" (node: u32);
+    ReadError Device "read-error" (node: u32);
     /// Writes of log and state files fail.
-    WriteError "write-error" (node: u32);
+    WriteError Device "write-error" (node: u32);
     /// The next sync of the log fails once, and its pages are gone.
-    SyncError "sync-error" (node: u32);
+    SyncError Device "sync-error" (node: u32);
+    /// The next commit of a store fails once.
+    CommitError Device "commit-error" (node: u32);
     /// The next read of the log brings a flipped bit.
-    FlipOnRead "flip-on-read" (node: u32, draw: u32);
+    FlipOnRead Data "flip-on-read" (node: u32, draw: u32);
     /// A bit of the log flips on disk.
-    RotLog "rot-log" (node: u32, draw: u32);
+    RotLog Data "rot-log" (node: u32, draw: u32);
     /// A store cannot be read any more.
-    RotStore "rot-store" (node: u32, draw: u32);
+    RotStore Data "rot-store" (node: u32, draw: u32);
     /// A bit of the copy of the catalog flips on disk.
-    RotCopy "rot-copy" (node: u32, draw: u32);
+    RotCopy Data "rot-copy" (node: u32, draw: u32);
     /// A sector meant for elsewhere overwrites one of the log.
-    Misdirected "misdirected" (node: u32, draw: u32);
+    Misdirected Data "misdirected" (node: u32, draw: u32);
     /// A file of the log ends too early.
-    Truncated "truncated" (node: u32, draw: u32);
+    Truncated Data "truncated" (node: u32, draw: u32);
     /// A disk is set back to what it was when the fault began.
-    OldImage "old-image" (node: u32);
+    OldImage Data "old-image" (node: u32);
     /// A disk is lost; its machine comes back as a stranger, same address.
-    WipedDisk "wiped-disk" (node: u32);
+    WipedDisk Data "wiped-disk" (node: u32);
+    /// Log and stores of a disk are gone; the small files that say who it is stay.
+    EmptiedDisk Data "emptied-disk" (node: u32);
     /// Two machines have each other's log and stores.
-    SwappedDisks "swapped-disks" (a: u32, b: u32);
+    SwappedDisks Data "swapped-disks" (a: u32, b: u32);
     /// A machine gives every leadership away.
-    TransferLeaders "transfer-leaders" (node: u32);
+    TransferLeaders Operation "transfer-leaders" (node: u32);
     /// A new machine joins the cluster.
-    AddNode "add-node" ();
+    AddNode Operation "add-node" ();
     /// A node is removed for good.
-    RemoveNode "remove-node" (node: u32);
+    RemoveNode Operation "remove-node" (node: u32);
     /// A new machine joins, and a node is removed for good.
-    ReplaceNode "replace-node" (node: u32);
+    ReplaceNode Operation "replace-node" (node: u32);
     /// A disk has no room.
-    FullDisk "full-disk" (node: u32);
+    FullDisk Device "full-disk" (node: u32);
     /// A process is killed and starts again at once: connections are reset
     /// while streams are open.
-    Bounce "bounce" (node: u32);
+    Bounce Process "bounce" (node: u32);
     /// So many packets in a million have a bit flipped, where there are packets.
-    PacketFlip "packet-flip" (ppm: u32);
+    PacketFlip Network "packet-flip" (ppm: u32);
     /// So many packets in a million come again later, where there are packets.
-    PacketReplay "packet-replay" (ppm: u32);
+    PacketReplay Network "packet-replay" (ppm: u32);
     /// So many packets of handshakes in a million are lost.
-    HandshakeStall "handshake-stall" (ppm: u32);
+    HandshakeStall Network "handshake-stall" (ppm: u32);
 }
 
 /// The next argument of a fault.

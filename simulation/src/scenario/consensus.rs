@@ -15,7 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const BUSY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(60));
 const LAZY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(900));
 
-pub(super) static ALL: &[Scenario] = &[
+pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "commit-needs-a-quorum",
         rows: &["R1"],

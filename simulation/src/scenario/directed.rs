@@ -8,6 +8,7 @@ use cluster::units::Instant;
 use crate::{
     faults::{Fault, Planned, Schedule},
     plan::{Plan, SPAN},
+    rng::Rng,
     stage::Stage,
     workloads::{Workload, register::Registers},
     world::Setup,
@@ -26,8 +27,10 @@ pub(super) struct Directed {
     /// After so long the faults begin anew, on the next machines.
     pub(super) round: Duration,
     /// Lines as in a schedule; `{n}` is the machine whose turn it is, `{m}` the
-    /// one after it.
+    /// one after it, `{d}` a number drawn anew.
     pub(super) faults: &'static [&'static str],
+    /// What else happens, once.
+    pub(super) besides: Vec<Planned>,
     /// Who works; registers if nobody else does.
     pub(super) workloads: Vec<Box<dyn Workload>>,
     /// What strikes whoever leads.
@@ -45,6 +48,7 @@ impl Default for Directed {
             offset_ms: 5,
             round: Duration::from_secs(9),
             faults: &[],
+            besides: Vec::new(),
             workloads: Vec::new(),
             script: None,
             pace_min: crate::plan::PACE_MIN,
@@ -80,9 +84,9 @@ impl Directed {
 
     /// The faults of all rounds, each within the span.
     fn schedule(&self, seed: u64) -> Schedule {
-        let mut planned: Vec<Planned> = Vec::new();
+        let mut planned = self.besides.clone();
         let first = u32::try_from(seed % u64::from(self.nodes)).unwrap_or(0);
-        let mut begin = Duration::ZERO;
+        let (mut begin, mut rng) = (Duration::ZERO, Rng::stream(seed, "directed", 0));
         for turn in first.. {
             if begin >= SPAN {
                 break;
@@ -90,6 +94,7 @@ impl Directed {
             let (n, m) = (1 + turn % self.nodes, 1 + (turn + 1) % self.nodes);
             for line in self.faults {
                 let text = line.replace("{n}", &n.to_string()).replace("{m}", &m.to_string());
+                let text = text.replace("{d}", &rng.below(1 << 30).to_string());
                 let one = read(&text);
                 planned.push(Planned { at: one.at + begin, ..one });
             }

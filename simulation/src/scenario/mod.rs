@@ -5,7 +5,10 @@
 //! the scenario proves nothing, and the command fails.
 
 mod consensus;
+mod damage;
+mod deaths;
 mod directed;
+mod members;
 mod service;
 mod storage;
 mod swarm;
@@ -41,7 +44,13 @@ impl Scenario {
 
 /// All scenarios; the first is the default.
 pub static ALL: LazyLock<Vec<&'static Scenario>> = LazyLock::new(|| {
-    let directed = storage::ALL.iter().chain(consensus::ALL).chain(service::ALL);
+    let directed = storage::ALL
+        .iter()
+        .chain(consensus::ALL)
+        .chain(service::ALL)
+        .chain(damage::ALL)
+        .chain(members::ALL)
+        .chain(deaths::ALL);
     [&SWARM].into_iter().chain(directed).collect()
 });
 
@@ -52,7 +61,7 @@ pub fn find(name: &str) -> Option<&'static Scenario> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
 
@@ -67,9 +76,45 @@ mod tests {
     }
 
     #[test]
-    fn there_are_more_than_25_and_each_promises_something() {
-        assert!(ALL.len() > 25);
+    fn each_promises_something() {
         assert!(ALL.iter().all(|scenario| !scenario.promises.is_empty()));
+    }
+
+    /// Where scenarios stand.
+    const FILES: &[(&str, &[Scenario])] = &[
+        ("storage.rs", storage::ALL),
+        ("consensus.rs", consensus::ALL),
+        ("service.rs", service::ALL),
+        ("damage.rs", damage::ALL),
+        ("members.rs", members::ALL),
+        ("deaths.rs", deaths::ALL),
+    ];
+
+    #[test]
+    fn the_table_of_the_readme_is_that_of_the_scenarios() {
+        let mut rows: BTreeMap<&str, (BTreeSet<&str>, BTreeSet<String>)> = BTreeMap::new();
+        for (file, scenarios) in FILES {
+            for scenario in *scenarios {
+                for row in scenario.rows {
+                    let (names, files) = rows.entry(row).or_default();
+                    names.insert(scenario.name);
+                    files.insert(format!("`{file}`"));
+                }
+            }
+        }
+        assert_eq!(FILES.iter().map(|(_, all)| all.len()).sum::<usize>() + 1, ALL.len());
+        assert!(rows.len() >= 35, "{} rows of the catalogue", rows.len());
+        let readme = include_str!("../../README.md");
+        let begin = readme.find("| row | scenarios | file |").unwrap();
+        let lines = readme[begin..].lines().skip(2).take_while(|line| line.starts_with('|'));
+        let told: BTreeMap<_, _> = lines
+            .map(|line| {
+                let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+                let files = cells[3].split(", ").map(str::to_owned).collect();
+                (cells[1], (cells[2].split(", ").collect(), files))
+            })
+            .collect();
+        assert_eq!(told, rows);
     }
 
     #[test]

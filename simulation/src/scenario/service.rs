@@ -18,7 +18,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const FLOOD: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(60));
 const USUAL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(60));
 
-pub(super) static ALL: &[Scenario] = &[
+pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "lost-answers",
         rows: &["A4"],

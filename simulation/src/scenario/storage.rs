@@ -14,7 +14,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Rests of clients that work much.
 const BUSY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(60));
 
-pub(super) static ALL: &[Scenario] = &[
+pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "blackout",
         rows: &["D1"],

@@ -6,7 +6,7 @@ use cluster::units::Instant;
 
 use super::Scenario;
 use crate::{
-    faults::{Ground, Schedule},
+    faults::{Ground, Group, Schedule},
     network::Weather,
     plan::Plan,
     rng::Rng,
@@ -35,7 +35,8 @@ fn plan(seed: u64) -> Plan {
     let calm = Plan::calm(seed);
     let setup = Setup { network: network(seed), ..setup(&mut rng, &calm.setup) };
     let from = Instant::ORIGIN;
-    let ground = Ground { nodes: setup.nodes, from, to: from + calm.span };
+    let to = from + calm.span;
+    let ground = Ground { nodes: setup.nodes, from, to, groups: Group::ALL };
     // What offsets and rates add up to over a run, for both directions.
     let drift = Duration::from_micros(u64::from(setup.rate_ppm_max) * 80);
     let clocks_apart = (drift + Duration::from_millis(u64::from(setup.offset_ms_max))) * 2 + SLACK;

@@ -8,7 +8,7 @@
 //! was still counts as a voter somewhere, and it would lose a second one. So is
 //! one whose bytes are another's at the moment. What is spared is counted.
 
-use cluster::ids::NodeId;
+use cluster::{ids::NodeId, membership::Boot};
 
 use super::World;
 use crate::{
@@ -104,6 +104,11 @@ impl World {
     /// Lets bytes rot, by draw; whether there were any.
     pub(crate) fn rot(&mut self, node: NodeId, rot: Rot, draw: u64) -> bool {
         let now = self.now;
+        // Who forgets the newer start would believe the old disk.
+        if rot == Rot::Copy && self.machines.values().any(|machine| machine.runs_old_image) {
+            self.trace.count("rot spared");
+            return false;
+        }
         let Some(machine) = self.machine_mut(node) else { return false };
         let mut rng = Rng::stream(draw, "rot", 0);
         let storage = &machine.storage;
@@ -133,22 +138,27 @@ impl World {
         let Some(machine) = self.machine_mut(node).filter(|machine| machine.is_up()) else {
             return false;
         };
+        let shown = machine.shown_boot();
         let Some(image) = machine.copy_disk() else { return false };
-        machine.image = Some(image);
+        machine.image = Some((shown, image));
         self.trace.note(now, &format!("{} is copied and started again", Address::Node(node)));
         self.start(node);
         true
     }
 
-    /// Puts the old copy back, if the newer start is known to the cluster by
-    /// now: else nobody could tell.
+    /// Puts the old copy back, if every other machine knows of the newer start,
+    /// so that no power cut takes it from it. Were there one that does not, it
+    /// and the old disk could be a majority of three: two disks that forgot,
+    /// where one may. Nor if the newer start is of the same line as the copied
+    /// one: the two cannot be told apart (`node/docs/damage.md`).
     pub(crate) fn restore_image(&mut self, node: NodeId) {
         let (now, trace) = (self.now, self.trace.clone());
+        let known = self.is_start_known(node);
         let Some(machine) = self.machine_mut(node) else { return };
-        let Some(image) = machine.image.take() else { return };
-        let point = actors::failpoint::FailPoint::StartKnown;
-        let known = machine.life().is_some_and(|life| life.has_reached(point));
-        if !known || machine.storage.is_foreign() {
+        let Some((copied, image)) = machine.image.take() else { return };
+        let line = |boot: Option<Boot>| boot.map(|boot| boot.nonce);
+        let same_line = line(copied) == line(machine.shown_boot());
+        if !known || same_line || machine.storage.is_foreign() {
             return trace.count("old image spared");
         }
         trace.note(now, &format!("{} gets its old disk image back", Address::Node(node)));
@@ -156,7 +166,15 @@ impl World {
         machine.die(Death::Kill);
         machine.storage = image;
         machine.storage.make_unsound();
+        machine.runs_old_image = true;
         self.start(node);
+    }
+
+    /// Whether all others know durably of the start a node runs with.
+    fn is_start_known(&self, node: NodeId) -> bool {
+        let Some(boot) = self.machine(node).and_then(Machine::shown_boot) else { return false };
+        let others = self.machines.values().filter(|other| other.node() != node && !other.retired);
+        others.into_iter().all(|other| other.storage.knows_start(node, boot))
     }
 
     /// Takes a machine's disk away: it comes back as a stranger, at the same
@@ -168,15 +186,32 @@ impl World {
         self.replace_disk(number);
     }
 
-    /// What an operator does with a disk that is of no use any more.
+    /// What an operator does with a disk that is of no use any more: an empty
+    /// one, with which the machine joins as another node, and the removal of
+    /// the node it was.
     pub(super) fn replace_disk(&mut self, number: u32) {
         let Some(machine) = self.machines.get_mut(&number) else { return };
         let before = machine.address();
+        let lost = machine.node();
         machine.die(Death::Kill);
         machine.become_stranger();
         self.trace.note(self.now, &format!("{before} is {} from now on", machine.address()));
+        self.order_removal(number, lost);
         self.trace.count("stranger");
         self.publish_members();
+    }
+
+    /// Takes log and stores away; the machine comes back as the node it was.
+    pub(crate) fn empty_disk(&mut self, node: NodeId) -> bool {
+        let now = self.now;
+        let Some(machine) = self.machine_mut(node) else { return false };
+        if !machine.storage.has_log() || machine.retired {
+            return false;
+        }
+        machine.die(Death::Kill);
+        machine.storage.empty();
+        self.trace.note(now, &format!("{} loses its log and stores", Address::Node(node)));
+        true
     }
 
     /// Swaps the disks of two machines, but for the small files that say who

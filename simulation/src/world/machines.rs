@@ -39,9 +39,15 @@ impl World {
     }
 
     pub(super) fn start_number(&mut self, number: u32) {
+        let wanted = |machine: &Machine| !machine.is_up() && !machine.retired;
+        if self.machines.get(&number).is_some_and(wanted) {
+            self.boot(number);
+        }
+    }
+
+    pub(super) fn boot(&mut self, number: u32) {
         let nodes = self.nodes();
-        let wanted = |machine: &&mut Machine| !machine.is_up() && !machine.retired;
-        let Some(machine) = self.machines.get_mut(&number).filter(wanted) else { return };
+        let Some(machine) = self.machines.get_mut(&number) else { return };
         let name = machine.address();
         self.trace.note(self.now, &format!("{name} starts"));
         self.trace.count("start");
@@ -155,6 +161,7 @@ impl World {
             Ending::NotStarted(cause) => return self.not_started(number, &cause),
             Ending::OldImage(_) => {
                 self.trace.count("old image found");
+                machine.runs_old_image = false;
                 if !machine.storage.is_unsound() {
                     self.fail(format!("{name} took a sound disk for an old image"));
                 }

@@ -88,19 +88,33 @@ impl World {
 
     /// Has a node removed from the cluster for good.
     pub fn remove_machine(&mut self, number: u32) -> bool {
-        let now = self.now;
         let wanted = |machine: &&mut Machine| !machine.retired;
         let Some(machine) = self.machines.get_mut(&number).filter(wanted) else { return false };
         machine.leaving = true;
         let node = machine.node();
-        self.trace.note(now, &format!("{} is to be removed", Address::Node(node)));
-        self.removals.push(Removal { number, node, done: Done::default(), say_at: now });
+        self.order_removal(number, node);
         true
     }
 
-    /// Gives a removal up that the cluster has not agreed to.
+    /// Has a node removed that a machine is or was.
+    pub(super) fn order_removal(&mut self, number: u32, node: NodeId) {
+        let say_at = self.now;
+        self.trace.note(say_at, &format!("{} is to be removed", Address::Node(node)));
+        self.removals.push(Removal { number, node, done: Done::default(), say_at });
+    }
+
+    /// Gives a removal up that the cluster has not agreed to. What a machine
+    /// was before its disk was lost stays unwanted.
     pub fn end_removal(&mut self, number: u32) {
-        self.removals.retain(|removal| removal.number != number);
+        let is = self.node(number);
+        self.removals.retain(|removal| Some(removal.node) != is);
+    }
+
+    /// Starts a machine again whose node was removed for good.
+    pub fn start_removed(&mut self, number: u32) {
+        if self.machines.get(&number).is_some_and(|machine| machine.retired && !machine.is_up()) {
+            self.boot(number);
+        }
     }
 
     /// Says orders again that were not carried out, and sees to those that were.
@@ -133,7 +147,8 @@ impl World {
     pub(super) fn retire(&mut self, number: u32, node: NodeId) {
         self.trace.note(self.now, &format!("{} is removed", Address::Node(node)));
         self.trace.count("node removed");
-        if let Some(machine) = self.machines.get_mut(&number) {
+        let is_it = |machine: &&mut Machine| machine.node() == node;
+        if let Some(machine) = self.machines.get_mut(&number).filter(is_it) {
             machine.retired = true;
         }
         self.publish_members();

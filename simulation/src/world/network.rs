@@ -45,6 +45,18 @@ impl World {
         self.fabric.deafen(Address::Node(node), on);
     }
 
+    /// Ways between machines on which nothing passes, by number.
+    pub fn cut_ways(&self) -> Vec<(u32, u32)> {
+        let numbers = self.numbers();
+        let address = |number: u32| self.node(number).map(Address::Node);
+        let is_cut = |(from, to): &(u32, u32)| {
+            let ends = address(*from).zip(address(*to));
+            from != to && ends.is_some_and(|(from, to)| self.fabric.is_cut(from, to))
+        };
+        let ways = numbers.iter().flat_map(|from| numbers.iter().map(move |to| (*from, *to)));
+        ways.filter(is_cut).collect()
+    }
+
     /// Opens every cut.
     pub fn heal(&mut self) {
         self.trace.note(self.now, "cuts healed");
