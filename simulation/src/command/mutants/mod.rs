@@ -18,6 +18,8 @@ use std::{
 use patch::Patch;
 use yard::Yard;
 
+use simulation::case::Case;
+
 use super::{
     progress::Progress,
     real_now,
@@ -35,6 +37,9 @@ pub(crate) struct MutantsArguments {
     /// Seeds a mutant may survive before it counts as a hole in the checkers.
     #[arg(long, default_value_t = 2_000)]
     seeds: u64,
+    /// Real minutes of runs after which a mutant counts as a hole as well.
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
     /// Runs at a time; as many as there are cores unless given.
     #[arg(long)]
     jobs: Option<usize>,
@@ -48,8 +53,8 @@ pub(crate) struct MutantsArguments {
 enum Fate {
     /// A run failed that passes without it.
     Caught(Ended),
-    /// Every run passed.
-    Survived,
+    /// So many runs passed, and none failed.
+    Survived(u64),
     /// It could not be tried.
     Useless(String),
 }
@@ -75,7 +80,8 @@ pub(crate) fn mutants(arguments: &MutantsArguments) -> io::Result<ExitCode> {
     println!("{:<32} {:>6} {:>7} {:>7}  by what", "mutant", "seed", "build s", "seeds s");
     let mut holes = 0;
     for patch in &patches {
-        let trial = Trial { patch, yard: &yard, sound: &sound, seeds: arguments.seeds };
+        let (seeds, minutes) = (arguments.seeds, arguments.minutes);
+        let trial = Trial { patch, yard: &yard, sound: &sound, seeds, minutes };
         holes += u32::from(!trial.run()?);
     }
     println!("{} of {} caught", patches.len() - holes as usize, patches.len());
@@ -89,6 +95,7 @@ struct Trial<'a> {
     yard: &'a Yard,
     sound: &'a Swarm,
     seeds: u64,
+    minutes: u64,
 }
 
 impl Trial<'_> {
@@ -100,23 +107,39 @@ impl Trial<'_> {
             Err(cause) => return Ok(self.row(&Fate::Useless(cause), began, Duration::ZERO)),
         };
         let built = began.elapsed();
-        let swarm = Swarm { executable, width: self.sound.width, until: None };
-        let fate = match self.first_failure(&swarm)? {
-            None => Fate::Survived,
-            Some(ended) => self.confirm(ended)?,
-        };
+        let until = Some(real_now() + Duration::from_secs(60 * self.minutes));
+        let swarm = Swarm { executable, width: self.sound.width, until };
+        let fate = self.try_seeds(&swarm)?;
         Ok(self.row(&fate, began, built))
     }
 
-    fn first_failure(&self, swarm: &Swarm) -> io::Result<Option<Ended>> {
-        let (mut caught, mut passed, mut progress) = (None, 0_u64, Progress::begin());
+    /// Runs seeds until one fails that passes without the mutant.
+    fn try_seeds(&self, swarm: &Swarm) -> io::Result<Fate> {
+        let mut passed = 0;
+        let mut first = 1;
+        while let Some(ended) = self.first_failure(swarm, first, &mut passed)? {
+            if self.passes_without(&ended.case)? {
+                return Ok(Fate::Caught(ended));
+            }
+            first = ended.case.seed + 1;
+        }
+        Ok(Fate::Survived(passed))
+    }
+
+    fn first_failure(
+        &self,
+        swarm: &Swarm,
+        first: u64,
+        passed: &mut u64,
+    ) -> io::Result<Option<Ended>> {
+        let (mut caught, mut progress) = (None, Progress::begin());
         let scenarios = scenarios_named(&self.patch.scenario)?;
-        swarm.run((1..=self.seeds).map(|seed| deal(&scenarios, seed)), |ended| {
+        swarm.run((first..=self.seeds).map(|seed| deal(&scenarios, seed)), |ended| {
             if ended.outcome.failure.is_some() {
                 caught = Some(ended);
                 return ControlFlow::Break(());
             }
-            passed += 1;
+            *passed += 1;
             progress.show(|| format!("{}: {passed} of {} seeds", self.patch.name, self.seeds));
             ControlFlow::Continue(())
         })?;
@@ -124,23 +147,19 @@ impl Trial<'_> {
         Ok(caught)
     }
 
-    /// The same run must pass without the mutant.
-    fn confirm(&self, ended: Ended) -> io::Result<Fate> {
-        let mut without = None;
-        self.sound.run([ended.case.clone()], |ended| {
-            without = ended.outcome.failure;
+    fn passes_without(&self, case: &Case) -> io::Result<bool> {
+        let mut passes = false;
+        self.sound.run([case.clone()], |ended| {
+            passes = ended.outcome.failure.is_none();
             ControlFlow::Break(())
         })?;
-        Ok(match without {
-            None => Fate::Caught(ended),
-            Some(_) => Fate::Useless(format!("seed {} fails without it too", ended.case.seed)),
-        })
+        Ok(passes)
     }
 
     fn row(&self, fate: &Fate, began: Instant, built: Duration) -> bool {
         let (seed, what) = match fate {
             Fate::Caught(ended) => (ended.case.seed.to_string(), ended.outcome.headline()),
-            Fate::Survived => ("-".to_owned(), format!("SURVIVED {} seeds", self.seeds)),
+            Fate::Survived(runs) => ("-".to_owned(), format!("SURVIVED {runs} seeds")),
             Fate::Useless(cause) => ("-".to_owned(), format!("USELESS: {cause}")),
         };
         let ran = began.elapsed().saturating_sub(built);
