@@ -8,6 +8,7 @@ use std::fmt;
 use cluster::{
     catalog::record::Loss,
     ids::{Epoch, LogIndex, NodeId, ReplicaId, ShardId, Term},
+    raft::types::Configuration,
 };
 
 use crate::failpoint::FailPoint;
@@ -34,13 +35,24 @@ pub enum Report {
         index: LogIndex,
         /// Term of that entry.
         term: Term,
+        /// Requests among them that had been executed before.
+        repeated: u32,
+        /// Sessions that ended by themselves at them: idle for too long, or
+        /// one too many.
+        expired: u32,
     },
-    /// A new configuration took effect.
+    /// A replica applied a new configuration.
     Configured {
         /// The shard.
         shard: ShardId,
-        /// Its epoch.
+        /// Whose log says so.
+        replica: ReplicaId,
+        /// Where in the log it stands.
+        index: LogIndex,
+        /// The shard's epoch from then on.
         epoch: Epoch,
+        /// Voters, those that leave while it is joint, and learners.
+        configuration: Configuration,
     },
     /// A snapshot was installed.
     SnapshotInstalled {
@@ -50,6 +62,20 @@ pub enum Report {
         replica: ReplicaId,
         /// Last position it contains.
         index: LogIndex,
+    },
+    /// A snapshot goes on where an earlier fetch of it ended.
+    SnapshotResumed {
+        /// The shard.
+        shard: ShardId,
+        /// Where.
+        replica: ReplicaId,
+    },
+    /// A leader was told to give its shard to another replica.
+    LeadershipOffered {
+        /// The shard.
+        shard: ShardId,
+        /// Who leads.
+        replica: ReplicaId,
     },
     /// A replica fell asleep or woke.
     Hibernating {
@@ -131,6 +157,8 @@ impl Probe for TracingProbe {
             Report::Elected { .. }
             | Report::Configured { .. }
             | Report::ReplicaReplaced { .. }
+            | Report::LeadershipOffered { .. }
+            | Report::SnapshotResumed { .. }
             | Report::SnapshotInstalled { .. } => tracing::info!(?report, "report"),
             Report::Applied { .. } | Report::Hibernating { .. } => {
                 tracing::trace!(?report, "report");

@@ -112,6 +112,11 @@ impl Diary {
             self.trace.count(what);
         }
     }
+
+    /// Counts something so many times.
+    pub fn count_many(&self, what: &'static str, times: u32) {
+        (0..times).for_each(|_| self.count(what));
+    }
 }
 
 /// What runs on a node: the product, or a host application's own actors.

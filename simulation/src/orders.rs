@@ -14,6 +14,9 @@ pub enum Order {
     GiveUpLeadership,
     /// Have a node removed from the cluster.
     Remove(NodeId, Done),
+    /// Have a removed node let in again under its old identity, with a good
+    /// token: it must be refused.
+    Readmit(NodeId),
 }
 
 /// Whether an order was carried out.

@@ -37,7 +37,7 @@ use cluster::{
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    checkers::{Checkers, Stop},
+    checkers::{Checkers, Stop, Window},
     disk::{Death, OFFERED_BYTES, Room},
     identity,
     life::{Ending, Life},
@@ -47,6 +47,9 @@ use crate::{
     witness::WitnessedLog,
 };
 
+/// Memory of a simulated node: its sixteenth parts still take several of the
+/// largest entries.
+const MEMORY_BYTES: usize = 256 << 20;
 /// Pause between two tries to be admitted.
 const ADMISSION_PAUSE: Duration = Duration::from_millis(200);
 /// Time for one of them.
@@ -69,6 +72,7 @@ impl Resident for Product {
 async fn start(mut parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>, String> {
     let (_, closed) = mpsc::unbounded_channel();
     let orders = std::mem::replace(&mut parts.orders, closed);
+    checkers.starts(parts.node, parts.boot, &parts.recovery.replicas);
     if !parts.life.is_damaged() {
         // What a destroyed disk held counts as it was when it was durable.
         checkers.recovered(&parts.recovery.replicas);
@@ -87,6 +91,8 @@ async fn start(mut parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>,
     let others = parts.nodes.iter().filter(|node| **node != parts.node);
     let seeds = others.map(|node| (*node, vec![Address::Node(*node).socket()]));
     let boot = parts.life.clone();
+    let number = parts.number;
+    let limits = limits();
     let node = NodeParts {
         highest_store: found.highest,
         partial: found.partial,
@@ -95,13 +101,23 @@ async fn start(mut parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>,
         seeds: seeds.collect(),
         catalog: Arc::new(known),
         gate: Arc::new(NoGate),
-        limits: NodeLimits { retentions: retentions(), ..NodeLimits::default() },
+        limits,
         record,
         world: world(&parts, checkers.clone()),
         recovered: parts.recovery.replicas,
     };
     let actors = NodeActors::start(node).await.map_err(|error| error.to_string())?;
+    let window = Window {
+        life: boot.clone(),
+        hosted: actors.hosted.clone(),
+        catalog: actors.catalog.clone(),
+        live: actors.live.clone(),
+        budget: actors.budget.clone(),
+        limits,
+    };
+    checkers.open_window(number, window);
     let mut ended = actors.ended.clone();
+    let watched = checkers.clone();
     tokio::spawn(async move {
         let how = ended.wait_for(Option::is_some).await.ok().and_then(|how| how.clone());
         match how {
@@ -115,7 +131,7 @@ async fn start(mut parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>,
             None => {}
         }
     });
-    tokio::spawn(obey(orders, actors.router.clone(), actors.hosted.clone()));
+    tokio::spawn(obey(orders, actors.router.clone(), actors.hosted.clone(), watched));
     let inbound: Arc<dyn Inbound> = Arc::new(actors.switchboard);
     Ok(inbound)
 }
@@ -123,6 +139,11 @@ async fn start(mut parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>,
 /// Whether the log cannot tell who lived on this disk.
 fn forgetful(parts: &Parts) -> bool {
     parts.recovery.forgotten_up_to == Some(ReplicaId(u64::MAX))
+}
+
+/// A small node: what is bounded reaches its bounds here.
+fn limits() -> NodeLimits {
+    NodeLimits { retentions: retentions(), ..NodeLimits::of_memory(MEMORY_BYTES) }
 }
 
 /// Old versions go soon here, so that also short runs see them go. Longer than
@@ -185,6 +206,7 @@ async fn obey(
     mut orders: mpsc::UnboundedReceiver<Order>,
     router: Router,
     hosted: watch::Receiver<Arc<Hosted>>,
+    checkers: Checkers,
 ) {
     while let Some(order) = orders.recv().await {
         match order {
@@ -194,10 +216,20 @@ async fn obey(
                 }
             }
             Order::Remove(node, done) => {
+                checkers.order_removal(node);
                 let request = catalog_request(CatalogCommand::RemoveNode(node));
                 let answer = router.shard(request).await.result;
                 if let Ok(ShardResult::Outcome(Outcome::Catalog(CatalogOutcome::Done))) = answer {
                     done.set();
+                }
+            }
+            Order::Readmit(node) => {
+                let record = router.catalog().node(node).cloned();
+                let record = record.map(|node| NodeRecord { state: NodeState::Active, ..node });
+                let Some(node) = record else { continue };
+                for command in admission(WallTime(u64::MAX / 2), &node) {
+                    // Whether it is let in, the catalog shows.
+                    router.shard(catalog_request(command)).await;
                 }
             }
         }
@@ -214,15 +246,7 @@ async fn admit(parts: &Parts, record: &NodeRecord) {
     // The first machine surely knows the catalog; any other may stand in for it.
     let first = others.first().copied().into_iter().cycle();
     let mut others = first.zip(others.into_iter().cycle()).flat_map(|(a, b)| [a, b]);
-    let mut hash = [0; 32];
-    hash[..16].copy_from_slice(&parts.node.0.to_le_bytes());
-    let now = parts.clock.wall();
-    let expires = WallTime(now.0 + 1_000_000_000);
-    let commands = [
-        CatalogCommand::AddToken { hash, expires },
-        CatalogCommand::AdmitNode { hash, now, node: record.clone() },
-    ];
-    for command in commands {
+    for command in admission(parts.clock.wall(), record) {
         loop {
             let Some(through) = others.next() else { return };
             let answer = ask_catalog(&parts.network, through, command.clone()).await;
@@ -236,6 +260,17 @@ async fn admit(parts: &Parts, record: &NodeRecord) {
             tokio::time::sleep(ADMISSION_PAUSE).await;
         }
     }
+}
+
+/// A token of the node's own, and its use.
+fn admission(now: WallTime, node: &NodeRecord) -> [CatalogCommand; 2] {
+    let mut hash = [0; 32];
+    hash[..16].copy_from_slice(&node.node.0.to_le_bytes());
+    let expires = WallTime(now.0 + 1_000_000_000);
+    [
+        CatalogCommand::AddToken { hash, expires },
+        CatalogCommand::AdmitNode { hash, now, node: node.clone() },
+    ]
 }
 
 /// A change of the catalog, as a node asks for it.
@@ -345,9 +380,18 @@ impl Probe for Watcher {
         }
         let counter = match &report {
             // Too many for lines.
-            Report::Applied { index, .. } => return self.diary.mix(&index.0.to_le_bytes()),
+            Report::Applied { index, repeated, expired, .. } => {
+                self.diary.count_many("repeated request", *repeated);
+                self.diary.count_many("session expired", *expired);
+                return self.diary.mix(&index.0.to_le_bytes());
+            }
             Report::Elected { .. } => "election",
+            Report::Configured { configuration, .. } if !configuration.outgoing.is_empty() => {
+                "joint step"
+            }
             Report::Configured { .. } => "configuration",
+            Report::SnapshotResumed { .. } => "snapshot resumed",
+            Report::LeadershipOffered { .. } => "leadership offered",
             Report::SnapshotInstalled { .. } => "snapshot installed",
             Report::Hibernating { .. } => "hibernation change",
             Report::PeerRefused { .. } => "peer refused",

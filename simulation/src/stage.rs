@@ -31,6 +31,8 @@ use crate::{
 
 /// Time a cluster may take to be founded and serve.
 const FOUNDING_MAX: Duration = Duration::from_mins(1);
+/// Time between two looks at the running nodes.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The volume the clients use.
 pub const VOLUME: &str = "data";
 /// The client that founds and checks; the others are numbered from 1.
@@ -46,6 +48,8 @@ pub struct Stage {
     seed: u64,
     /// What goes wrong while time passes.
     faults: Course,
+    /// When running nodes are looked at next.
+    look_at: Instant,
 }
 
 impl Stage {
@@ -59,7 +63,13 @@ impl Stage {
     /// A stage whose machines run `resident`, which reports to `checkers`.
     pub fn new(setup: &Setup, resident: Arc<dyn Resident>, checkers: Checkers) -> Self {
         let world = World::new(setup, resident);
-        Self { world, checkers, seed: setup.seed, faults: Course::default() }
+        Self {
+            world,
+            checkers,
+            seed: setup.seed,
+            faults: Course::default(),
+            look_at: Instant::ORIGIN,
+        }
     }
 
     /// Starts all machines and makes the volume, with three replicas if there
@@ -86,16 +96,22 @@ impl Stage {
 
     /// A client of the cluster.
     pub fn client(&self, number: u32) -> Client {
+        self.client_behind(self.door(number), number)
+    }
+
+    fn client_behind(&self, door: Arc<dyn Door>, number: u32) -> Client {
         let rng = Rng::stream(self.seed, "client entropy", u64::from(number));
         let entropy = Arc::new(SeededEntropy::new(rng));
-        Client::new(self.door(number), self.world.client_clock(), entropy)
+        Client::new(door, self.world.client_clock(), entropy)
     }
 
     /// A client at work on the volume, until `over`.
     pub fn player(&self, number: u32, over: &Arc<AtomicBool>) -> Player {
+        let door = self.door(number);
         Player {
             number,
-            client: self.client(number),
+            client: self.client_behind(door.clone(), number),
+            door,
             rng: Rng::stream(self.seed, "client", u64::from(number)),
             volume: VOLUME.into(),
             clock: self.world.client_clock(),
@@ -104,7 +120,7 @@ impl Stage {
         }
     }
 
-    /// A client's door, to ask one node alone.
+    /// A client's door, to ask one node alone. The one before it is shut.
     pub fn door(&self, number: u32) -> Arc<dyn Door> {
         self.world.door(number)
     }
@@ -163,7 +179,29 @@ impl Stage {
     fn tick(&mut self, end: Instant) -> Result<(), String> {
         self.faults.advance(&mut self.world);
         self.world.tick_until(self.faults.due().map_or(end, |due| due.min(end)));
+        if self.world.now() >= self.look_at {
+            self.look_at = self.world.now() + LOOK_EVERY;
+            self.checkers.look(self.world.trace());
+        }
         self.check()
+    }
+
+    /// Waits until the replicas of every shard stand at one position, where
+    /// their states are compared.
+    ///
+    /// # Errors
+    /// Which do not in time, or what broke.
+    pub fn converge(&mut self, span: Duration) -> Result<(), String> {
+        let end = self.world.now() + span;
+        loop {
+            let met = self.checkers.converged(self.world.trace());
+            self.check()?;
+            match met {
+                Err(apart) if self.world.now() > end => return Err(apart),
+                Err(_) => self.tick(end)?,
+                Ok(()) => return Ok(()),
+            }
+        }
     }
 
     /// Whether all is well.

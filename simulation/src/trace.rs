@@ -13,6 +13,9 @@ use std::{
 use cluster::units::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
+/// Counter of the simulated seconds in which clients' operations ended.
+pub const WORKED: &str = "second with work";
+
 /// The trace of one world, shared by its parts.
 ///
 /// A lock, though there is one thread: the ports are `Sync` by contract.
@@ -25,6 +28,8 @@ struct Inner {
     keep: bool,
     hash: Xxh3Debug,
     counters: BTreeMap<Cow<'static, str>, u64>,
+    /// The last second in which an operation ended.
+    worked_in: Option<u64>,
 }
 
 /// The hasher has no `Debug` of its own.
@@ -44,6 +49,7 @@ impl Trace {
             keep,
             hash: Xxh3Debug(Xxh3::new()),
             counters: BTreeMap::new(),
+            worked_in: None,
         })))
     }
 
@@ -74,6 +80,25 @@ impl Trace {
     /// Counts an occurrence.
     pub fn count(&self, what: impl Into<Cow<'static, str>>) {
         self.with(|inner| *inner.counters.entry(what.into()).or_default() += 1);
+    }
+
+    /// Counts an operation that a client brought to an end, and the second in
+    /// which it did: time in which nobody works proves nothing.
+    pub fn count_operation(&self, at: Instant) {
+        let second = at.as_nanos() / 1_000_000_000;
+        let fresh = self.with(|inner| inner.worked_in.replace(second) != Some(second));
+        self.count("operation");
+        if fresh {
+            self.count(WORKED);
+        }
+    }
+
+    /// Keeps the most of something, under a name that begins with `most`.
+    pub fn most(&self, what: &'static str, much: u64) {
+        self.with(|inner| {
+            let most = inner.counters.entry(what.into()).or_default();
+            *most = (*most).max(much);
+        });
     }
 
     /// How often `what` occurred.

@@ -121,6 +121,7 @@ impl Trial {
         self.stage.pass(Duration::from_millis(100))?;
         self.stage.world.start_all();
         self.must_progress("after all machines lost power")?;
+        self.stage.converge(PROGRESS_MAX)?;
         self.judge()
     }
 

@@ -33,8 +33,13 @@ impl LogStore for WitnessedLog {
     fn append(&self, replica: ReplicaId, record: LogRecord, done: Done<Result<(), LogError>>) {
         let (checkers, diary, copy) = (self.checkers.clone(), self.diary.clone(), outline(&record));
         let told = move |result: Result<(), LogError>| {
-            if result.is_ok() && checkers.durable(replica, &copy) {
-                diary.count("log truncated");
+            if result.is_ok() {
+                if matches!(copy, LogRecord::Trimmed { .. }) {
+                    diary.count("log trimmed");
+                }
+                if checkers.durable(replica, &copy) {
+                    diary.count("log truncated");
+                }
             }
             done(result);
         };

@@ -381,16 +381,21 @@ impl ApplyHalf {
         let early = || Halt::for_good("applied before it was open");
         let open = guard.as_mut().ok_or_else(early)?;
         let noting = self.noting.load(Ordering::Acquire);
-        let mut outcomes = Vec::new();
         let mut changes = Vec::new();
-        let mut configured = false;
+        let (mut outcomes, mut configured) = (Vec::new(), Vec::new());
+        let (mut repeated, mut expired) = (0, 0);
         let store = Arc::clone(&open.store);
         let mut view = store.view()?;
         for entry in entries {
             let applied = open.machine.apply(view.as_ref(), entry)?;
-            configured |= applied.descriptor.is_some();
             if noting {
                 changes.extend(applied.changes);
+            }
+            repeated += u32::from(applied.repeated);
+            expired += applied.expired;
+            if let Some(configuration) = applied.configuration {
+                let epoch = open.machine.descriptor().epoch;
+                configured.push((entry.index, epoch, configuration));
             }
             if let Some(outcome) = applied.outcome {
                 outcomes.push((entry.index, entry.term, outcome));
@@ -404,9 +409,19 @@ impl ApplyHalf {
         drop(view);
         self.publish(open);
         let (index, term) = open.machine.applied();
-        let descriptor = configured.then(|| open.machine.descriptor().clone());
+        let descriptor = (!configured.is_empty()).then(|| open.machine.descriptor().clone());
         let (version, changes) = (open.machine.version(), noting.then_some(changes));
-        Ok(AppliedBatch { index, term, outcomes, descriptor, version, changes })
+        Ok(AppliedBatch {
+            index,
+            term,
+            outcomes,
+            descriptor,
+            version,
+            changes,
+            configured,
+            repeated,
+            expired,
+        })
     }
 
     /// Writes the overlay to the store: copied in the lane, committed beside

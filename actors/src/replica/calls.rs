@@ -433,15 +433,17 @@ impl ReplicaState {
 
     /// Entries took effect: answer who waited for them.
     pub(super) fn applied(&mut self, batch: AppliedBatch) {
-        let AppliedBatch { index, term, .. } = batch;
+        let AppliedBatch { index, term, repeated, expired, .. } = batch;
         self.tell_watchers(&batch);
         if index > self.applied.0 {
             // A batch of before a snapshot may come after it.
             self.applied = (index, term);
         }
         self.world.reach(FailPoint::ApplyReply);
+        self.report_configured(batch.configured);
         let (shard, replica) = (self.facts.shard, self.facts.replica);
-        self.world.probe.report(Report::Applied { shard, replica, index, term });
+        let report = Report::Applied { shard, replica, index, term, repeated, expired };
+        self.world.probe.report(report);
         metrics::counter!(crate::metrics::APPLIED).increment(batch.outcomes.len() as u64);
         let leases = batch.outcomes.iter().any(|(_, _, done)| matches!(done, Outcome::Lease(_)));
         for (index, term, outcome) in batch.outcomes {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use cluster::{
     catalog::record::Loss,
-    ids::{LogIndex, NodeId, ReplicaId, Term},
+    ids::{Epoch, LogIndex, NodeId, ReplicaId, Term},
     ports::log::{LogError, LogRecord},
     raft::{
         Effect, Input,
-        types::{Addressed, ConfigurationStep, Entry, Message, Payload},
+        types::{Addressed, Configuration, ConfigurationStep, Entry, Message, Payload},
     },
     shard::descriptor::ShardDescriptor,
 };
@@ -228,9 +228,15 @@ impl ReplicaState {
 
     /// A new descriptor took effect.
     pub(super) fn described(&mut self, descriptor: ShardDescriptor) {
-        let (shard, epoch) = (self.facts.shard, descriptor.epoch);
         self.describe(descriptor);
-        self.world.probe.report(Report::Configured { shard, epoch });
+    }
+
+    pub(super) fn report_configured(&self, configured: Vec<(LogIndex, Epoch, Configuration)>) {
+        let (shard, replica) = (self.facts.shard, self.facts.replica);
+        for (index, epoch, configuration) in configured {
+            let report = Report::Configured { shard, replica, index, epoch, configuration };
+            self.world.probe.report(report);
+        }
     }
 
     /// The pacer says it is time to write the overlay to the store.
@@ -287,6 +293,10 @@ impl ReplicaState {
 
     /// Gives leadership to another replica.
     pub(super) fn transfer_leader(&mut self, to: Option<ReplicaId>) {
+        let (shard, replica) = (self.facts.shard, self.facts.replica);
+        if self.leads() {
+            self.world.probe.report(Report::LeadershipOffered { shard, replica });
+        }
         self.input(Input::Wake);
         self.input(Input::TransferLeader { to });
         self.wake();

@@ -14,7 +14,7 @@ use cluster::{
         engine::EngineError,
         log::{LogError, RecoveredReplica},
     },
-    raft::types::{ConfigurationChange, Entry, Message},
+    raft::types::{Configuration, ConfigurationChange, Entry, Message},
     request::{
         Fault, ReplicaStatus, ShardAnswer, ShardBody, ShardRequest, SnapshotPiece,
         SnapshotPieceRequest,
@@ -180,6 +180,12 @@ pub struct AppliedBatch {
     pub version: Version,
     /// The places of all changes, if somebody waits for them.
     pub changes: Option<Vec<Bytes>>,
+    /// Configurations that took effect, where, and at which epoch.
+    pub configured: Vec<(LogIndex, Epoch, Configuration)>,
+    /// Requests that had been executed before.
+    pub repeated: u32,
+    /// Sessions that ended by themselves.
+    pub expired: u32,
 }
 
 /// How a replica begins.
@@ -193,6 +199,15 @@ pub enum Beginning {
     Recovered(RecoveredReplica),
     /// Its actor failed; its log is asked anew.
     Restarted,
+}
+
+/// How many wait at a replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Crowd {
+    /// Requests, at most [`REQUESTS_MAX`].
+    pub requests: usize,
+    /// Messages of other replicas, at most [`INBOX_MAX`].
+    pub inbox: usize,
 }
 
 /// The ways to one replica.
@@ -276,6 +291,11 @@ impl ReplicaHandle {
     /// How much of a snapshot has come, in percent; 100 once it is whole.
     pub fn filled_percent(&self) -> usize {
         self.filled.load(Relaxed)
+    }
+
+    /// How many wait here.
+    pub fn crowd(&self) -> Crowd {
+        Crowd { requests: self.requests.count(), inbox: self.inbox.count() }
     }
 
     /// Bytes this replica has in memory above its store.

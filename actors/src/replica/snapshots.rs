@@ -361,6 +361,10 @@ impl Fetcher {
         let (id, store, mut receiver) = begun;
         let failed = |cause| FetchError { cause, partial: Some(id) };
         tracing::info!(shard = %self.shard, from = %self.node, resumed_bytes = receiver.received_bytes(), "fetching a snapshot");
+        if receiver.received_bytes() > 0 {
+            let (shard, replica) = (self.shard, self.replica);
+            self.world.probe.report(Report::SnapshotResumed { shard, replica });
+        }
         self.world.reach(FailPoint::SnapshotBegun);
         while !receiver.is_complete() {
             if self.ended.load(Ordering::Acquire) {

@@ -104,6 +104,10 @@ pub struct Applied {
     pub descriptor: Option<ShardDescriptor>,
     /// The places of its changes in the changes tree.
     pub changes: Vec<Bytes>,
+    /// Whether it asked for what had been executed before.
+    pub repeated: bool,
+    /// Sessions that ended by themselves at it.
+    pub expired: u32,
 }
 
 /// Writes on their way to the store.
@@ -185,9 +189,11 @@ impl ShardMachine {
             overlay: &self.overlay,
             view,
             changes: Vec::new(),
+            repeated: false,
+            expired: 0,
         };
         let mut applied = step.payload(&entry.payload)?;
-        let Step { mut root, changes, .. } = step;
+        let Step { mut root, changes, repeated, expired, .. } = step;
         root.mark.applied = entry.index;
         root.mark.term = entry.term;
         self.root = root;
@@ -197,7 +203,7 @@ impl ShardMachine {
             }
             self.overlay.insert(change);
         }
-        Ok(applied)
+        Ok(Applied { repeated, expired, ..applied })
     }
 
     /// A view older than the last flush lacks what the overlay has dropped.
@@ -306,6 +312,8 @@ struct Step<'a> {
     overlay: &'a Overlay,
     view: &'a dyn View,
     changes: Vec<Change>,
+    repeated: bool,
+    expired: u32,
 }
 
 impl Step<'_> {
@@ -316,6 +324,8 @@ impl Step<'_> {
             configuration: None,
             descriptor: None,
             changes: Vec::new(),
+            repeated: false,
+            expired: 0,
         };
         match payload {
             Payload::Empty => {}
@@ -351,12 +361,13 @@ impl Step<'_> {
         let point = command.time.max(self.root.mark.clock.next());
         self.root.mark.clock = self.root.mark.clock.max(command.time);
         self.root.shard_time_ms += u64::from(command.shard_time_step_ms);
-        self.root.sessions.expire(self.root.shard_time_ms);
+        self.expired += self.root.sessions.expire(self.root.shard_time_ms);
         match &command.action {
             Action::Close => Ok(Outcome::Closed),
             Action::OpenSession => {
                 let session = SessionId(self.index.0);
-                self.root.sessions.open(session, self.root.shard_time_ms);
+                let evicted = self.root.sessions.open(session, self.root.shard_time_ms);
+                self.expired += u32::from(evicted);
                 Ok(Outcome::Session(session))
             }
             Action::CloseSession(session) => {
@@ -403,7 +414,10 @@ impl Step<'_> {
     ) -> Result<Outcome, EngineError> {
         let Some(request) = request else { return execute(self) };
         match self.root.sessions.admit(request, self.root.shard_time_ms) {
-            Admission::Repeat(outcome) => Ok(outcome),
+            Admission::Repeat(outcome) => {
+                self.repeated = true;
+                Ok(outcome)
+            }
             Admission::Refuse(refusal) => Ok(Outcome::Refused(refusal)),
             Admission::Execute => {
                 let outcome = execute(self)?;

@@ -101,15 +101,16 @@ pub struct SessionRecord {
 }
 
 impl Sessions {
-    /// Opens a session; the longest idle one makes room for it.
-    pub fn open(&mut self, session: SessionId, now_ms: u64) {
-        if self.by_id.size() >= SESSIONS_PER_SHARD_MAX
-            && let Some(oldest) = self.by_use.first().map(|((_, session), ())| *session)
-        {
+    /// Opens a session; whether the longest idle one had to make room for it.
+    pub fn open(&mut self, session: SessionId, now_ms: u64) -> bool {
+        let full = self.by_id.size() >= SESSIONS_PER_SHARD_MAX;
+        let oldest = self.by_use.first().map(|((_, session), ())| *session).filter(|_| full);
+        if let Some(oldest) = oldest {
             self.close(oldest);
         }
         let replies = RedBlackTreeMapSync::new_sync();
         self.put(session, Session { used_ms: now_ms, answered: 0, replies, read_bytes: 0 });
+        oldest.is_some()
     }
 
     /// Ends a session; one that is gone stays gone.
@@ -121,14 +122,17 @@ impl Sessions {
         }
     }
 
-    /// Ends every session that was idle for too long at `now_ms`.
-    pub fn expire(&mut self, now_ms: u64) {
+    /// Ends every session that was idle for too long at `now_ms`; how many.
+    pub fn expire(&mut self, now_ms: u64) -> u32 {
+        let mut ended = 0;
         while let Some(((used_ms, session), ())) = self.by_use.first() {
             if now_ms.saturating_sub(*used_ms) <= SESSION_IDLE_MS_MAX {
                 break;
             }
             self.close(*session);
+            ended += 1;
         }
+        ended
     }
 
     /// Judges a request, and forgets the replies its sender has. One that is

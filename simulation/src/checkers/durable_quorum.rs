@@ -1,183 +1,178 @@
-//! What is applied is durable in the logs of a majority of the voters.
+//! What is applied is durable in the logs of a majority of the voters: of both
+//! majorities while the configuration is joint.
 //!
-//! Counted from what the logs themselves said to have synced, never from what
-//! replicas told each other. The voters of a shard are its founders, known by
-//! their birth records; a shard whose voters changed is judged no more.
+//! The voters of a shard are its founders, known by their birth records, and
+//! from then on those of the configurations that replicas applied. An entry
+//! counts under the last configuration before it, or the one before that: a
+//! leader commits under the old one until it has applied the new.
 //! Sources: Ongaro and Ousterhout, "In Search of an Understandable Consensus
-//! Algorithm" §5.3; the bug catalogue's R1 and D1.
+//! Algorithm" §5.3 and §6; the bug catalogue's R1 and D1.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use actors::probe::Report;
 use cluster::{
     ids::{LogIndex, ReplicaId, ShardId, Term},
-    ports::log::{LogRecord, RecoveredReplica},
+    ports::log::LogRecord,
+    raft::types::Configuration,
 };
 
-use super::Checker;
+use super::logs::Logs;
 
-/// The durable log of each replica.
+/// Who counts in each shard.
 #[derive(Debug, Default)]
 pub(super) struct DurableQuorum {
-    logs: BTreeMap<ReplicaId, DurableLog>,
-    founders: BTreeMap<ShardId, BTreeSet<ReplicaId>>,
-    changed: BTreeSet<ShardId>,
+    /// By the position at which each stands.
+    configurations: BTreeMap<ShardId, BTreeMap<LogIndex, Configuration>>,
     /// The highest position judged per shard.
     judged: BTreeMap<ShardId, LogIndex>,
 }
 
-/// Terms by run: an entry has the term of the last run that begins at or
-/// before it.
-#[derive(Debug, Default)]
-struct DurableLog {
-    base: u64,
-    last: u64,
-    runs: BTreeMap<u64, Term>,
-}
-
-impl DurableLog {
-    fn cut(&mut self, from: u64) -> bool {
-        let cuts = from <= self.last;
-        self.runs.split_off(&from);
-        self.last = self.last.min(from.saturating_sub(1));
-        cuts
-    }
-
-    fn push(&mut self, index: u64, term: Term) {
-        if self.runs.last_key_value().map(|(_, last)| *last) != Some(term) {
-            self.runs.insert(index, term);
-        }
-        self.last = index;
-    }
-
-    fn begin_after(&mut self, index: LogIndex) {
-        *self = Self { base: index.0, last: index.0, runs: BTreeMap::new() };
-    }
-
-    /// Whether it holds this entry, or has forgotten it as proven.
-    fn holds(&self, index: LogIndex, term: Term) -> bool {
-        if index.0 <= self.base {
-            return true;
-        }
-        let run = self.runs.range(..=index.0).next_back();
-        index.0 <= self.last && run.map(|(_, found)| *found) == Some(term)
-    }
-}
-
 impl DurableQuorum {
-    /// A log said that a record is durable; whether it replaced other entries.
-    pub(super) fn durable(&mut self, replica: ReplicaId, record: &LogRecord) -> bool {
-        let log = self.logs.entry(replica).or_default();
-        match record {
-            LogRecord::Created { shard, store, index, .. } => {
-                log.begin_after(*index);
-                if store.0 != 0 && index.0 == 0 {
-                    self.founders.entry(*shard).or_default().insert(replica);
-                }
-            }
-            LogRecord::Ready { entries, .. } => {
-                let cuts = entries.first().is_some_and(|first| log.cut(first.index.0));
-                for entry in entries {
-                    log.push(entry.index.0, entry.term);
-                }
-                return cuts;
-            }
-            LogRecord::Installed { index, .. } => log.begin_after(*index),
-            LogRecord::Trimmed { .. } => {}
-            LogRecord::Destroyed => {
-                self.logs.remove(&replica);
+    /// A log said that a record is durable: it may be a founder's birth.
+    pub(super) fn durable(&mut self, replica: ReplicaId, record: &LogRecord) {
+        if let LogRecord::Created { shard, store, index: LogIndex(0), .. } = record
+            && store.0 != 0
+        {
+            let first = self.configurations.entry(*shard).or_default();
+            let founders = &mut first.entry(LogIndex(0)).or_default().voters;
+            if !founders.contains(&replica) {
+                founders.push(replica);
             }
         }
-        false
     }
 
-    /// What a log held when its machine started: a crash may have kept more
-    /// than was synced, and has lost nothing that was.
-    pub(super) fn recovered(&mut self, found: &RecoveredReplica) {
-        let log = self.logs.entry(found.replica).or_default();
-        log.begin_after(found.base_index);
-        for entry in &found.entries {
-            log.push(entry.index.0, entry.term);
+    /// Judges a report by the durable logs.
+    pub(super) fn report(&mut self, logs: &Logs, report: &Report) -> Result<(), String> {
+        match report {
+            Report::Configured { shard, index, configuration, .. } => {
+                let known = self.configurations.entry(*shard).or_default();
+                known.entry(*index).or_insert_with(|| configuration.clone());
+                Ok(())
+            }
+            Report::Applied { shard, index, term, .. } => self.applied(logs, *shard, *index, *term),
+            Report::Elected { .. }
+            | Report::SnapshotInstalled { .. }
+            | Report::SnapshotResumed { .. }
+            | Report::LeadershipOffered { .. }
+            | Report::Hibernating { .. }
+            | Report::ReplicaLost { .. }
+            | Report::ReplicaReplaced { .. }
+            | Report::ReplicaStopped { .. }
+            | Report::Restarted { .. }
+            | Report::PeerRefused { .. }
+            | Report::DiskFenced { .. } => Ok(()),
         }
     }
-}
 
-impl Checker for DurableQuorum {
-    fn report(&mut self, _node: u32, report: &Report) -> Result<(), String> {
-        if let Report::Configured { shard, .. } = report {
-            self.changed.insert(*shard);
-        }
-        let Report::Applied { shard, index, term, .. } = report else { return Ok(()) };
-        let Some(voters) = self.founders.get(shard) else { return Ok(()) };
-        let judged = self.judged.entry(*shard).or_default();
-        if *index <= *judged || self.changed.contains(shard) {
+    fn applied(
+        &mut self,
+        logs: &Logs,
+        shard: ShardId,
+        index: LogIndex,
+        term: Term,
+    ) -> Result<(), String> {
+        let Some(configurations) = self.configurations.get(&shard) else { return Ok(()) };
+        let judged = self.judged.entry(shard).or_default();
+        if index <= *judged {
             return Ok(());
         }
-        *judged = *index;
-        let holds =
-            |voter: &&ReplicaId| self.logs.get(*voter).is_some_and(|log| log.holds(*index, *term));
-        let durable = voters.iter().filter(holds).count();
-        if durable * 2 > voters.len() {
+        *judged = index;
+        let holds = |voter: &&ReplicaId| logs.of(**voter).is_some_and(|log| log.holds(index, term));
+        let durable = |voters: &[ReplicaId]| voters.iter().filter(holds).count();
+        let majority = |voters: &[ReplicaId]| durable(voters) * 2 > voters.len();
+        let counts = |one: &&Configuration| {
+            majority(&one.voters) && (one.outgoing.is_empty() || majority(&one.outgoing))
+        };
+        let mut latest = configurations.range(..index).rev().take(2).map(|(_, one)| one);
+        let Some(last) = latest.clone().next() else { return Ok(()) };
+        if latest.any(|one| counts(&one)) {
             return Ok(());
         }
-        let of = voters.len();
-        Err(format!("{shard} applied {index} of {term}, durable on {durable} of {of} voters"))
+        let (found, of) = (durable(&last.voters), last.voters.len());
+        let joint = if last.outgoing.is_empty() { "" } else { ", joint" };
+        Err(format!("{shard} applied {index} of {term}, durable on {found} of {of} voters{joint}"))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use cluster::{
-        ids::{StoreId, VolumeId},
-        raft::types::{Entry, Payload},
+    use super::{
+        super::{
+            logs::samples::{born, entry},
+            samples::{applied, configured},
+        },
+        *,
     };
 
-    use super::*;
-
-    fn born() -> LogRecord {
-        let (shard, volume, store) = (ShardId(1), VolumeId(1), StoreId(1));
-        LogRecord::Created { shard, volume, store, index: LogIndex(0), term: Term(0) }
+    /// Three founders.
+    #[derive(Default)]
+    struct Three {
+        logs: Logs,
+        checker: DurableQuorum,
     }
 
-    fn entry(index: u64, term: u64) -> LogRecord {
-        let (index, term, payload) = (LogIndex(index), Term(term), Payload::Empty);
-        LogRecord::Ready { hard_state: None, entries: vec![Entry { index, term, payload }] }
-    }
-
-    fn applied(index: u64, term: u64) -> Report {
-        let (shard, replica) = (ShardId(1), ReplicaId(1));
-        Report::Applied { shard, replica, index: LogIndex(index), term: Term(term) }
-    }
-
-    fn three() -> DurableQuorum {
-        let mut checker = DurableQuorum::default();
-        for replica in 1..=3 {
-            checker.durable(ReplicaId(replica), &born());
+    impl Three {
+        fn new() -> Self {
+            let mut three = Self::default();
+            (1..=3).for_each(|replica| three.write(replica, &born()));
+            three
         }
-        checker
+
+        fn write(&mut self, replica: u64, record: &LogRecord) {
+            self.logs.durable(ReplicaId(replica), record);
+            self.checker.durable(ReplicaId(replica), record);
+        }
+
+        fn report(&mut self, report: &Report) -> Result<(), String> {
+            self.checker.report(&self.logs, report)
+        }
     }
 
     #[test]
     fn what_lies_on_one_of_three_disks_and_is_applied_is_found() {
-        let mut checker = three();
-        checker.durable(ReplicaId(1), &entry(1, 1));
-        assert!(checker.report(1, &applied(1, 1)).is_err());
-        let mut checker = three();
-        checker.durable(ReplicaId(1), &entry(1, 1));
-        checker.durable(ReplicaId(3), &entry(1, 1));
-        assert_eq!(checker.report(1, &applied(1, 1)), Ok(()));
+        let mut three = Three::new();
+        three.write(1, &entry(1, 1));
+        assert!(three.report(&applied(1, 1)).is_err());
+        let mut three = Three::new();
+        three.write(1, &entry(1, 1));
+        three.write(3, &entry(1, 1));
+        assert_eq!(three.report(&applied(1, 1)), Ok(()));
     }
 
     #[test]
     fn an_entry_of_another_term_and_one_that_was_cut_off_do_not_count() {
-        let mut checker = three();
-        checker.durable(ReplicaId(1), &entry(1, 2));
-        checker.durable(ReplicaId(2), &entry(1, 1));
-        assert!(checker.report(1, &applied(1, 2)).is_err());
-        let mut checker = three();
-        checker.durable(ReplicaId(1), &entry(1, 1));
-        checker.durable(ReplicaId(2), &entry(1, 1));
-        assert!(checker.durable(ReplicaId(2), &entry(1, 2)), "it replaces an entry");
-        assert!(checker.report(1, &applied(1, 1)).is_err());
+        let mut three = Three::new();
+        three.write(1, &entry(1, 2));
+        three.write(2, &entry(1, 1));
+        assert!(three.report(&applied(1, 2)).is_err());
+        let mut three = Three::new();
+        three.write(1, &entry(1, 1));
+        three.write(2, &entry(1, 1));
+        three.write(2, &entry(1, 2));
+        assert!(three.report(&applied(1, 1)).is_err());
+    }
+
+    #[test]
+    fn a_joint_configuration_needs_both_majorities_and_the_next_one_only_its_own() {
+        let joint = |logs: &[u64]| {
+            let mut three = Three::new();
+            for index in 1..=3 {
+                for replica in logs {
+                    three.write(*replica, &entry(index, 1));
+                }
+            }
+            three.report(&configured(1, &[4, 5, 6], &[1, 2, 3]))?;
+            three.report(&configured(2, &[4, 5, 6], &[]))?;
+            three.report(&applied(3, 1))
+        };
+        assert_eq!(joint(&[4, 5]), Ok(()), "the joint one has ended");
+        assert_eq!(joint(&[1, 2, 4, 5]), Ok(()));
+        assert!(joint(&[1, 2, 3, 4]).is_err());
+        let mut three = Three::new();
+        (1..=2).for_each(|index| (4..=6).for_each(|r| three.write(r, &entry(index, 1))));
+        assert_eq!(three.report(&configured(0, &[1, 2, 3], &[])), Ok(()));
+        assert_eq!(three.report(&configured(1, &[4, 5, 6], &[1, 2, 3])), Ok(()));
+        assert!(three.report(&applied(2, 1)).is_err(), "none of the old voters has it");
     }
 }

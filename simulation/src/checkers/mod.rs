@@ -1,12 +1,26 @@
 //! What must hold inside, whatever clients saw: one file per property, fed by
-//! the actors' reports. Each property names its source and has a test in which
-//! it barks.
+//! the actors' reports, by what logs said to be durable, and by looks at what
+//! running nodes publish. Each property names its source and has a test in
+//! which it barks.
 
+mod bounded_queues;
 mod durable_quorum;
 mod election_safety;
+mod equal_state;
+mod leader_completeness;
+mod log_matching;
+mod logs;
+mod look;
 mod nothing_stops;
+mod old_images;
+mod one_owner;
+mod removed_nodes;
+#[cfg(test)]
+mod samples;
 mod standing;
 mod state_machine_safety;
+mod window;
+mod zones;
 
 use std::{
     collections::BTreeMap,
@@ -16,17 +30,25 @@ use std::{
 
 use actors::probe::Report;
 use cluster::{
-    ids::{ReplicaId, ShardId, Term},
+    ids::{NodeId, ReplicaId, ShardId, Term},
+    membership::Boot,
     ports::log::{LogRecord, RecoveredReplica},
 };
 use durable_quorum::DurableQuorum;
-
+use leader_completeness::LeaderCompleteness;
+use log_matching::LogMatching;
+use logs::Logs;
+use look::Look;
 use nothing_stops::NothingStops;
 pub use nothing_stops::Stop;
+use old_images::OldImages;
 pub use standing::Silence;
 use standing::Standings;
+pub(crate) use window::Window;
 
-/// One property.
+use crate::trace::Trace;
+
+/// One property that reports tell.
 trait Checker: Send + fmt::Debug {
     /// Takes note of a report of a machine, by its number.
     ///
@@ -45,8 +67,13 @@ pub struct Checkers(Arc<Mutex<Inner>>);
 struct Inner {
     all: Vec<Box<dyn Checker>>,
     stops: NothingStops,
-    logs: DurableQuorum,
     standings: Standings,
+    images: OldImages,
+    logs: Logs,
+    quorum: DurableQuorum,
+    matching: LogMatching,
+    complete: LeaderCompleteness,
+    look: Look,
     /// Who led each shard last, and in which term.
     leaders: BTreeMap<ShardId, (Term, u32)>,
     broken: Option<String>,
@@ -71,23 +98,74 @@ impl Checkers {
                 *led = (*led).max((*term, node));
             }
             inner.standings.report(node, report);
-            let undurable = inner.logs.report(node, report).err();
-            let stopped = inner.stops.report(node, report).err().or(undurable);
-            let mut all = inner.all.iter_mut();
-            let broken = all.find_map(|one| one.report(node, report).err());
-            inner.break_with(broken.or(stopped));
+            let broken = inner.judge(node, report).err();
+            inner.break_with(broken);
         });
     }
 
     /// A machine's log said that a record is durable; whether it replaced
     /// other entries.
     pub(crate) fn durable(&self, replica: ReplicaId, record: &LogRecord) -> bool {
-        self.with(|inner| inner.logs.durable(replica, record))
+        self.with(|inner| {
+            let cut = inner.logs.durable(replica, record);
+            inner.quorum.durable(replica, record);
+            if let LogRecord::Ready { entries, .. } = record {
+                let complete = inner.complete.entries(&inner.logs, replica, entries);
+                let matching = inner.matching.entries(&inner.logs, replica, entries);
+                inner.break_with(complete.and(matching).err());
+            }
+            cut
+        })
     }
 
     /// What a machine's log held when it started.
     pub(crate) fn recovered(&self, found: &[RecoveredReplica]) {
-        self.with(|inner| found.iter().for_each(|replica| inner.logs.recovered(replica)));
+        self.with(|inner| {
+            for replica in found.iter().filter(|replica| !replica.damaged) {
+                inner.logs.recovered(replica);
+                let entries = &replica.entries;
+                let matching = inner.matching.entries(&inner.logs, replica.replica, entries);
+                inner.break_with(matching.err());
+            }
+        });
+    }
+
+    /// A node starts, with what its disk held.
+    pub(crate) fn starts(&self, node: NodeId, boot: Boot, found: &[RecoveredReplica]) {
+        self.with(|inner| inner.images.starts(node, boot.incarnation, found));
+    }
+
+    /// A node runs and can be looked into.
+    pub(crate) fn open_window(&self, node: u32, window: Window) {
+        self.with(|inner| inner.look.open(node, window));
+    }
+
+    /// An operator has a node removed.
+    pub(crate) fn order_removal(&self, node: NodeId) {
+        self.with(|inner| inner.look.removed.order(node));
+    }
+
+    /// Looks at all running nodes.
+    pub(crate) fn look(&self, trace: &Trace) {
+        self.with(|inner| {
+            let seen = inner.look.look(trace);
+            inner.break_with(seen.err());
+        });
+    }
+
+    /// Whether the replicas of every shard stand at one position; if they do,
+    /// they are compared.
+    ///
+    /// # Errors
+    /// Which do not.
+    pub(crate) fn converged(&self, trace: &Trace) -> Result<(), String> {
+        self.with(|inner| match inner.look.converged(trace) {
+            Ok(met) => met,
+            Err(broken) => {
+                inner.break_with(Some(broken));
+                Ok(())
+            }
+        })
     }
 
     /// The machine that led each shard last.
@@ -126,6 +204,15 @@ impl Checkers {
 }
 
 impl Inner {
+    fn judge(&mut self, node: u32, report: &Report) -> Result<(), String> {
+        self.quorum.report(&self.logs, report)?;
+        self.complete.report(node, report)?;
+        self.images.report(node, report)?;
+        self.look.owner.report(node, report)?;
+        self.stops.report(node, report)?;
+        self.all.iter_mut().try_for_each(|one| one.report(node, report))
+    }
+
     fn break_with(&mut self, what: Option<String>) {
         self.broken = self.broken.take().or(what);
     }

@@ -53,6 +53,8 @@ impl Checker for NothingStops {
             | Report::Applied { .. }
             | Report::Configured { .. }
             | Report::SnapshotInstalled { .. }
+            | Report::SnapshotResumed { .. }
+            | Report::LeadershipOffered { .. }
             | Report::Hibernating { .. }
             | Report::ReplicaReplaced { .. }
             | Report::PeerRefused { .. } => return Ok(()),

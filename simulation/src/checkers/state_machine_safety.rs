@@ -19,7 +19,7 @@ pub(super) struct StateMachineSafety {
 
 impl Checker for StateMachineSafety {
     fn report(&mut self, _node: u32, report: &Report) -> Result<(), String> {
-        let Report::Applied { shard, replica, index, term } = report else { return Ok(()) };
+        let Report::Applied { shard, replica, index, term, .. } = report else { return Ok(()) };
         let (first, by) = *self.applied.entry((*shard, *index)).or_insert((*term, *replica));
         if first == *term {
             return Ok(());
@@ -32,9 +32,9 @@ impl Checker for StateMachineSafety {
 mod tests {
     use super::*;
 
-    fn applied(replica: u64, term: u64) -> Report {
-        let (shard, replica) = (ShardId(1), ReplicaId(replica));
-        Report::Applied { shard, replica, index: LogIndex(7), term: Term(term) }
+    fn applied(by: u64, term: u64) -> Report {
+        let (shard, replica, index) = (ShardId(1), ReplicaId(by), LogIndex(7));
+        Report::Applied { shard, replica, index, term: Term(term), repeated: 0, expired: 0 }
     }
 
     #[test]

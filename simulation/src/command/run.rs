@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, io, ops::ControlFlow, process::ExitCode, time::
 use simulation::{
     case::Case,
     scenario::{self, SWARM, Scenario},
+    trace::WORKED,
 };
 
 use super::{
@@ -15,6 +16,12 @@ use super::{
     swarm::{Ended, Swarm},
     tree,
 };
+
+/// Least operations per simulated second over all runs of a command: the swarm
+/// makes some 70.
+const OPERATIONS_MIN: u64 = 20;
+/// Fewer runs have no pace of their own.
+const RUNS_OF_A_PACE: usize = 20;
 
 /// What to run.
 #[derive(Debug, clap::Args)]
@@ -113,6 +120,11 @@ pub(crate) fn deal(scenarios: &[&'static Scenario], seed: u64) -> Case {
     Case::drawn(deal.get(turn).copied().unwrap_or(&SWARM), seed)
 }
 
+/// Adds to a counter; one that keeps the most of something takes the greater.
+fn add(total: &mut u64, name: &str, count: u64) {
+    *total = if name.starts_with("most ") { count.max(*total) } else { *total + count };
+}
+
 /// Says what failed and how to see it again.
 fn tell(ended: &Ended) {
     let Ended { case, outcome } = ended;
@@ -155,8 +167,8 @@ impl Tally {
         let (runs, met) = self.scenarios.entry(ended.case.scenario.clone()).or_default();
         *runs += 1;
         for (name, count) in counters {
-            *met.entry(name.clone()).or_default() += count;
-            *self.met.entry(name).or_default() += count;
+            add(met.entry(name.clone()).or_default(), &name, count);
+            add(self.met.entry(name.clone()).or_default(), &name, count);
         }
         match failure {
             None => self.passed += 1,
@@ -168,10 +180,11 @@ impl Tally {
         self.passed + self.failed.len()
     }
 
-    /// Simulated time, and how much of it a second of one processor makes.
+    /// Simulated time with clients' work in it, and how much of it a second of
+    /// one processor makes.
     fn pace(&self) -> String {
-        let simulated = Duration::from_millis(self.simulated_ms);
-        let (failed, seconds) = (self.failed.len(), simulated.as_secs());
+        let seconds = self.met.get(WORKED).copied().unwrap_or(0);
+        let (failed, simulated) = (self.failed.len(), Duration::from_secs(seconds));
         let spent = children_time().filter(|spent| !spent.is_zero());
         let pace = spent.map(|spent| simulated.as_secs_f64() / spent.as_secs_f64());
         let pace = pace.map_or_else(String::new, |pace| format!(", {pace:.0} per core-second"));
@@ -193,6 +206,20 @@ impl Tally {
         broken
     }
 
+    /// Operations per simulated second over all runs, if they are too few. One
+    /// run may have no majority for most of its time; many have not.
+    fn idleness(&self) -> Option<String> {
+        let met = |name: &str| self.met.get(name).copied().unwrap_or(0);
+        let (operations, seconds) = (met("operation"), self.simulated_ms / 1_000);
+        let idle = self.runs() >= RUNS_OF_A_PACE && operations < OPERATIONS_MIN * seconds;
+        idle.then(|| {
+            format!(
+                "{operations} operations in {seconds} simulated s, where {OPERATIONS_MIN} a \
+                 second are the least"
+            )
+        })
+    }
+
     fn summary(&self, took: Duration, at_least: usize) -> ExitCode {
         for (name, count) in &self.met {
             println!("{count:>10} {name}");
@@ -200,6 +227,7 @@ impl Tally {
         let (passed, pace) = (self.passed, self.pace());
         println!("{passed} passed, {pace} in {:.1} s", took.as_secs_f64());
         let mut faults = self.broken_promises();
+        faults.extend(self.idleness());
         if !self.failed.is_empty() {
             faults.push(format!("failed: {}", self.failed.join(", ")));
         } else if self.runs() < at_least {
@@ -231,6 +259,17 @@ mod tests {
         assert_eq!(tally.broken_promises().len(), SWARM.promises.len() - 1);
         tally.note(ended("swarm", SWARM.promises));
         assert_eq!(tally.broken_promises(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn runs_in_which_nobody_works_fail_together_and_not_alone() {
+        let mut tally = Tally::default();
+        tally.note(ended("swarm", SWARM.promises));
+        assert_eq!(tally.idleness(), None, "one may be cut off");
+        (1..RUNS_OF_A_PACE).for_each(|_| tally.note(ended("swarm", SWARM.promises)));
+        assert!(tally.idleness().is_some());
+        tally.met.insert("operation".to_owned(), OPERATIONS_MIN * 60 * RUNS_OF_A_PACE as u64);
+        assert_eq!(tally.idleness(), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod damage;
 mod deaths;
 mod directed;
 mod members;
+mod membership;
 mod service;
 mod storage;
 mod swarm;
@@ -50,7 +51,8 @@ pub static ALL: LazyLock<Vec<&'static Scenario>> = LazyLock::new(|| {
         .chain(service::ALL)
         .chain(damage::ALL)
         .chain(members::ALL)
-        .chain(deaths::ALL);
+        .chain(deaths::ALL)
+        .chain(membership::ALL);
     [&SWARM].into_iter().chain(directed).collect()
 });
 

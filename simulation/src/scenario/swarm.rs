@@ -11,8 +11,9 @@ use crate::{
     plan::Plan,
     rng::Rng,
     workloads::{
-        Workload, append::Appends, bank::Bank, leases::Leases, levels::Levels, listing::Listings,
-        register::Registers, volumes::Volumes, watches::Watches,
+        Workload, append::Appends, bank::Bank, counters::Counters, leases::Leases, levels::Levels,
+        listing::Listings, register::Registers, transfers::Transfers, volumes::Volumes,
+        watches::Watches,
     },
     world::{NetworkMode, Setup},
 };
@@ -93,6 +94,12 @@ fn workloads(rng: &mut Rng, seed: u64, clocks_apart: Duration) -> Vec<Box<dyn Wo
     }
     if rng.chance(300_000) {
         all.push(Box::new(Levels::draw(rng, clocks_apart)));
+    }
+    if rng.chance(300_000) {
+        all.push(Box::new(Counters::draw(rng)));
+    }
+    if rng.chance(300_000) {
+        all.push(Box::new(Transfers::draw(rng)));
     }
     if rng.chance(150_000) {
         all.push(Box::new(Volumes::draw(rng)));

@@ -7,7 +7,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,7 +18,7 @@ use cluster::{
     units::Instant,
 };
 
-use super::{Player, Workload};
+use super::{Heard, Player, Shared, Workload};
 use crate::rng::Rng;
 
 /// Elements after which a list is left and the next begun: 8 bytes each, so
@@ -32,11 +31,10 @@ pub struct Appends {
     clients: u32,
     lists: u32,
     rest: (Duration, Duration),
-    seen: Arc<Mutex<Seen>>,
+    seen: Shared<Seen>,
 }
 
-/// What clients were told. A lock, though there is one thread: client tasks
-/// must be `Send`.
+/// What clients were told.
 #[derive(Debug, Default)]
 struct Seen {
     lists: BTreeMap<String, List>,
@@ -58,7 +56,7 @@ struct List {
 impl Appends {
     /// Clients that share lists.
     pub fn new(clients: u32, lists: u32, rest: (Duration, Duration)) -> Self {
-        Self { clients, lists, rest, seen: Arc::default() }
+        Self { clients, lists, rest, seen: Shared::default() }
     }
 
     /// Few or many of them.
@@ -67,21 +65,17 @@ impl Appends {
         Self::new(2 + rng.number(3), 1 + rng.number(3), (Duration::from_millis(5), busy))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn work(self, mut player: Player) {
         let mut made = 0;
         while !player.is_over() {
             let number = player.rng.number(self.lists);
-            let turn = self.lock().turns.get(&number).copied().unwrap_or(0);
+            let turn = self.seen.lock().turns.get(&number).copied().unwrap_or(0);
             let key = format!("append-{number}-{turn}");
             made += 1;
             let element = u64::from(player.number) << 32 | made;
             match self.append(&mut player, &key, element).await {
                 Ok(length) if length >= ELEMENTS_MAX => {
-                    self.lock().turns.insert(number, turn + 1);
+                    self.seen.lock().turns.insert(number, turn + 1);
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -104,23 +98,19 @@ impl Appends {
         let length = list.len();
         let transaction = replace(key, modified, &list);
         let outcome = player.client.transact(&player.volume, transaction).await;
-        let mut seen = self.lock();
+        let mut seen = self.seen.lock();
         let known = seen.lists.entry(key.to_owned()).or_default();
-        match outcome {
-            Ok(done) if done.succeeded => {
-                player.note(&format!("appended {element} to {key}"));
-                player.count_operation();
+        let outcome = outcome.map(|done| done.succeeded);
+        let changed = if matches!(outcome, Ok(false)) { ", but it had changed" } else { "" };
+        match player.hear(&format!("append {element} to {key}{changed}"), outcome) {
+            Heard::Done(true) => {
                 known.acknowledged.insert(element);
             }
-            Ok(_) => {
-                player.count_operation();
-                player.trace.count("compare failed");
+            Heard::Done(false) => player.trace.count("compare failed"),
+            Heard::InDoubt => {
+                known.in_doubt.insert(element);
             }
-            Err(error) => {
-                if player.failed(&format!("append {element} to {key}"), &error) {
-                    known.in_doubt.insert(element);
-                }
-            }
+            Heard::Failed => {}
         }
         Ok(length)
     }
@@ -131,7 +121,7 @@ impl Appends {
         let modified = item.as_ref().map_or(Version(0), |item| item.modified);
         let list = item.map_or_else(Vec::new, |item| elements(&item.value));
         player.count_operation();
-        let mut seen = self.lock();
+        let mut seen = self.seen.lock();
         let known = seen.lists.entry(key.to_owned()).or_default();
         known.reads.push((called, player.now(), list.clone()));
         known.last = Some(list.clone());
@@ -139,7 +129,7 @@ impl Appends {
     }
 
     async fn look(self, player: Player) -> Result<(), ClientError> {
-        let keys: Vec<String> = self.lock().lists.keys().cloned().collect();
+        let keys: Vec<String> = self.seen.lock().lists.keys().cloned().collect();
         for key in keys {
             self.read(&player, &key).await?;
         }
@@ -223,7 +213,7 @@ impl Workload for Appends {
     }
 
     fn check(&self) -> Result<(), String> {
-        let seen = self.lock();
+        let seen = self.seen.lock();
         seen.lists
             .iter()
             .try_for_each(|(key, list)| list.check().map_err(|wrong| format!("{key} {wrong}")))

@@ -5,27 +5,23 @@
 //! in one batch. Everybody lists all branches and adds up.
 //! Source: the bank test of Jepsen.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use actors::client::{ClientError, ListOptions};
 use cluster::{
     ports::network::BoxFuture,
     request::{Item, ReadLevel, WriteLevel},
     routing::shard_of,
-    shard::command::Op,
+    shard::{command::Op, descriptor::ShardDescriptor},
 };
 
-use super::{Player, Workload};
+use super::{Player, Shared, Workload};
 use crate::rng::Rng;
 
 /// What all accounts begin with.
 const PREFIX: &str = "bank/";
 /// Accounts of a branch.
-const ACCOUNTS: usize = 4;
+pub(super) const ACCOUNTS: usize = 4;
 /// What a branch holds in all.
 const TOTAL: u64 = 1_000;
 /// Keys tried for each account until one falls into its branch's shard: with
@@ -37,11 +33,10 @@ const TRIES_MAX: u32 = 4_096;
 pub struct Bank {
     branches: u32,
     rest: (Duration, Duration),
-    seen: Arc<Mutex<Seen>>,
+    seen: Shared<Seen>,
 }
 
-/// What clients know and were told. A lock, though there is one thread: client
-/// tasks must be `Send`.
+/// What clients know and were told.
 #[derive(Debug, Default)]
 struct Seen {
     /// The accounts of each branch that no client owns yet.
@@ -53,7 +48,7 @@ struct Seen {
 impl Bank {
     /// As many branches as clients.
     pub fn new(branches: u32, rest: (Duration, Duration)) -> Self {
-        Self { branches, rest, seen: Arc::default() }
+        Self { branches, rest, seen: Shared::default() }
     }
 
     /// Few or many of them.
@@ -62,30 +57,19 @@ impl Bank {
         Self::new(1 + rng.number(3), (Duration::from_millis(5), busy))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn open(self, player: Player) -> Result<(), ClientError> {
         let view = player.client.show_volume(&player.volume).await?;
         for branch in 0..self.branches {
-            let index = usize::try_from(branch).unwrap_or(0) % view.shards.len().max(1);
-            let home = view.shards.get(index).map(|shard| shard.shard);
-            let name = |salt: u32| format!("{PREFIX}{branch:02}/{salt}");
-            let lies_here = |key: &String| {
-                shard_of(&view.shards, key.as_bytes()).map(|shard| shard.shard) == home
-            };
-            let accounts: Vec<String> =
-                (0..TRIES_MAX).map(name).filter(lies_here).take(ACCOUNTS).collect();
+            let accounts = accounts_of(&view.shards, branch, &format!("{PREFIX}{branch:02}/"));
             let ops = ops_of(&accounts, &[TOTAL / ACCOUNTS as u64; ACCOUNTS]);
             player.client.write(&player.volume, ops, WriteLevel::Strong).await?;
-            self.lock().free.push(accounts);
+            self.seen.lock().free.push(accounts);
         }
         Ok(())
     }
 
     async fn work(self, mut player: Player) {
-        let Some(accounts) = self.lock().free.pop() else { return };
+        let Some(accounts) = self.seen.lock().free.pop() else { return };
         let mut balances = [TOTAL / ACCOUNTS as u64; ACCOUNTS];
         while !player.is_over() {
             if player.rng.chance(500_000) {
@@ -114,12 +98,8 @@ impl Bank {
         balances[from] -= sum;
         balances[to] += sum;
         let ops = ops_of(accounts, balances);
-        match player.client.write(&player.volume, ops, WriteLevel::Strong).await {
-            Ok(_) => player.count_operation(),
-            Err(error) => {
-                player.failed("transfer", &error);
-            }
-        }
+        let written = player.client.write(&player.volume, ops, WriteLevel::Strong).await;
+        player.hear("transfer", written);
     }
 
     /// Lists all accounts at one moment and adds them up.
@@ -138,8 +118,7 @@ impl Bank {
         let branches = if level == ReadLevel::Strong { self.branches } else { 0 };
         if let Err(wrong) = add_up(&items, branches) {
             let told = format!("{wrong} in an audit of c{} at {level:?}", player.number);
-            player.note(&told);
-            self.lock().wrong.get_or_insert(told);
+            player.accuse(&mut self.seen.lock().wrong, told);
         }
         Ok(())
     }
@@ -147,6 +126,16 @@ impl Bank {
     async fn look(self, player: Player) -> Result<(), ClientError> {
         self.audit(&player, ReadLevel::Strong).await
     }
+}
+
+/// Names of a branch's accounts: keys below a prefix that lie in one shard.
+pub(super) fn accounts_of(shards: &[ShardDescriptor], branch: u32, prefix: &str) -> Vec<String> {
+    let index = usize::try_from(branch).unwrap_or(0) % shards.len().max(1);
+    let home = shards.get(index).map(|shard| shard.shard);
+    let name = |salt: u32| format!("{prefix}{salt}");
+    let lies_here =
+        |key: &String| shard_of(shards, key.as_bytes()).map(|shard| shard.shard) == home;
+    (0..TRIES_MAX).map(name).filter(lies_here).take(ACCOUNTS).collect()
 }
 
 /// Adds up each branch that is there; at least `wanted` must be.
@@ -202,7 +191,7 @@ impl Workload for Bank {
     }
 
     fn check(&self) -> Result<(), String> {
-        self.lock().wrong.clone().map_or(Ok(()), Err)
+        self.seen.lock().wrong.clone().map_or(Ok(()), Err)
     }
 }
 

@@ -6,11 +6,7 @@
 //! who held it or take effect again late, but what is read was written once.
 //! Source: the root README's guarantees; `WriteLevel` and `ReadLevel`.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use actors::client::ClientError;
 use cluster::{
@@ -20,7 +16,7 @@ use cluster::{
     units::Instant,
 };
 
-use super::{Player, Workload};
+use super::{Heard, Player, Shared, Workload};
 use crate::rng::Rng;
 
 /// The workload.
@@ -30,11 +26,10 @@ pub struct Levels {
     /// How far clocks of a run may part; a bound on age is as good as they are.
     clocks_apart: Duration,
     rest: (Duration, Duration),
-    seen: Arc<Mutex<Seen>>,
+    seen: Shared<Seen>,
 }
 
-/// Writes of one key by their rising numbers. A lock around all, though there
-/// is one thread: client tasks must be `Send`.
+/// Writes of one key by their rising numbers.
 #[derive(Debug, Default)]
 struct Seen {
     keys: BTreeMap<String, Writes>,
@@ -52,11 +47,7 @@ struct Writes {
 impl Levels {
     /// Clients whose clocks are at most so far apart.
     pub fn new(clients: u32, clocks_apart: Duration, rest: (Duration, Duration)) -> Self {
-        Self { clients, clocks_apart, rest, seen: Arc::default() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { clients, clocks_apart, rest, seen: Shared::default() }
     }
 
     async fn work(self, mut player: Player) {
@@ -81,30 +72,26 @@ impl Levels {
     }
 
     async fn write(&self, player: &Player, key: &str, number: u64, level: WriteLevel) {
-        self.lock().keys.entry(key.to_owned()).or_default().called = number;
+        self.seen.lock().keys.entry(key.to_owned()).or_default().called = number;
         let op = Op::Put { key: key.into(), value: number.to_le_bytes().to_vec() };
-        match player.client.write(&player.volume, vec![op], level).await {
-            Ok(_) => {
-                player.note(&format!("{key}={number} at {level:?}"));
-                player.count_operation();
-                if level != WriteLevel::Strong {
-                    player.trace.count("weak write");
-                }
-                let acknowledged = (player.now(), number);
-                let mut seen = self.lock();
-                let writes = seen.keys.entry(key.to_owned()).or_default();
-                writes.acknowledged.push(acknowledged);
-            }
-            Err(error) => {
-                player.failed(&format!("write {key} at {level:?}"), &error);
-            }
+        let written = player.client.write(&player.volume, vec![op], level).await;
+        let Heard::Done(_) = player.hear(&format!("write {key}={number} at {level:?}"), written)
+        else {
+            return;
+        };
+        if level != WriteLevel::Strong {
+            player.trace.count("weak write");
         }
+        let acknowledged = (player.now(), number);
+        let mut seen = self.seen.lock();
+        let writes = seen.keys.entry(key.to_owned()).or_default();
+        writes.acknowledged.push(acknowledged);
     }
 
     /// Reads a key somebody owns.
     async fn read_any(&self, player: &mut Player, level: ReadLevel) {
         let key = {
-            let seen = self.lock();
+            let seen = self.seen.lock();
             let keys: Vec<_> = seen.keys.keys().cloned().collect();
             player.rng.pick(&keys).cloned()
         };
@@ -125,21 +112,20 @@ impl Levels {
         if level != ReadLevel::Strong {
             player.trace.count("weak read");
         }
-        let mut seen = self.lock();
+        let mut seen = self.seen.lock();
         let judged = seen.keys.get(key).map_or(Ok(()), |writes| {
             let oldest = oldest(key, level, called, self.clocks_apart);
             judge(writes, number.unwrap_or(u64::MAX), oldest)
         });
         if let Err(wrong) = judged {
             let told = format!("c{} read {key} at {level:?}: {wrong}", player.number);
-            player.note(&told);
-            seen.wrong.get_or_insert(told);
+            player.accuse(&mut seen.wrong, told);
         }
         Ok(())
     }
 
     async fn look(self, player: Player) -> Result<(), ClientError> {
-        let keys: Vec<_> = self.lock().keys.keys().cloned().collect();
+        let keys: Vec<_> = self.seen.lock().keys.keys().cloned().collect();
         for key in keys {
             self.read(&player, &key, ReadLevel::Strong).await?;
         }
@@ -193,7 +179,7 @@ impl Workload for Levels {
     }
 
     fn check(&self) -> Result<(), String> {
-        self.lock().wrong.clone().map_or(Ok(()), Err)
+        self.seen.lock().wrong.clone().map_or(Ok(()), Err)
     }
 }
 

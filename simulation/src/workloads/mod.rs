@@ -7,23 +7,25 @@
 
 pub mod append;
 pub mod bank;
+pub mod counters;
 pub mod leases;
 pub mod levels;
 pub mod listing;
 pub mod register;
+pub mod transfers;
 pub mod volumes;
 pub mod watches;
 
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use actors::client::{Client, ClientError};
+use actors::client::{Client, ClientError, Door};
 use cluster::{ports::network::BoxFuture, units::Instant};
 
 use crate::{clock::HostClock, rng::Rng, stage::told, trace::Trace};
@@ -64,6 +66,35 @@ pub trait Workload: Send + Sync + fmt::Debug {
     fn check(&self) -> Result<(), String>;
 }
 
+/// What the clients of a workload know and were told.
+///
+/// A lock, though there is one thread: client tasks must be `Send`.
+#[derive(Debug, Default)]
+pub(crate) struct Shared<T>(Arc<Mutex<T>>);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Shared<T> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How an operation ended, as far as its client was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard<T> {
+    /// It was done.
+    Done(T),
+    /// It failed, and may have happened all the same.
+    InDoubt,
+    /// It did not happen.
+    Failed,
+}
+
 /// One client at work: the product's client, its chance, and where it notes
 /// what it was told.
 #[derive(Clone, Debug)]
@@ -72,6 +103,8 @@ pub struct Player {
     pub number: u32,
     /// The product's client.
     pub client: Client,
+    /// Its way to the nodes, for what the client library does not do.
+    pub door: Arc<dyn Door>,
     /// Its chance.
     pub rng: Rng,
     /// The volume it works on.
@@ -102,7 +135,34 @@ impl Player {
 
     /// Counts an operation that ended with a known outcome.
     pub fn count_operation(&self) {
-        self.trace.count("operation");
+        self.trace.count_operation(self.now());
+    }
+
+    /// Notes and counts an operation that was done; passes on why it was not.
+    ///
+    /// # Errors
+    /// That of the operation.
+    pub fn noted<T>(&self, what: &str, result: Result<T, ClientError>) -> Result<T, ClientError> {
+        if result.is_ok() {
+            self.note(what);
+            self.count_operation();
+        }
+        result
+    }
+
+    /// Notes and counts how an operation ended.
+    pub(crate) fn hear<T>(&self, what: &str, result: Result<T, ClientError>) -> Heard<T> {
+        match self.noted(what, result) {
+            Ok(done) => Heard::Done(done),
+            Err(error) if self.failed(what, &error) => Heard::InDoubt,
+            Err(_) => Heard::Failed,
+        }
+    }
+
+    /// Notes what must never be, and keeps the first of it for the judge.
+    pub(crate) fn accuse(&self, first: &mut Option<String>, what: String) {
+        self.note(&what);
+        first.get_or_insert(what);
     }
 
     /// Notes an error, and whether what failed may have happened all the same.

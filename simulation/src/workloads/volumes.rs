@@ -4,11 +4,7 @@
 //! removed is gone, and one made anew under an old name is empty. After an
 //! error in doubt its name is not used again, and says nothing.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use actors::client::ClientError;
 use cluster::{
@@ -16,7 +12,7 @@ use cluster::{
     ports::network::BoxFuture,
 };
 
-use super::{Player, Workload};
+use super::{Player, Shared, Workload};
 use crate::rng::Rng;
 
 /// The workload.
@@ -25,11 +21,10 @@ pub struct Volumes {
     clients: u32,
     replicas: u32,
     rest: (Duration, Duration),
-    seen: Arc<Mutex<Seen>>,
+    seen: Shared<Seen>,
 }
 
-/// What clients were told. A lock, though there is one thread: client tasks
-/// must be `Send`.
+/// What clients were told.
 #[derive(Debug, Default)]
 struct Seen {
     /// Whether the volume of a name is known to be there, or not to be.
@@ -40,7 +35,7 @@ struct Seen {
 impl Volumes {
     /// Clients that make volumes with so many replicas.
     pub fn new(clients: u32, replicas: u32, rest: (Duration, Duration)) -> Self {
-        Self { clients, replicas, rest, seen: Arc::default() }
+        Self { clients, replicas, rest, seen: Shared::default() }
     }
 
     /// One or two clients.
@@ -49,13 +44,8 @@ impl Volumes {
         Self::new(1 + rng.number(2), 3, rest)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn wrong(&self, player: &Player, what: String) {
-        player.note(&what);
-        self.lock().wrong.get_or_insert(what);
+        player.accuse(&mut self.seen.lock().wrong, what);
     }
 
     async fn work(self, mut player: Player) {
@@ -64,10 +54,10 @@ impl Volumes {
             // Every name is used twice, to find what an old volume left.
             let name = format!("volume-{}-{}", player.number, round / 2);
             round += 1;
-            self.lock().there.remove(&name);
+            self.seen.lock().there.remove(&name);
             if let Err(error) = self.life(&mut player, &name).await {
                 player.failed(&format!("life of {name}"), &error);
-                self.lock().there.remove(&name);
+                self.seen.lock().there.remove(&name);
                 // The other half of this name's rounds would meet its remains.
                 round += round % 2;
             }
@@ -80,11 +70,10 @@ impl Volumes {
         let shards = 1 + player.rng.number(3);
         let kind = if shards == 1 { VolumeKind::Single } else { VolumeKind::Hash };
         let policy = VolumePolicy { kind, replicas: self.replicas, shards };
-        player.client.create_volume(name, policy).await?;
-        player.count_operation();
+        let created = player.client.create_volume(name, policy).await;
+        player.noted(&format!("create {name}"), created)?;
         player.trace.count("volume created");
-        player.note(&format!("created {name}"));
-        self.lock().there.insert(name.to_owned(), true);
+        self.seen.lock().there.insert(name.to_owned(), true);
         if let Some(old) = player.client.get(name, "key").await? {
             self.wrong(player, format!("the new {name} holds {:?} of an old one", old.value));
         }
@@ -94,21 +83,20 @@ impl Volumes {
         }
         player.count_operation();
         player.rest(self.rest).await;
-        self.lock().there.remove(name);
-        player.client.delete_volume(name).await?;
-        player.count_operation();
+        self.seen.lock().there.remove(name);
+        let deleted = player.client.delete_volume(name).await;
+        player.noted(&format!("remove {name}"), deleted)?;
         player.trace.count("volume removed");
-        player.note(&format!("removed {name}"));
-        self.lock().there.insert(name.to_owned(), false);
+        self.seen.lock().there.insert(name.to_owned(), false);
         Ok(())
     }
 
     async fn look(self, player: Player) -> Result<(), ClientError> {
         // Clients may still be at work: what they know before and after a
         // question holds while it is asked.
-        let before = self.lock().there.clone();
+        let before = self.seen.lock().there.clone();
         let volumes = player.client.volumes().await?;
-        let after = self.lock().there.clone();
+        let after = self.seen.lock().there.clone();
         for (name, there) in before {
             if after.get(&name) != Some(&there) {
                 continue;
@@ -142,6 +130,6 @@ impl Workload for Volumes {
     }
 
     fn check(&self) -> Result<(), String> {
-        self.lock().wrong.clone().map_or(Ok(()), Err)
+        self.seen.lock().wrong.clone().map_or(Ok(()), Err)
     }
 }

@@ -133,17 +133,25 @@ impl World {
     }
 
     fn say(&mut self, removal: &Removal) {
-        let others = self.machines.iter().filter(|(number, machine)| {
-            **number != removal.number && machine.is_up() && !machine.retired
-        });
+        let order = Order::Remove(removal.node, removal.done.clone());
+        self.tell_any_but(removal.number, order);
+    }
+
+    /// Gives an order to a machine that runs, but not to this one.
+    fn tell_any_but(&mut self, spared: u32, order: Order) {
+        let others = self
+            .machines
+            .iter()
+            .filter(|(number, machine)| **number != spared && machine.is_up() && !machine.retired);
         let others: Vec<u32> = others.map(|(number, _)| *number).collect();
         let Some(number) = self.order.pick(&others) else { return };
         if let Some(machine) = self.machines.get(number) {
-            machine.order(Order::Remove(removal.node, removal.done.clone()));
+            machine.order(order);
         }
     }
 
-    /// A removed node is told so at its next start, and then left alone.
+    /// A removed node is told so at its next start, and then left alone. Its
+    /// operator tries to get it back, and must fail.
     pub(super) fn retire(&mut self, number: u32, node: NodeId) {
         self.trace.note(self.now, &format!("{} is removed", Address::Node(node)));
         self.trace.count("node removed");
@@ -151,6 +159,7 @@ impl World {
         if let Some(machine) = self.machines.get_mut(&number).filter(is_it) {
             machine.retired = true;
         }
+        self.tell_any_but(number, Order::Readmit(node));
         self.publish_members();
     }
 }

@@ -1,0 +1,158 @@
+//! The logs of all replicas, as far as they said to be durable: what other
+//! checkers judge by.
+//!
+//! Counted from what the logs themselves said to have synced, never from what
+//! replicas told each other. What a destroyed disk held counts as it was when
+//! it was durable.
+
+use std::collections::BTreeMap;
+
+use cluster::{
+    ids::{LogIndex, ReplicaId, ShardId, Term},
+    ports::log::{LogRecord, RecoveredReplica},
+};
+
+/// The durable log of each replica.
+#[derive(Debug, Default)]
+pub(super) struct Logs {
+    logs: BTreeMap<ReplicaId, DurableLog>,
+    /// Whose copy a replica is; never forgotten.
+    shards: BTreeMap<ReplicaId, ShardId>,
+}
+
+/// Terms by run: an entry has the term of the last run that begins at or
+/// before it.
+#[derive(Debug, Default)]
+pub(super) struct DurableLog {
+    base: u64,
+    last: u64,
+    runs: BTreeMap<u64, Term>,
+}
+
+impl DurableLog {
+    fn cut(&mut self, from: u64) -> bool {
+        let cuts = from <= self.last;
+        self.runs.split_off(&from);
+        self.last = self.last.min(from.saturating_sub(1));
+        cuts
+    }
+
+    fn push(&mut self, index: u64, term: Term) {
+        if self.runs.last_key_value().map(|(_, last)| *last) != Some(term) {
+            self.runs.insert(index, term);
+        }
+        self.last = index;
+    }
+
+    fn begin_after(&mut self, index: LogIndex, term: Term) {
+        *self = Self { base: index.0, last: index.0, runs: BTreeMap::from([(index.0, term)]) };
+    }
+
+    /// Whether it holds this entry, or has forgotten it as proven.
+    pub(super) fn holds(&self, index: LogIndex, term: Term) -> bool {
+        index.0 < self.base || self.term_of(index) == Some(term)
+    }
+
+    /// The term at a position it still knows.
+    pub(super) fn term_of(&self, index: LogIndex) -> Option<Term> {
+        let known = (self.base..=self.last).contains(&index.0);
+        let run = self.runs.range(..=index.0).next_back();
+        run.map(|(_, term)| *term).filter(|_| known)
+    }
+}
+
+impl Logs {
+    /// A log said that a record is durable; whether it replaced other entries.
+    pub(super) fn durable(&mut self, replica: ReplicaId, record: &LogRecord) -> bool {
+        let log = self.logs.entry(replica).or_default();
+        match record {
+            LogRecord::Created { shard, index, term, .. } => {
+                log.begin_after(*index, *term);
+                self.shards.insert(replica, *shard);
+            }
+            LogRecord::Ready { entries, .. } => {
+                let cuts = entries.first().is_some_and(|first| log.cut(first.index.0));
+                for entry in entries {
+                    log.push(entry.index.0, entry.term);
+                }
+                return cuts;
+            }
+            LogRecord::Installed { index, term, .. } => log.begin_after(*index, *term),
+            LogRecord::Trimmed { .. } => {}
+            LogRecord::Destroyed => {
+                self.logs.remove(&replica);
+            }
+        }
+        false
+    }
+
+    /// What a log held when its machine started: a crash may have kept more
+    /// than was synced, and has lost nothing that was.
+    pub(super) fn recovered(&mut self, found: &RecoveredReplica) {
+        self.shards.insert(found.replica, found.shard);
+        let log = self.logs.entry(found.replica).or_default();
+        log.begin_after(found.base_index, found.base_term);
+        for entry in &found.entries {
+            log.push(entry.index.0, entry.term);
+        }
+    }
+
+    /// The durable log of a replica.
+    pub(super) fn of(&self, replica: ReplicaId) -> Option<&DurableLog> {
+        self.logs.get(&replica)
+    }
+
+    /// The shard a replica is a copy of.
+    pub(super) fn shard_of(&self, replica: ReplicaId) -> Option<ShardId> {
+        self.shards.get(&replica).copied()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod samples {
+    //! Records for the tests of whoever judges by logs.
+
+    use cluster::{
+        ids::{StoreId, VolumeId},
+        raft::types::{Entry, Payload},
+    };
+
+    use super::*;
+
+    /// A founder of the first shard.
+    pub(in crate::checkers) fn born() -> LogRecord {
+        let (shard, volume, store) = (ShardId(1), VolumeId(1), StoreId(1));
+        LogRecord::Created { shard, volume, store, index: LogIndex(0), term: Term(0) }
+    }
+
+    /// A leader's first entry.
+    pub(in crate::checkers) fn entry(index: u64, term: u64) -> LogRecord {
+        entry_with(index, term, Payload::Empty)
+    }
+
+    /// An entry that carries something.
+    pub(in crate::checkers) fn entry_with(index: u64, term: u64, payload: Payload) -> LogRecord {
+        let (index, term) = (LogIndex(index), Term(term));
+        LogRecord::Ready { hard_state: None, entries: vec![Entry { index, term, payload }] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{samples::*, *};
+
+    #[test]
+    fn a_log_holds_what_was_written_last_at_a_position_and_what_it_forgot() {
+        let (mut logs, replica) = (Logs::default(), ReplicaId(1));
+        assert!(!logs.durable(replica, &born()));
+        assert!(!logs.durable(replica, &entry(1, 1)));
+        assert!(!logs.durable(replica, &entry(2, 1)));
+        assert!(logs.durable(replica, &entry(2, 3)), "it replaces an entry");
+        let holds = |logs: &Logs, index, term| {
+            logs.of(replica).is_some_and(|log| log.holds(LogIndex(index), Term(term)))
+        };
+        assert!(holds(&logs, 1, 1) && holds(&logs, 2, 3));
+        assert!(!holds(&logs, 2, 1) && !holds(&logs, 3, 3));
+        assert_eq!(logs.shard_of(replica), Some(ShardId(1)));
+    }
+}
