@@ -80,9 +80,13 @@ pub(super) static ALL: &[Scenario] = &[
         plan: |seed| {
             Directed {
                 shards: 1,
-                faults: &["0.500 +3.000 drop 100000", "6.000 +0.500 kill {n}"],
+                faults: &[
+                    "0.500 +3.000 drop 100000",
+                    "3.500 +2.000 slow-syncs {n} 400",
+                    "6.000 +0.500 kill {n}",
+                ],
                 workloads: vec![
-                    Box::new(Counters::new(3, USUAL).evicting(1_500)),
+                    Box::new(Counters::new(3, USUAL).evicting(800)),
                     Box::new(Appends::new(2, 2, USUAL)),
                 ],
                 ..Directed::default()

@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use actors::client::ClientError;
 use cluster::{
+    ids::NodeId,
     limits::SESSIONS_PER_SHARD_MAX,
     mvcc::version::Hlc,
     ports::network::BoxFuture,
@@ -23,8 +24,8 @@ use crate::rng::Rng;
 
 /// Time for a session to be opened.
 const OPENING: Duration = Duration::from_secs(3);
-/// Sessions opened at a time: less than a connection lets wait.
-const OPENED_TOGETHER: usize = 64;
+/// Sessions opened at a time, through all nodes: more than a replica lets wait.
+const OPENED_TOGETHER: usize = SESSIONS_PER_SHARD_MAX + 400;
 
 /// The workload.
 #[derive(Clone, Debug)]
@@ -124,7 +125,9 @@ async fn evict(player: &Player, key: &str) {
     let Some((shard, epoch)) = home.map(|home| (home.shard, home.epoch)) else { return };
     player.note("opens many sessions");
     player.trace.count("eviction");
-    let open = || {
+    let Ok(nodes) = player.client.nodes().await else { return };
+    let nodes: Vec<NodeId> = nodes.iter().map(|record| record.node).collect();
+    let open = |number: usize| {
         let request = Request::Shard(ShardRequest {
             shard,
             epoch,
@@ -133,10 +136,11 @@ async fn evict(player: &Player, key: &str) {
             forwarded: false,
             body: ShardBody::OpenSession,
         });
-        player.door.call(None, request.class(), request, OPENING)
+        let node = nodes.get(number % nodes.len().max(1)).copied();
+        player.door.call(node, request.class(), request, OPENING)
     };
-    for _ in 0..=SESSIONS_PER_SHARD_MAX.div_ceil(OPENED_TOGETHER) {
-        let wave: Vec<_> = (0..OPENED_TOGETHER).map(|_| tokio::spawn(open())).collect();
+    for _ in 0..2 {
+        let wave: Vec<_> = (0..OPENED_TOGETHER).map(|number| tokio::spawn(open(number))).collect();
         for one in wave {
             // Whatever becomes of one, the others do.
             drop(one.await);

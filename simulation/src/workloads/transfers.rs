@@ -18,9 +18,7 @@ use cluster::{
     request::{Item, WriteLevel},
     shard::{
         command::Op,
-        transaction::{
-            Block, Compare, Keys, Relation, Step, StepResult, Target, Transacted, Transaction,
-        },
+        transaction::{Compare, Step, StepResult, Transacted, Transaction},
     },
     units::Instant,
 };
@@ -137,14 +135,9 @@ impl Transfers {
 
     /// Reads all accounts in one transaction and adds them up.
     async fn audit(&self, player: &Player) -> Result<(), ClientError> {
-        let read = |key: &String| Step::Read {
-            keys: Keys::One(key.as_bytes().to_vec()),
-            limit: 1,
-            heads_only: false,
-        };
-        let then = self.seen.lock().accounts.iter().map(read).collect();
-        let block = Block { compares: Vec::new(), then, otherwise: Vec::new() };
-        let transaction = Transaction { blocks: vec![block] };
+        let accounts = self.seen.lock().accounts.clone();
+        let read = |all: Transaction, key: &String| all.then(Step::get(key.as_str()));
+        let transaction = accounts.iter().fold(Transaction::new(), read);
         let outcome = player.client.transact(&player.volume, transaction).await;
         let done = player.noted("audit", outcome)?;
         if let Err(wrong) = add_up(&done) {
@@ -166,26 +159,18 @@ fn balance_of(item: &Item) -> (u64, Version) {
 
 /// If no account changed since it was read: writes all.
 fn moving(accounts: &[(&String, &Version, u64)]) -> Transaction {
-    let unchanged = |(key, version, _): &(&String, &Version, u64)| Compare {
-        keys: Keys::One(key.as_bytes().to_vec()),
-        is: Relation::Equal,
-        target: Target::Modified(**version),
-    };
-    let put = |(key, _, balance): &(&String, &Version, u64)| Step::Put {
-        key: key.as_bytes().to_vec(),
-        value: balance.to_le_bytes().to_vec(),
-    };
-    let compares = accounts.iter().map(unchanged).collect();
-    let then = accounts.iter().map(put).collect();
-    Transaction { blocks: vec![Block { compares, then, otherwise: Vec::new() }] }
+    accounts.iter().fold(Transaction::new(), |all, (key, version, balance)| {
+        all.when(Compare::modified(key.as_str(), **version))
+            .then(Step::put(key.as_str(), balance.to_le_bytes()))
+    })
 }
 
 /// All accounts, with all the money.
 fn add_up(done: &Transacted) -> Result<(), String> {
     let results = done.results.as_deref().unwrap_or_default();
     let items = results.iter().filter_map(|result| match result {
-        StepResult::Read { items, .. } => items.first(),
-        StepResult::Put | StepResult::Deleted(_) | StepResult::Nested { .. } => None,
+        StepResult::Read(read) => read.items.first(),
+        StepResult::Put { .. } | StepResult::Deleted { .. } | StepResult::Nested { .. } => None,
     });
     let items: Vec<&Item> = items.collect();
     let sum: u64 = items.iter().map(|item| balance_of(item).0).sum();
@@ -260,6 +245,8 @@ impl Workload for Transfers {
 
 #[cfg(test)]
 mod tests {
+    use cluster::{ids::LeaseId, shard::range::RangeResult};
+
     use super::*;
 
     fn moved(accounts: [(&str, u64); 2], version: u64, at: u64) -> Moved {
@@ -291,6 +278,7 @@ mod tests {
             modified: Version(1),
             changes: 1,
             modified_ms: 0,
+            lease: LeaseId(0),
         };
         let read = |balances: [u64; 4]| Transacted {
             version: Version(1),
@@ -298,7 +286,10 @@ mod tests {
             changed: false,
             results: Some(
                 balances
-                    .map(|balance| StepResult::Read { items: vec![item(balance)], more: false })
+                    .map(|balance| {
+                        let items = vec![item(balance)];
+                        StepResult::Read(RangeResult { items, ..RangeResult::default() })
+                    })
                     .to_vec(),
             ),
         };
