@@ -59,6 +59,18 @@ impl LogMatching {
     }
 }
 
+/// An entry with a digest in place of what it carries. A leader's first entry
+/// stays what it is.
+pub(crate) fn outline(entry: &Entry) -> Entry {
+    let payload = match &entry.payload {
+        Payload::Empty => Payload::Empty,
+        carried @ (Payload::Command(_) | Payload::Configuration(_)) => {
+            Payload::Command(digest(carried).to_le_bytes().to_vec())
+        }
+    };
+    Entry { index: entry.index, term: entry.term, payload }
+}
+
 fn digest(payload: &Payload) -> u64 {
     match payload {
         Payload::Empty => 0,

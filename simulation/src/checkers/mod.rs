@@ -37,6 +37,7 @@ use cluster::{
 use durable_quorum::DurableQuorum;
 use leader_completeness::LeaderCompleteness;
 use log_matching::LogMatching;
+pub(crate) use log_matching::outline;
 use logs::Logs;
 use look::Look;
 use nothing_stops::NothingStops;
@@ -123,8 +124,8 @@ impl Checkers {
         self.with(|inner| {
             for replica in found.iter().filter(|replica| !replica.damaged) {
                 inner.logs.recovered(replica);
-                let entries = &replica.entries;
-                let matching = inner.matching.entries(&inner.logs, replica.replica, entries);
+                let entries: Vec<_> = replica.entries.iter().map(outline).collect();
+                let matching = inner.matching.entries(&inner.logs, replica.replica, &entries);
                 inner.break_with(matching.err());
             }
         });
