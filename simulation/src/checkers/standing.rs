@@ -60,6 +60,8 @@ impl Standings {
             }
             Report::Elected { .. }
             | Report::Configured { .. }
+            | Report::SnapshotResumed { .. }
+            | Report::LeadershipOffered { .. }
             | Report::Hibernating { .. }
             | Report::Restarted { .. }
             | Report::PeerRefused { .. }
@@ -111,6 +113,8 @@ mod tests {
             replica: ReplicaId(replica),
             index: LogIndex(index),
             term: Term(1),
+            repeated: 0,
+            expired: 0,
         };
         let mut standings = Standings::default();
         for (node, replica, index) in [(1, 1, 9), (2, 2, 5), (3, 3, 9), (4, 4, 2)] {
