@@ -72,6 +72,9 @@ struct Told {
 struct Stream {
     pieces: Vec<Piece>,
     places: Places,
+    /// Whose turn it is: what a client hears that began before another one did
+    /// is not this stream's any more.
+    turn: u64,
 }
 
 /// All that happened from a version up to another.
@@ -118,7 +121,7 @@ impl Watches {
         let mut seen = self.lock();
         for _ in 0..self.watchers {
             let piece = Piece { from: Version(1), upto: Version(0), told: Vec::new() };
-            seen.streams.push(Stream { pieces: vec![piece], places: Places::new() });
+            seen.streams.push(Stream { pieces: vec![piece], ..Stream::default() });
         }
         Ok(())
     }
@@ -203,8 +206,8 @@ impl Watches {
             if watching.is_none() {
                 watching = self.begin(&player, stream).await;
             }
-            if let Some(open) = &mut watching
-                && (!self.step(&player, stream, open).await || player.rng.chance(80_000))
+            if let Some((open, turn)) = &mut watching
+                && (!self.step(&player, stream, open, *turn).await || player.rng.chance(80_000))
             {
                 watching = None;
             }
@@ -216,20 +219,21 @@ impl Watches {
     }
 
     /// Begins a stream, or goes on with it.
-    async fn begin(&self, player: &Player, stream: usize) -> Option<Watching> {
-        let (places, from) = {
-            let seen = self.lock();
-            let stream = seen.streams.get(stream)?;
-            (stream.places.clone(), stream.pieces.last()?.from)
+    async fn begin(&self, player: &Player, stream: usize) -> Option<(Watching, u64)> {
+        let (places, from, turn) = {
+            let mut seen = self.lock();
+            let stream = seen.streams.get_mut(stream)?;
+            stream.turn += 1;
+            (stream.places.clone(), stream.pieces.last()?.from, stream.turn)
         };
         let watch = Watch::of(Keys::prefix(PREFIX)).with_previous();
         let volume = volume(player);
         if !places.is_empty() {
             player.trace.count("watch resumed");
-            return Some(player.client.watch_after(&volume, watch, places));
+            return Some((player.client.watch_after(&volume, watch, places), turn));
         }
         match player.client.watch(&volume, watch, Some(from)).await {
-            Ok(watching) => Some(watching),
+            Ok(watching) => Some((watching, turn)),
             Err(error) => {
                 player.failed("begin a watch", &error);
                 None
@@ -238,8 +242,18 @@ impl Watches {
     }
 
     /// Takes what happened next; false if the stream must begin anew.
-    async fn step(&self, player: &Player, stream: usize, watching: &mut Watching) -> bool {
-        match watching.next().await {
+    async fn step(
+        &self,
+        player: &Player,
+        stream: usize,
+        watching: &mut Watching,
+        turn: u64,
+    ) -> bool {
+        let next = watching.next().await;
+        if self.lock().streams.get(stream).is_none_or(|stream| stream.turn != turn) {
+            return false;
+        }
+        match next {
             Ok(happened) => {
                 if happened.events.iter().any(|event| event.item.modified > happened.now) {
                     self.wrong(player, "an event came from the future".to_owned());
@@ -290,8 +304,8 @@ impl Watches {
                 if watching.is_none() {
                     watching = self.begin(&player, stream).await;
                 }
-                if let Some(open) = &mut watching
-                    && !self.step(&player, stream, open).await
+                if let Some((open, turn)) = &mut watching
+                    && !self.step(&player, stream, open, *turn).await
                 {
                     watching = None;
                 }
@@ -475,7 +489,7 @@ mod tests {
     fn seen(streams: &[&[Told]]) -> Seen {
         let piece =
             |told: &&[Told]| Piece { from: Version(1), upto: Version(9), told: told.to_vec() };
-        let stream = |told| Stream { pieces: vec![piece(told)], places: Places::new() };
+        let stream = |told| Stream { pieces: vec![piece(told)], ..Stream::default() };
         let written = vec![(Version(2), "a".to_owned(), Some("1".to_owned()))];
         Seen { streams: streams.iter().map(stream).collect(), written, ..Seen::default() }
     }
