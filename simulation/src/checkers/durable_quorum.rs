@@ -1,7 +1,8 @@
 //! What is applied is durable in the logs of a majority of the voters: of both
 //! majorities while the configuration is joint.
 //!
-//! The voters of a shard are its founders, known by their birth records, and
+//! The voters of a shard are its founders, known by their birth records (also
+//! those that a crash kept though nobody had heard that they were synced), and
 //! from then on those of the configurations that replicas applied. An entry
 //! counts under the last configuration before it, or the one before that: a
 //! leader commits under the old one until it has applied the new.
@@ -12,8 +13,8 @@ use std::collections::BTreeMap;
 
 use actors::probe::Report;
 use cluster::{
-    ids::{LogIndex, ReplicaId, ShardId, Term},
-    ports::log::LogRecord,
+    ids::{LogIndex, ReplicaId, ShardId, StoreId, Term},
+    ports::log::{LogRecord, RecoveredReplica},
     raft::types::Configuration,
 };
 
@@ -31,14 +32,28 @@ pub(super) struct DurableQuorum {
 impl DurableQuorum {
     /// A log said that a record is durable: it may be a founder's birth.
     pub(super) fn durable(&mut self, replica: ReplicaId, record: &LogRecord) {
-        if let LogRecord::Created { shard, store, index: LogIndex(0), .. } = record
-            && store.0 != 0
-        {
-            let first = self.configurations.entry(*shard).or_default();
-            let founders = &mut first.entry(LogIndex(0)).or_default().voters;
-            if !founders.contains(&replica) {
-                founders.push(replica);
-            }
+        if let LogRecord::Created { shard, store, index: LogIndex(0), .. } = record {
+            self.founder(replica, *shard, *store);
+        }
+    }
+
+    /// A machine started and found a replica in its log.
+    pub(super) fn recovered(&mut self, found: &RecoveredReplica) {
+        if found.base_index == LogIndex(0) {
+            self.founder(found.replica, found.shard, found.store);
+        }
+    }
+
+    /// A replica begins at the first position: a founder has a store already,
+    /// a joiner has none before its snapshot.
+    fn founder(&mut self, replica: ReplicaId, shard: ShardId, store: StoreId) {
+        if store == StoreId(0) {
+            return;
+        }
+        let first = self.configurations.entry(shard).or_default();
+        let founders = &mut first.entry(LogIndex(0)).or_default().voters;
+        if !founders.contains(&replica) {
+            founders.push(replica);
         }
     }
 
@@ -97,6 +112,8 @@ impl DurableQuorum {
 
 #[cfg(test)]
 mod tests {
+    use cluster::{ids::VolumeId, raft::types::HardState};
+
     use super::{
         super::{
             logs::samples::{born, entry},
@@ -138,6 +155,37 @@ mod tests {
         three.write(1, &entry(1, 1));
         three.write(3, &entry(1, 1));
         assert_eq!(three.report(&applied(1, 1)), Ok(()));
+    }
+
+    /// Seed 2 of *deaths-at-named-places*: one founder's birth was kept by a
+    /// crash, another founder was destroyed with its volume.
+    #[test]
+    fn a_birth_that_a_crash_kept_and_a_copy_that_was_destroyed_count() {
+        let mut three = Three::default();
+        (1..=2).for_each(|replica| three.write(replica, &born()));
+        let kept = RecoveredReplica {
+            replica: ReplicaId(3),
+            shard: ShardId(1),
+            volume: VolumeId(1),
+            store: StoreId(1),
+            hard_state: HardState::default(),
+            base_index: LogIndex(0),
+            base_term: Term(0),
+            entries: Vec::new(),
+            damaged: false,
+        };
+        three.logs.recovered(&kept);
+        three.checker.recovered(&kept);
+        three.write(2, &LogRecord::Destroyed);
+        three.write(1, &entry(1, 1));
+        assert!(three.report(&applied(1, 1)).is_err(), "one of three");
+        three.write(3, &entry(2, 1));
+        three.write(1, &entry(2, 1));
+        assert_eq!(three.report(&applied(2, 1)), Ok(()), "two of three");
+        three.write(1, &entry(3, 1));
+        three.write(3, &entry(3, 1));
+        three.write(3, &LogRecord::Destroyed);
+        assert_eq!(three.report(&applied(3, 1)), Ok(()), "it was durable when it counted");
     }
 
     #[test]

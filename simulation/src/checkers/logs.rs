@@ -78,10 +78,9 @@ impl Logs {
                 return cuts;
             }
             LogRecord::Installed { index, term, .. } => log.begin_after(*index, *term),
-            LogRecord::Trimmed { .. } => {}
-            LogRecord::Destroyed => {
-                self.logs.remove(&replica);
-            }
+            // Ids are never used again: what it held still counts for what
+            // was decided while it was there.
+            LogRecord::Trimmed { .. } | LogRecord::Destroyed => {}
         }
         false
     }

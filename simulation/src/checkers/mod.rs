@@ -124,6 +124,7 @@ impl Checkers {
         self.with(|inner| {
             for replica in found.iter().filter(|replica| !replica.damaged) {
                 inner.logs.recovered(replica);
+                inner.quorum.recovered(replica);
                 let entries: Vec<_> = replica.entries.iter().map(outline).collect();
                 let matching = inner.matching.entries(&inner.logs, replica.replica, &entries);
                 inner.break_with(matching.err());

@@ -30,7 +30,7 @@ const NAP: Duration = Duration::from_secs(15 * 60 + 45);
 /// included.
 const SERVED_WITHIN: Duration = Duration::from_secs(10);
 
-pub(super) static ALL: &[Scenario] = &[
+pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "membership-churn",
         rows: &["G1", "R11", "R12"],

@@ -89,6 +89,7 @@ mod tests {
         ("service.rs", service::ALL),
         ("damage.rs", damage::ALL),
         ("members.rs", members::ALL),
+        ("membership.rs", membership::ALL),
         ("deaths.rs", deaths::ALL),
     ];
 

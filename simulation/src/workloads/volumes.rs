@@ -70,8 +70,7 @@ impl Volumes {
         let shards = 1 + player.rng.number(3);
         let kind = if shards == 1 { VolumeKind::Single } else { VolumeKind::Hash };
         let policy = VolumePolicy { kind, replicas: self.replicas, shards };
-        let created = player.client.create_volume(name, policy).await;
-        player.noted(&format!("create {name}"), created)?;
+        self.create(player, name, &policy).await?;
         player.trace.count("volume created");
         self.seen.lock().there.insert(name.to_owned(), true);
         if let Some(old) = player.client.get(name, "key").await? {
@@ -89,6 +88,27 @@ impl Volumes {
         player.trace.count("volume removed");
         self.seen.lock().there.insert(name.to_owned(), false);
         Ok(())
+    }
+
+    /// Creates a volume. A name is free again once every node has let go of what
+    /// bore it, which one that is down does later: until then it is refused.
+    async fn create(
+        &self,
+        player: &mut Player,
+        name: &str,
+        policy: &VolumePolicy,
+    ) -> Result<(), ClientError> {
+        loop {
+            let created = player.client.create_volume(name, policy.clone()).await;
+            match player.noted(&format!("create {name}"), created) {
+                Err(error)
+                    if error.to_string().contains("still being deleted") && !player.is_over() =>
+                {
+                    player.rest(self.rest).await;
+                }
+                told => return told.map(drop),
+            }
+        }
     }
 
     async fn look(self, player: Player) -> Result<(), ClientError> {
