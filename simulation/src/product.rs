@@ -73,8 +73,10 @@ async fn start(mut parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>,
     let (_, closed) = mpsc::unbounded_channel();
     let orders = std::mem::replace(&mut parts.orders, closed);
     checkers.starts(parts.node, parts.boot, &parts.recovery.replicas);
-    if !parts.life.is_damaged() {
+    if parts.life.is_damaged() {
         // What a destroyed disk held counts as it was when it was durable.
+        checkers.recovered_beyond(&parts.recovery.replicas);
+    } else {
         checkers.recovered(&parts.recovery.replicas);
     }
     let record = node_record(&parts);

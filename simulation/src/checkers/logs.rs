@@ -96,6 +96,18 @@ impl Logs {
         }
     }
 
+    /// What a log held when its machine started on a disk that the plan has
+    /// harmed: what it lost still counts, and what a crash kept beyond what was
+    /// known counts as well.
+    pub(super) fn recovered_beyond(&mut self, found: &RecoveredReplica) {
+        let Some(log) = self.logs.get_mut(&found.replica) else { return };
+        for entry in &found.entries {
+            if entry.index.0 == log.last + 1 {
+                log.push(entry.index.0, entry.term);
+            }
+        }
+    }
+
     /// The durable log of a replica.
     pub(super) fn of(&self, replica: ReplicaId) -> Option<&DurableLog> {
         self.logs.get(&replica)
@@ -138,7 +150,42 @@ pub(super) mod samples {
 
 #[cfg(test)]
 mod tests {
+    use cluster::{
+        ids::{StoreId, VolumeId},
+        raft::types::{Entry, HardState, Payload},
+    };
+
     use super::{samples::*, *};
+
+    /// Seed 5 of the swarm: a disk that was once harmed kept eight entries that
+    /// nobody had heard of, and the next ones were compared with what lay before.
+    #[test]
+    fn a_harmed_disk_adds_what_a_crash_kept_and_takes_nothing_away() {
+        let (mut logs, replica) = (Logs::default(), ReplicaId(1));
+        logs.durable(replica, &born());
+        logs.durable(replica, &entry(1, 1));
+        logs.durable(replica, &entry(2, 1));
+        let at = |index, term| Entry {
+            index: LogIndex(index),
+            term: Term(term),
+            payload: Payload::Empty,
+        };
+        let found = |entries| RecoveredReplica {
+            replica,
+            shard: ShardId(1),
+            volume: VolumeId(1),
+            store: StoreId(1),
+            hard_state: HardState::default(),
+            base_index: LogIndex(0),
+            base_term: Term(0),
+            entries,
+            damaged: false,
+        };
+        logs.recovered_beyond(&found(vec![at(1, 1)]));
+        logs.recovered_beyond(&found(vec![at(1, 1), at(2, 1), at(3, 2)]));
+        let log = logs.of(replica).unwrap();
+        assert!(log.holds(LogIndex(2), Term(1)) && log.holds(LogIndex(3), Term(2)));
+    }
 
     #[test]
     fn a_log_holds_what_was_written_last_at_a_position_and_what_it_forgot() {

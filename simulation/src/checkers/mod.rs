@@ -132,6 +132,15 @@ impl Checkers {
         });
     }
 
+    /// What a machine's log held when it started on a disk that was harmed.
+    pub(crate) fn recovered_beyond(&self, found: &[RecoveredReplica]) {
+        self.with(|inner| {
+            for replica in found.iter().filter(|replica| !replica.damaged) {
+                inner.logs.recovered_beyond(replica);
+            }
+        });
+    }
+
     /// A node starts, with what its disk held.
     pub(crate) fn starts(&self, node: NodeId, boot: Boot, found: &[RecoveredReplica]) {
         self.with(|inner| inner.images.starts(node, boot.incarnation, found));

@@ -24,6 +24,11 @@ pub struct Volumes {
     seen: Shared<Seen>,
 }
 
+/// Times a difference is looked at again, and the pause between: longer than a
+/// catalog takes to find a leader once a way to it is open.
+const LOOKS: u32 = 10;
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
 /// What clients were told.
 #[derive(Debug, Default)]
 struct Seen {
@@ -111,24 +116,44 @@ impl Volumes {
         }
     }
 
-    async fn look(self, player: Player) -> Result<(), ClientError> {
+    /// Compares the list of volumes with what clients know. A node that cannot
+    /// reach the catalog's leader lists what its copy holds, so a difference
+    /// counts once it stays.
+    async fn look(self, mut player: Player) -> Result<(), ClientError> {
+        let mut differing = self.differences(&player).await?;
+        for _ in 0..LOOKS {
+            if differing.is_empty() {
+                break;
+            }
+            player.rest((LOOK_PAUSE, LOOK_PAUSE)).await;
+            let again = self.differences(&player).await?;
+            differing.retain(|name, found| again.get(name) == Some(found));
+        }
+        for (name, found) in differing {
+            self.wrong(&player, format!("{name} is {}", if found { "back" } else { "gone" }));
+        }
+        Ok(())
+    }
+
+    /// Names whose volumes are listed otherwise than they are known to be, and
+    /// whether they are listed.
+    async fn differences(&self, player: &Player) -> Result<BTreeMap<String, bool>, ClientError> {
         // Clients may still be at work: what they know before and after a
         // question holds while it is asked.
         let before = self.seen.lock().there.clone();
         let volumes = player.client.volumes().await?;
         let after = self.seen.lock().there.clone();
-        for (name, there) in before {
-            if after.get(&name) != Some(&there) {
-                continue;
-            }
-            let found = volumes.iter().any(|volume| {
+        let listed = |name: &str| {
+            volumes.iter().any(|volume| {
                 volume.record.name == name && volume.record.state != VolumeState::Deleting
-            });
-            if found != there {
-                self.wrong(&player, format!("{name} is {}", if found { "back" } else { "gone" }));
-            }
-        }
-        Ok(())
+            })
+        };
+        let known = before.into_iter().filter(|(name, there)| after.get(name) == Some(there));
+        Ok(known
+            .map(|(name, there)| (listed(&name), name, there))
+            .filter(|(found, _, there)| found != there)
+            .map(|(found, name, _)| (name, found))
+            .collect())
     }
 }
 
