@@ -55,7 +55,7 @@ pub(super) const ALL: &[Scenario] = &[
             }
             .plan(seed)
         },
-        promises: &["fault commit-error", "replica lost", "replica replaced", "power loss"],
+        promises: &["fault commit-error", "replica lost", "power loss"],
     },
     Scenario {
         name: "one-rotten-disk",

@@ -27,7 +27,7 @@ pub(super) const ALL: &[Scenario] = &[
             }
             .plan(seed)
         },
-        promises: &["power loss", "operation", "torn tail"],
+        promises: &["power loss", "operation"],
     },
     Scenario {
         name: "power-loss-in-election",
