@@ -5,7 +5,7 @@
 //! keys between the bounds whatever the filters say, `more` says that the limit
 //! or the size of an answer left something out.
 //!
-//! [`Gather`] is the one place that knows it. It is fed keys in their order, by
+//! `Gather` is the one place that knows it. It is fed keys in their order, by
 //! a reader or by a transaction that sees its own writes, and may say that it
 //! has seen enough.
 #![allow(missing_docs, reason = "rkyv gives the fields of archived enum variants no docs")]
