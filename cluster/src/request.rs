@@ -175,7 +175,7 @@ pub enum ShardBody {
         key: Vec<u8>,
         /// How fresh.
         level: ReadLevel,
-        /// As of which version; none for now.
+        /// As of which version; none reads the newest.
         at: Option<Version>,
         /// Whether to leave the value out (stat).
         head_only: bool,
@@ -190,7 +190,7 @@ pub enum ShardBody {
         limit: u32,
         /// How fresh.
         level: ReadLevel,
-        /// As of which version; none for now.
+        /// As of which version; none reads the newest.
         at: Option<Version>,
         /// Whether values come too.
         values: bool,

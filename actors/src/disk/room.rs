@@ -3,9 +3,10 @@
 //! Idea: LMDB gives no page back to the device. Once the files have grown over
 //! it, a node's room is the free pages inside its stores, and no store can use
 //! another's. A put that is admitted because *some* store has room could never
-//! be flushed, nor what comes after it: an overlay goes to its store in order, and
-//! the deletes that would make room wait behind the put. So while the device itself has only
-//! its reserve left, each replica is judged by the pages of its own store.
+//! be flushed, nor what comes after it: an overlay goes to its store in order,
+//! and the deletes that would make room wait behind the put. So while the device
+//! itself has only its reserve left, each replica is judged by the pages of its
+//! own store.
 //!
 //! Invariant: what a replica is admitted fits into its store, or the device
 //! has room beyond the reserve. Limits: looked at as often as the space is

@@ -233,7 +233,7 @@ impl ReplicaState {
         self.snapshots.rests_until = Some(self.world.clock.now() + SCARCE_REST);
     }
 
-    /// Whether offers are declined for now.
+    /// Whether offers are declined until the rest is over.
     fn rests(&self) -> bool {
         self.snapshots.rests_until.is_some_and(|until| self.world.clock.now() < until)
     }

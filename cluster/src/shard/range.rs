@@ -31,7 +31,7 @@ use crate::{
 pub struct Range {
     /// Which keys.
     pub keys: Keys,
-    /// As of which version; none for now.
+    /// As of which version; none reads the newest.
     pub at: Option<Version>,
     /// At most so many; zero for no limit.
     pub limit: u32,
