@@ -113,7 +113,8 @@ fn a_full_disk_refuses_puts_serves_the_rest_and_takes_writes_again() {
     cluster.holds("data/kept", b"kept");
     let findings = cluster.status()["findings"].to_string();
     // Not its name: nodes are numbered as they join, and two were started at once.
-    assert_eq!(findings.matches("the disk is 100 % full").count(), 1, "{findings}");
+    // Nor 100 %: its log may have given a file back meanwhile.
+    assert_eq!(findings.matches("% full: delete keys").count(), 1, "{findings}");
     fs::remove_file(ballast).unwrap();
     cluster.wait_healthy();
 
