@@ -23,6 +23,10 @@ pub struct FollowerState {
     /// Counts questions, to go round those who can be asked.
     turn: usize,
     failures: u32,
+    /// The replica on this node was asked last and told nothing. It may be one
+    /// that waits for its first snapshot, or that nobody counts any more: the
+    /// next question goes elsewhere.
+    silent_here: bool,
     /// When the question under way was asked.
     asked: Instant,
 }
@@ -30,7 +34,8 @@ pub struct FollowerState {
 impl FollowerState {
     pub(super) fn new(arguments: FollowerArguments) -> Self {
         let view = Arc::clone(&arguments.view);
-        Self { arguments, view, turn: 0, failures: 0, asked: Instant::ORIGIN }
+        let asked = Instant::ORIGIN;
+        Self { arguments, view, turn: 0, failures: 0, silent_here: false, asked }
     }
 
     /// Shows the view to everyone who follows it.
@@ -61,8 +66,8 @@ impl FollowerState {
     ) -> impl Future<Output = Result<Answer, String>> + Send + 'static {
         let router = self.arguments.router.clone();
         let network = Arc::clone(&self.arguments.world.network);
-        let here = router.hosted().by_shard.contains_key(&CATALOG_SHARD)
-            && self.failures.is_multiple_of(2);
+        let here = router.holds_catalog() && !self.silent_here;
+        self.silent_here = here;
         let node = if here { None } else { self.next_node() };
         async move {
             match node {
@@ -81,14 +86,10 @@ impl FollowerState {
         }
     }
 
-    /// The next node to ask: catalog replicas in turn, seeds before any is known.
+    /// The next node to ask, in turn.
     fn next_node(&mut self) -> Option<NodeId> {
-        let own = self.arguments.world.identity.node;
-        let known = self.view.shard(CATALOG_SHARD).map(|record| {
-            record.descriptor.replicas.iter().map(|replica| replica.node).collect::<Vec<_>>()
-        });
-        let mut nodes = known.unwrap_or_else(|| self.arguments.seeds.clone());
-        nodes.retain(|node| *node != own);
+        let mut nodes = whom_to_ask(&self.view, &self.arguments.seeds, self.failures);
+        nodes.retain(|node| *node != self.arguments.world.identity.node);
         self.turn = self.turn.wrapping_add(1);
         nodes.get(self.turn % nodes.len().max(1)).copied()
     }
@@ -101,6 +102,7 @@ impl FollowerState {
                 if version > after && after == self.view.version() {
                     self.advance(version, &changes);
                     let read = self.view.version() > after;
+                    self.silent_here &= !read;
                     return if read { Duration::ZERO } else { RETRY };
                 }
                 // Nothing new, and at once: who answers cannot wait (its
@@ -144,5 +146,78 @@ impl FollowerState {
                 }
             }),
         );
+    }
+}
+
+/// Who may know the catalog: the nodes that the view says hold it, and seeds
+/// before it names any. When those do not answer, every member: the catalog
+/// may have moved since, and a view that is not told of it names only the dead.
+fn whom_to_ask(view: &CatalogView, seeds: &[NodeId], failures: u32) -> Vec<NodeId> {
+    let Some(record) = view.shard(CATALOG_SHARD) else { return seeds.to_vec() };
+    let replicas = &record.descriptor.replicas;
+    let mut nodes: Vec<NodeId> = replicas.iter().map(|replica| replica.node).collect();
+    if usize::try_from(failures).unwrap_or(usize::MAX) > nodes.len() {
+        let others: Vec<NodeId> = view.active_nodes().map(|member| member.node).collect();
+        nodes.extend(others.into_iter().chain(seeds.iter().copied()));
+        nodes.sort_unstable();
+        nodes.dedup();
+    }
+    nodes
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use cluster::{
+        catalog::{
+            encoding::{encode_record, node_key, shard_key},
+            record::{NodeRecord, NodeState, ShardRecord},
+        },
+        ids::{BootNonce, CATALOG_VOLUME, Epoch, Incarnation, ReplicaId},
+        membership::Boot,
+        shard::descriptor::{Predicate, ReplicaDescriptor, ReplicaRole, ShardDescriptor},
+    };
+
+    use super::*;
+
+    fn member(number: u64) -> NodeRecord {
+        NodeRecord {
+            node: NodeId(number.into()),
+            number,
+            addresses: Vec::new(),
+            http_address: String::new(),
+            zone: String::new(),
+            capacity_bytes: 1,
+            state: NodeState::Active,
+            boot: Boot { incarnation: Incarnation(1), nonce: BootNonce(1) },
+        }
+    }
+
+    /// Four members, of which the first holds the catalog.
+    fn view() -> CatalogView {
+        let holder =
+            ReplicaDescriptor { replica: ReplicaId(1), node: NodeId(1), role: ReplicaRole::Voter };
+        let catalog = ShardRecord::new(ShardDescriptor {
+            shard: CATALOG_SHARD,
+            volume: CATALOG_VOLUME,
+            epoch: Epoch(1),
+            predicate: Predicate::all(),
+            replicas: vec![holder],
+        });
+        let nodes = (1..=4).map(member).map(|node| (node_key(node.node), encode_record(&node)));
+        let mut records: Vec<_> = nodes.collect();
+        records.push((shard_key(CATALOG_SHARD), encode_record(&catalog)));
+        let changes = records.iter().map(|(key, value)| (key.as_str(), Some(value.as_slice())));
+        CatalogView::default().updated(Version(1), changes).unwrap()
+    }
+
+    #[test]
+    fn who_hears_nothing_from_the_catalogs_nodes_asks_every_member() {
+        let seeds = [NodeId(9)];
+        assert_eq!(whom_to_ask(&CatalogView::default(), &seeds, 5), seeds);
+        assert_eq!(whom_to_ask(&view(), &seeds, 0), [NodeId(1)]);
+        assert_eq!(whom_to_ask(&view(), &seeds, 1), [NodeId(1)]);
+        assert_eq!(whom_to_ask(&view(), &seeds, 2), [1, 2, 3, 4, 9].map(NodeId));
     }
 }

@@ -280,6 +280,14 @@ impl Router {
         Answer::Fault(Fault::NoReplica(CATALOG_SHARD))
     }
 
+    /// Whether a catalog replica on this node has anything to tell: one that
+    /// waits for its first snapshot has not.
+    pub fn holds_catalog(&self) -> bool {
+        let hosted = self.hosted.borrow();
+        let handle = hosted.by_shard.get(&CATALOG_SHARD);
+        handle.is_some_and(|handle| handle.published.borrow().half.is_some())
+    }
+
     /// What the catalog replica on this node has beyond `after`; waits for news.
     pub async fn catalog_changes(&self, after: Version, wait: Duration) -> Answer {
         let shard = CATALOG_SHARD;

@@ -35,6 +35,9 @@ pub(crate) struct ReplayArguments {
     /// Leaves the trace out and prints only what it came to.
     #[arg(long)]
     brief: bool,
+    /// Prints what the actors log from this level on, to standard error.
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<tracing::Level>,
 }
 
 impl ReplayArguments {
@@ -62,6 +65,15 @@ pub(crate) fn replay(arguments: &ReplayArguments) -> io::Result<ExitCode> {
     let case = arguments.case()?;
     if scenario::find(&case.scenario).is_none() {
         return Err(io::Error::other(format!("no scenario is called `{}`", case.scenario)));
+    }
+    if let Some(level) = arguments.log {
+        // By level only: a filter with names makes maps on the run's thread,
+        // and their order there belongs to the run.
+        tracing_subscriber::fmt()
+            .with_max_level(level)
+            .without_time()
+            .with_writer(io::stderr)
+            .init();
     }
     let mut verdict = play(case, !arguments.brief).map_err(io::Error::other)?;
     for line in &verdict.lines {
