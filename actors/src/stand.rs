@@ -17,6 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use cluster::{
+    auth::Principal,
     catalog::{
         encoding::{IDS_KEY, encode_record, shard_key, volume_key},
         record::{IdsRecord, ShardRecord, VolumeKind, VolumePolicy, VolumeRecord, VolumeState},
@@ -662,14 +663,29 @@ impl Node {
 
     /// Asks the replica of this node alone.
     pub(crate) async fn ask(&self, shard: u64, body: ShardBody) -> Result<ShardResult, Fault> {
-        let request = ShardRequest {
-            shard: ShardId(shard),
-            epoch: Epoch(1),
-            clock: Hlc(0),
-            timeout_ms: 3_000,
-            forwarded: true,
-            body,
-        };
-        self.router.shard(request).await.result
+        self.ask_as(Principal::Trusted, shard, body).await
+    }
+
+    /// The same as somebody.
+    pub(crate) async fn ask_as(
+        &self,
+        principal: Principal,
+        shard: u64,
+        body: ShardBody,
+    ) -> Result<ShardResult, Fault> {
+        self.router.shard(request_as(principal, shard, body)).await.result
+    }
+}
+
+/// What somebody asks of one replica.
+pub(crate) fn request_as(principal: Principal, shard: u64, body: ShardBody) -> ShardRequest {
+    ShardRequest {
+        shard: ShardId(shard),
+        epoch: Epoch(1),
+        clock: Hlc(0),
+        timeout_ms: 3_000,
+        forwarded: true,
+        principal,
+        body,
     }
 }

@@ -10,6 +10,7 @@
     reason = "rkyv derives resolver and archived types that have no Debug"
 )]
 
+pub mod auth;
 pub mod catalog;
 pub mod codes;
 pub mod formats;

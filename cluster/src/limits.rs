@@ -65,6 +65,10 @@ pub const LEASE_KEYS_MAX: u32 = 10_000;
 pub const LEASE_TTL_MS_MIN: u64 = 2_000;
 /// Longest life of a lease, in milliseconds: etcd's 9,000,000,000 seconds.
 pub const LEASE_TTL_MS_MAX: u64 = 9_000_000_000 * 1_000;
+/// Bytes that users, roles and permissions of a shard take. They lie in its root
+/// record, as leases do: 4,000 users of one role with a password, or 8,000
+/// permissions over short keys. Each change copies them once.
+pub const ACCOUNTS_BYTES_MAX: usize = 512 << 10;
 /// Changes one answer to a watch looks at: a step of a few milliseconds.
 pub const WATCH_CHANGES_MAX: usize = 4_096;
 /// Bytes of events in one answer to a watch: as of a range. One more event of two

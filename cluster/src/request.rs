@@ -8,6 +8,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::{
+    auth::{AuthCommand, AuthError, AuthQuery, AuthView, Principal},
     catalog::command::CatalogCommand,
     formats::{InvalidRecord, from_bytes, to_versioned_bytes},
     ids::{CATALOG_SHARD, Epoch, LeaseId, LogIndex, NodeId, ReplicaId, SessionId, ShardId},
@@ -135,6 +136,8 @@ pub struct ShardRequest {
     pub timeout_ms: u32,
     /// Whether a node has forwarded it already.
     pub forwarded: bool,
+    /// As whom: who forwards asks as the same.
+    pub principal: Principal,
     /// What to do.
     pub body: ShardBody,
 }
@@ -228,6 +231,15 @@ pub enum ShardBody {
     },
     /// Names all leases.
     ListLeases,
+    /// Changes accounts.
+    Auth {
+        /// Exactly-once bookkeeping.
+        request: SessionRequest,
+        /// The change.
+        command: AuthCommand,
+    },
+    /// Asks about accounts.
+    ShowAuth(AuthQuery),
     /// Lets go of the history below a version.
     Compact {
         /// The oldest version that shall stay readable.
@@ -332,6 +344,8 @@ pub enum ShardResult {
     Lease(Option<LeaseView>, Version),
     /// All leases in order, and the newest version.
     Leases(Vec<LeaseId>, Version),
+    /// About accounts, and the newest version.
+    Auth(AuthView, Version),
     /// Of inspect.
     Replica(ReplicaStatus),
 }
@@ -442,6 +456,9 @@ pub enum Fault {
     /// The asker may not do that.
     #[error("not allowed: {0}")]
     NotAllowed(String),
+    /// The accounts of the volume say no.
+    #[error(transparent)]
+    Denied(AuthError),
     /// The request itself is wrong.
     #[error("{0}")]
     Invalid(String),

@@ -3,6 +3,7 @@
 mod model;
 
 use cluster::{
+    auth::Principal,
     catalog::command::CatalogCommand,
     ids::{Epoch, LogIndex, NodeId, ReplicaId, Term, VolumeId},
     memory::MemoryEngine,
@@ -154,7 +155,12 @@ fn entries_are_applied_once_and_without_gaps() {
     let mut replica = dense();
     replica.write(vec![put(b"a", b"1")]);
     let view = replica.store.view().unwrap();
-    let command = Command { time: Hlc(0), shard_time_step_ms: 0, action: Action::Close };
+    let command = Command {
+        time: Hlc(0),
+        shard_time_step_ms: 0,
+        principal: Principal::Trusted,
+        action: Action::Close,
+    };
     for index in [0, 1, 3] {
         let refused = replica.machine.apply(&*view, &entry(index, &command)).unwrap_err();
         let wanted = ApplyError::OutOfOrder { applied: LogIndex(1), found: LogIndex(index) };
@@ -173,7 +179,12 @@ fn a_view_older_than_the_last_flush_is_refused() {
     let read = replica.machine.reader().get(&*early, b"a", None, false);
     let flushed = LogIndex(1);
     assert_eq!(read, Err(ReadError::ViewTooOld { view: LogIndex(0), flushed }));
-    let command = Command { time: Hlc(0), shard_time_step_ms: 0, action: Action::Close };
+    let command = Command {
+        time: Hlc(0),
+        shard_time_step_ms: 0,
+        principal: Principal::Trusted,
+        action: Action::Close,
+    };
     let applied = replica.machine.apply(&*early, &entry(2, &command));
     assert_eq!(applied, Err(ApplyError::ViewTooOld { view: LogIndex(0), flushed }));
     assert!(kept.get(&*early, b"a", None, false).unwrap().is_some(), "an older reader may");

@@ -25,6 +25,7 @@ use std::{
 };
 
 use cluster::{
+    auth::Principal,
     formats::{FrameKind, encode_frame},
     ids::{Epoch, ShardId},
     mvcc::version::Hlc,
@@ -64,6 +65,7 @@ fn shot(shards: &[u64], number: u64) -> Vec<u8> {
         clock: Hlc(0),
         timeout_ms: 5_000,
         forwarded: false,
+        principal: Principal::Trusted,
         body,
     });
     let mut bytes = vec![0, 0, 0, 0, 0x88, 0x13, 0, 0];

@@ -20,6 +20,7 @@ use actors::{
 };
 use bytes::Bytes;
 use cluster::{
+    auth::Principal,
     catalog::{
         command::{CatalogCommand, CatalogOutcome},
         record::{ClusterRecord, NodeRecord, NodeState},
@@ -283,6 +284,7 @@ fn catalog_request(command: CatalogCommand) -> ShardRequest {
         clock: Hlc(0),
         timeout_ms: u32::try_from(ADMISSION_TIMEOUT.as_millis()).unwrap_or(u32::MAX),
         forwarded: false,
+        principal: Principal::Trusted,
         body: ShardBody::Catalog { request: None, command },
     }
 }
@@ -306,6 +308,7 @@ async fn ask_catalog(
             | ShardResult::Events(_)
             | ShardResult::Lease(..)
             | ShardResult::Leases(..)
+            | ShardResult::Auth(..)
             | ShardResult::Replica(_) => None,
         },
         Answer::CatalogChanges { .. }

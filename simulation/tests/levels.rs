@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actors::client::Client;
 use cluster::{
+    auth::Principal,
     ids::{Epoch, NodeId, ShardId},
     mvcc::version::Hlc,
     request::{
@@ -50,6 +51,7 @@ impl Play {
             clock: Hlc(0),
             timeout_ms: 1_000,
             forwarded: true,
+            principal: Principal::Trusted,
             body,
         };
         let request = Request::Shard(request);

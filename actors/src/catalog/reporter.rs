@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use cluster::{
+    auth::Principal,
     catalog::command::CatalogCommand,
     ids::{CATALOG_SHARD, Epoch},
     request::{ShardBody, ShardRequest},
@@ -65,6 +66,7 @@ impl Reporter {
             clock: self.world.hybrid.last(),
             timeout_ms: TIMEOUT_MS,
             forwarded: false,
+            principal: Principal::Trusted,
             body: ShardBody::Catalog { request: None, command },
         }
     }

@@ -82,6 +82,7 @@ impl Client {
                 clock: self.clock(),
                 timeout_ms: u32::try_from(time.as_millis()).unwrap_or(u32::MAX),
                 forwarded: false,
+                principal: self.principal.clone(),
                 body: body(),
             };
             let request = Request::Shard(request);

@@ -299,6 +299,7 @@ impl ClientError {
                 | Fault::NoSuchVersion(_)
                 | Fault::Compacted { .. }
                 | Fault::NotAllowed(_)
+                | Fault::Denied(_)
                 | Fault::Invalid(_) => false,
             },
             Self::UnknownVolume { .. }
@@ -346,7 +347,7 @@ fn fault_code(fault: &Fault) -> ErrorCode {
         Fault::Stopped(_) => ErrorCode::ReplicaStopped,
         Fault::NoSuchVersion(_) => ErrorCode::NoSuchVersion,
         Fault::Compacted { .. } => ErrorCode::Compacted,
-        Fault::NotAllowed(_) => ErrorCode::NotAllowed,
+        Fault::NotAllowed(_) | Fault::Denied(_) => ErrorCode::NotAllowed,
         Fault::Invalid(_) => ErrorCode::InvalidRequest,
     }
 }
@@ -368,6 +369,9 @@ fn fault_fix(fault: &Fault) -> String {
             "start the list or read anew, without a version"
         }
         Fault::NotAllowed(_) => "use a profile that may",
+        Fault::Denied(_) => {
+            "ask as somebody whose roles permit it, or change users, roles and permissions as root"
+        }
         Fault::Invalid(_) => "change the request as the message says",
     }
     .into()

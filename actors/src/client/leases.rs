@@ -135,7 +135,11 @@ impl Client {
 
     /// The shard of a volume that has only one: a lease and its keys lie
     /// together.
-    async fn only_shard(&self, trial: &mut Trial, volume: &str) -> Result<ShardId, ClientError> {
+    pub(super) async fn only_shard(
+        &self,
+        trial: &mut Trial,
+        volume: &str,
+    ) -> Result<ShardId, ClientError> {
         let shards = self.shards_of(trial, volume, &Keys::range("", "")).await?;
         match shards[..] {
             [shard] => Ok(shard),

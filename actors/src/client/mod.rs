@@ -11,6 +11,7 @@
 //! and it may be dropped at any time. Its few mutexes are never held across an
 //! await.
 
+mod accounts;
 mod admin;
 mod ask;
 mod door;
@@ -50,6 +51,7 @@ use std::{
 };
 
 use cluster::{
+    auth::Principal,
     ids::{FIRST_TENANT, NodeId, ShardId, TenantId},
     mvcc::version::Hlc,
     ports::{clock::Clock, entropy::Entropy},
@@ -67,6 +69,7 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 pub struct Client {
     shared: Arc<Shared>,
     deadline: Duration,
+    principal: Principal,
 }
 
 struct Shared {
@@ -108,13 +111,19 @@ impl Client {
             hints: Mutex::new(BTreeMap::new()),
             pools: Pools::default(),
         };
-        Self { shared: Arc::new(shared), deadline: DEADLINE }
+        Self { shared: Arc::new(shared), deadline: DEADLINE, principal: Principal::Trusted }
     }
 
     /// The same client with another deadline for what it does from now on.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Self { shared: self.shared.clone(), deadline }
+        Self { deadline, ..self.clone() }
+    }
+
+    /// The same client asking as somebody whom the accounts of a volume bind.
+    #[must_use]
+    pub fn acting_as(&self, principal: Principal) -> Self {
+        Self { principal, ..self.clone() }
     }
 
     /// The deadline of its operations.

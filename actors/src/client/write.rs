@@ -344,7 +344,11 @@ fn refused(trial: &Trial, refusal: &Refusal) -> ClientError {
     if let Refusal::Lease(error) = refusal {
         return ClientError::BadLease(*error);
     }
-    let fault = Fault::Invalid(refusal.to_string());
+    let fault = if let Refusal::Auth(error) = refusal {
+        Fault::Denied(*error)
+    } else {
+        Fault::Invalid(refusal.to_string())
+    };
     ClientError::Fault { subject: trial.subject().to_owned(), fault }
 }
 
@@ -359,6 +363,7 @@ pub(super) fn strange_result(trial: &Trial, result: &ShardResult) -> ClientError
         ShardResult::Events(_) => "events",
         ShardResult::Lease(..) => "a lease",
         ShardResult::Leases(..) => "leases",
+        ShardResult::Auth(..) => "accounts",
         ShardResult::Replica(_) => "a replica's state",
     };
     ClientError::BadAnswer {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use cluster::{
+    auth::Principal,
     catalog::{
         command::{CatalogCommand, CatalogOutcome},
         controller::{ShardStep, needs_look, next_step},
@@ -112,6 +113,7 @@ impl Step {
             clock: self.arguments.world.hybrid.last(),
             timeout_ms: STEP_TIMEOUT_MS,
             forwarded: false,
+            principal: Principal::Trusted,
             body: ShardBody::Catalog { request: None, command },
         };
         match self.arguments.router.shard(request).await.result {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use cluster::{
+    auth::Principal,
     catalog::{
         command::{CatalogCommand, CatalogOutcome},
         controller::{ControllerStep, ObservedShard, plan},
@@ -127,6 +128,7 @@ impl Steps {
             timeout_ms: STEP_TIMEOUT_MS,
             // Only here: another leader has a controller of its own.
             forwarded: true,
+            principal: Principal::Trusted,
             body: ShardBody::Catalog { request: None, command },
         };
         match self.handle.call(request).await.result {

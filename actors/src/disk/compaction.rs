@@ -13,6 +13,7 @@ use std::{
 };
 
 use cluster::{
+    auth::Principal,
     ids::{CATALOG_SHARD, ShardId},
     mvcc::{
         compaction::Standing,
@@ -131,7 +132,15 @@ impl DiskState {
                 let clock = world.hybrid.last();
                 let body = ShardBody::Compact { version };
                 let (timeout_ms, forwarded) = (TIMEOUT_MS, false);
-                let request = ShardRequest { shard, epoch, clock, timeout_ms, forwarded, body };
+                let request = ShardRequest {
+                    shard,
+                    epoch,
+                    clock,
+                    timeout_ms,
+                    forwarded,
+                    principal: Principal::Trusted,
+                    body,
+                };
                 if let Err(fault) = router.shard(request).await.result {
                     // Asked again at a later look, here or where it is led then.
                     tracing::debug!(%shard, %fault, "a compaction was not taken");

@@ -9,6 +9,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use cluster::{
+    auth::{AuthQuery, Principal},
     ids::{CATALOG_SHARD, LeaseId, LogIndex, Term},
     limits::{BATCH_OPS_MAX, CLOCK_AHEAD_MS_MAX, ENTRY_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX},
     mvcc::version::{Hlc, Version, VersionKind},
@@ -27,6 +28,7 @@ use cluster::{
 use tokio::sync::oneshot;
 
 use super::{
+    accounts::Guard,
     apply::ReadHalf,
     halt::read_halt,
     messages::{AppliedBatch, ReplicaCall, ReplicaMessage, refused},
@@ -51,6 +53,7 @@ pub(super) type ConfigureReply = oneshot::Sender<Result<(), Fault>>;
 pub(super) struct Asked {
     reply: oneshot::Sender<ShardAnswer>,
     pub(super) deadline: Instant,
+    pub(super) guard: Guard,
     _permit: Permit,
 }
 
@@ -77,6 +80,7 @@ enum ReadQuery {
     Range(Range),
     Lease { lease: LeaseId, keys: bool },
     Leases,
+    Accounts(AuthQuery),
 }
 
 /// All requests under way at one replica.
@@ -108,6 +112,17 @@ impl Asked {
         result: Result<ShardResult, Fault>,
     ) {
         let _ = self.reply.send(ShardAnswer { clock, leader, result });
+    }
+}
+
+impl Waiting {
+    /// As whom an entry is put before the log. A read that closes a point of
+    /// time is judged when it reads.
+    fn principal(&self) -> Principal {
+        match self {
+            Self::Write(asked) => asked.guard.principal(),
+            Self::Close(..) | Self::Read(..) | Self::Configure(_) | Self::Own => Principal::Trusted,
+        }
     }
 }
 
@@ -159,7 +174,8 @@ impl ReplicaState {
             return self.refuse(reply, fault);
         }
         let timeout = std::time::Duration::from_millis(u64::from(request.timeout_ms)).min(WAIT_MAX);
-        let asked = Asked { reply, deadline: self.world.clock.now() + timeout, _permit: permit };
+        let (deadline, guard) = (self.world.clock.now() + timeout, Guard::of(&request));
+        let asked = Asked { reply, deadline, guard, _permit: permit };
         match request.body {
             ShardBody::OpenSession => self.propose(asked, Action::OpenSession, WriteLevel::Strong),
             ShardBody::CloseSession(session) => {
@@ -185,6 +201,13 @@ impl ReplicaState {
                 self.read(asked, ReadQuery::Lease { lease, keys }, ReadLevel::Strong);
             }
             ShardBody::ListLeases => self.read(asked, ReadQuery::Leases, ReadLevel::Strong),
+            ShardBody::Auth { request, command } => {
+                let action = Action::Auth { request: Some(request), command };
+                self.propose(asked, action, WriteLevel::Strong);
+            }
+            ShardBody::ShowAuth(query) => {
+                self.read(asked, ReadQuery::Accounts(query), ReadLevel::Strong);
+            }
             ShardBody::Compact { version } => self.compact(asked, version),
             ShardBody::Get { key, level, at, head_only } => {
                 self.read(asked, ReadQuery::Get { key, at, head_only }, level);
@@ -231,6 +254,8 @@ impl ReplicaState {
             | ShardBody::Lease { .. }
             | ShardBody::ShowLease { .. }
             | ShardBody::ListLeases
+            | ShardBody::Auth { .. }
+            | ShardBody::ShowAuth(_)
             | ShardBody::Get { .. }
             | ShardBody::List { .. }
             | ShardBody::Inspect => Ok(()),
@@ -279,6 +304,7 @@ impl ReplicaState {
         let command = Command {
             time: self.world.tick_hybrid(),
             shard_time_step_ms: self.shard_time_step(),
+            principal: waiting.principal(),
             action,
         };
         let command = command.encode();
@@ -375,7 +401,7 @@ impl ReplicaState {
         let (clock, leader) = (self.world.hybrid.last(), self.leader_node());
         let (myself, now_ms) = (self.myself.clone(), self.shard_time_ms(&half));
         self.world.workers.beside(Box::new(move || {
-            let result = query.run(&half, now_ms).map_err(|error| {
+            let result = query.run(&asked.guard, &half, now_ms).map_err(|error| {
                 if let Some(halt) = read_halt(&error) {
                     let _ = myself.cast(ReplicaMessage::Halted(halt));
                 }
@@ -585,13 +611,19 @@ impl ReadQuery {
         match self {
             Self::Get { at, .. } | Self::List { at, .. } => *at,
             Self::Range(range) => range.at,
-            Self::Lease { .. } | Self::Leases => None,
+            Self::Lease { .. } | Self::Leases | Self::Accounts(_) => None,
         }
     }
 
     /// `now_ms` is shard time as the leader counts it.
-    fn run(&self, half: &Arc<ReadHalf>, now_ms: u64) -> Result<ShardResult, ReadError> {
+    fn run(
+        &self,
+        guard: &Guard,
+        half: &Arc<ReadHalf>,
+        now_ms: u64,
+    ) -> Result<ShardResult, ReadError> {
         let view = half.reader.view(half.store.as_ref())?;
+        guard.check(half, view.as_ref())?;
         let now = half.reader.now();
         match self {
             Self::Get { key, at, head_only } => {
@@ -617,6 +649,9 @@ impl ReadQuery {
                 let view = LeaseView { lease: *lease, ttl_ms: known.ttl_ms, remaining_ms, keys };
                 Ok(ShardResult::Lease(Some(view), now))
             }
+            Self::Accounts(query) => {
+                Ok(ShardResult::Auth(half.reader.accounts().answer(query)?, now))
+            }
             Self::Leases => Ok(ShardResult::Leases(half.reader.leases().ids().collect(), now)),
         }
     }
@@ -629,6 +664,7 @@ pub(super) fn read_fault(error: &ReadError, half: &ReadHalf) -> Fault {
         ReadError::Compacted { at, compacted } => {
             Fault::Compacted { at: *at, compacted: *compacted }
         }
+        ReadError::Denied(error) => Fault::Denied(*error),
         ReadError::Future { .. } => Fault::NoSuchVersion(error.to_string()),
         ReadError::TooLarge(_) => Fault::Invalid(error.to_string()),
         ReadError::ViewTooOld { .. } | ReadError::Overtaken { .. } | ReadError::Gone(_) => {

@@ -118,6 +118,7 @@ pub(crate) fn read_halt(error: &ReadError) -> Option<Halt> {
         ReadError::Root(root) => root_loss(root),
         ReadError::Engine(engine) => held_loss(engine),
         ReadError::Compacted { .. }
+        | ReadError::Denied(_)
         | ReadError::Future { .. }
         | ReadError::TooLarge(_)
         | ReadError::WrongShard(_)

@@ -330,6 +330,8 @@ pub(crate) fn request_bytes(request: &ShardRequest) -> usize {
         | ShardBody::Lease { .. }
         | ShardBody::ShowLease { .. }
         | ShardBody::ListLeases
+        | ShardBody::Auth { .. }
+        | ShardBody::ShowAuth(_)
         | ShardBody::Range { .. }
         | ShardBody::Get { .. }
         | ShardBody::List { .. }

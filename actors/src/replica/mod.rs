@@ -10,6 +10,7 @@
 //! replies follow apply; reads never run in this mailbox. Limits: the
 //! constants of `messages.rs`, taken as permits before the mailbox.
 
+mod accounts;
 pub mod apply;
 mod calls;
 mod effects;

@@ -63,6 +63,8 @@ impl ReplicaState {
             let Watcher { asked, watch, after, ends } = watcher;
             let read = |half: &ReadHalf| {
                 let view = half.reader.view(half.store.as_ref())?;
+                // With every look: a watch ends when the right to it does.
+                asked.guard.check(half, view.as_ref())?;
                 half.reader.events(view.as_ref(), &watch, after, WATCH_BYTES_MAX)
             };
             let result = match read(&half) {

@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use cluster::{
+    auth::Principal,
     catalog::{
         command::{CatalogCommand, CatalogOutcome, CatalogRefusal},
         record::{ClusterRecord, NodeRecord},
@@ -137,6 +138,7 @@ async fn propose(world: &World, router: &Router, command: CatalogCommand) -> Cat
             clock: world.hybrid.last(),
             timeout_ms: TIMEOUT_MS,
             forwarded: false,
+            principal: Principal::Trusted,
             body: ShardBody::Catalog { request: None, command: command.clone() },
         };
         match router.shard(request).await.result {

@@ -8,6 +8,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cluster::{
+    auth::Principal,
     catalog::view::CatalogView,
     ids::{CATALOG_SHARD, Epoch, NodeId, ReplicaId, ShardId},
     mvcc::version::Version,
@@ -231,8 +232,15 @@ impl Router {
         };
         let timeout_ms = u32::try_from(CATALOG_SETTLE_MAX.as_millis()).unwrap_or(u32::MAX);
         let clock = self.world.hybrid.last();
-        let request =
-            ShardRequest { shard, epoch: Epoch(0), clock, timeout_ms, forwarded: false, body };
+        let request = ShardRequest {
+            shard,
+            epoch: Epoch(0),
+            clock,
+            timeout_ms,
+            forwarded: false,
+            principal: Principal::Trusted,
+            body,
+        };
         let settled = async {
             let Ok(ShardResult::Page { at, .. }) = self.shard(request).await.result else { return };
             let mut published = handle.published;
@@ -359,12 +367,14 @@ fn executes(body: &ShardBody) -> bool {
         | ShardBody::Watch { .. }
         | ShardBody::ShowLease { .. }
         | ShardBody::ListLeases
+        | ShardBody::ShowAuth(_)
         | ShardBody::Inspect => false,
         ShardBody::OpenSession
         | ShardBody::CloseSession(_)
         | ShardBody::Write { .. }
         | ShardBody::Transact { .. }
         | ShardBody::Lease { .. }
+        | ShardBody::Auth { .. }
         | ShardBody::Compact { .. }
         | ShardBody::Catalog { .. } => true,
     }
@@ -397,6 +407,8 @@ pub fn needs_leader(body: &ShardBody) -> bool {
         | ShardBody::Lease { .. }
         | ShardBody::ShowLease { .. }
         | ShardBody::ListLeases
+        | ShardBody::Auth { .. }
+        | ShardBody::ShowAuth(_)
         | ShardBody::Compact { .. }
         | ShardBody::Catalog { .. } => true,
     }

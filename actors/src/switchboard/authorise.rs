@@ -76,6 +76,9 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
         {
             Err("lease catalog records")
         }
+        ShardBody::Auth { .. } | ShardBody::ShowAuth(_) if catalog => {
+            Err("give the catalog accounts")
+        }
         ShardBody::Get { .. }
         | ShardBody::List { .. }
         | ShardBody::Range { .. }
@@ -92,6 +95,8 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
         | ShardBody::Lease { .. }
         | ShardBody::ShowLease { .. }
         | ShardBody::ListLeases
+        | ShardBody::Auth { .. }
+        | ShardBody::ShowAuth(_)
         | ShardBody::Range { .. }
         | ShardBody::Watch { .. }
         | ShardBody::Get { .. }

@@ -60,6 +60,7 @@ pub fn reaction(fault: &Fault) -> Reaction {
         | Fault::NoSuchVersion(_)
         | Fault::Compacted { .. }
         | Fault::NotAllowed(_)
+        | Fault::Denied(_)
         | Fault::Invalid(_) => Reaction::GiveUp,
     }
 }
@@ -77,7 +78,8 @@ pub fn refusal_reaction(refusal: &Refusal) -> Reaction {
         Refusal::WrongKind
         | Refusal::InvalidKey { .. }
         | Refusal::Transaction(_)
-        | Refusal::Lease(_) => Reaction::GiveUp,
+        | Refusal::Lease(_)
+        | Refusal::Auth(_) => Reaction::GiveUp,
     }
 }
 

@@ -7,6 +7,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::{
+    auth::{AuthCommand, AuthError, AuthOutcome, Principal},
     catalog::command::{CatalogCommand, CatalogOutcome},
     formats,
     ids::SessionId,
@@ -27,6 +28,8 @@ pub struct Command {
     pub time: Hlc,
     /// Monotonic milliseconds to add to shard time, capped by the leader.
     pub shard_time_step_ms: u32,
+    /// As whom it is done.
+    pub principal: Principal,
     /// What to do.
     pub action: Action,
 }
@@ -102,11 +105,32 @@ pub enum Action {
         /// What to do.
         command: LeaseCommand,
     },
+    /// Changes accounts.
+    Auth {
+        /// Exactly-once bookkeeping.
+        request: Option<SessionRequest>,
+        /// The change.
+        command: AuthCommand,
+    },
     /// Lets go of the history below a version; not if that lies in the future.
     Compact {
         /// The oldest version that shall stay readable.
         version: Version,
     },
+}
+
+impl Action {
+    /// Its exactly-once bookkeeping, if it has any.
+    pub fn request(&self) -> Option<&SessionRequest> {
+        match self {
+            Self::Close | Self::OpenSession | Self::CloseSession(_) | Self::Compact { .. } => None,
+            Self::Write { request, .. }
+            | Self::Transact { request, .. }
+            | Self::Catalog { request, .. }
+            | Self::Lease { request, .. }
+            | Self::Auth { request, .. } => request.as_ref(),
+        }
+    }
 }
 
 /// Names a request within its session, so that a retry is recognised.
@@ -165,6 +189,8 @@ pub enum Outcome {
     Transacted(Transacted),
     /// What became of a lease.
     Lease(LeaseOutcome),
+    /// Accounts are as was asked.
+    Auth(AuthOutcome),
     /// History is let go of.
     Compacted {
         /// The oldest version that could be read before.
@@ -214,6 +240,9 @@ pub enum Refusal {
     /// The lease is not as it was asked to be.
     #[error(transparent)]
     Lease(LeaseError),
+    /// Who asked may not, or accounts are not as the change takes them to be.
+    #[error(transparent)]
+    Auth(AuthError),
     /// The command is of a kind this shard does not take.
     #[error("this shard takes no such command")]
     WrongKind,

@@ -13,11 +13,12 @@
 //!   commands that change a key (a delete of nothing does not);
 //! - the compacted version never falls and never passes what is closed.
 
+mod account;
 mod lease;
 mod transact;
 
 use super::{
-    command::{Action, Command, CommandError, Op, Outcome, Refusal, SessionRequest},
+    command::{Action, Command, CommandError, Op, Outcome, Refusal},
     configuration,
     descriptor::ShardDescriptor,
     leases::Leases,
@@ -28,6 +29,7 @@ use super::{
 use bytes::Bytes;
 
 use crate::{
+    auth::Principal,
     catalog::{apply, command::CatalogCommand},
     ids::{LeaseId, LogIndex, ReplicaId, SessionId, Term},
     limits::KEY_BYTES_MAX,
@@ -186,6 +188,7 @@ impl ShardMachine {
         let mut step = Step {
             index: entry.index,
             root: self.root.clone(),
+            principal: Principal::Trusted,
             overlay: &self.overlay,
             view,
             changes: Vec::new(),
@@ -309,6 +312,8 @@ fn root_write(replica: ReplicaId, root: &Root) -> Write {
 struct Step<'a> {
     index: LogIndex,
     root: Root,
+    /// As whom the command asks.
+    principal: Principal,
     overlay: &'a Overlay,
     view: &'a dyn View,
     changes: Vec<Change>,
@@ -340,7 +345,7 @@ impl Step<'_> {
             Payload::Command(bytes) => {
                 let command = Command::decode(bytes)
                     .map_err(|cause| ApplyError::Unknown { index: self.index, cause })?;
-                applied.outcome = Some(self.command(&command)?);
+                applied.outcome = Some(self.command(command)?);
             }
         }
         Ok(applied)
@@ -357,12 +362,14 @@ impl Step<'_> {
         self.root.descriptor = descriptor.into();
     }
 
-    fn command(&mut self, command: &Command) -> Result<Outcome, EngineError> {
+    fn command(&mut self, command: Command) -> Result<Outcome, EngineError> {
+        self.principal = command.principal;
+        let action = &command.action;
         let point = command.time.max(self.root.mark.clock.next());
         self.root.mark.clock = self.root.mark.clock.max(command.time);
         self.root.shard_time_ms += u64::from(command.shard_time_step_ms);
         self.expired += self.root.sessions.expire(self.root.shard_time_ms);
-        match &command.action {
+        match action {
             Action::Close => Ok(Outcome::Closed),
             Action::OpenSession => {
                 let session = SessionId(self.index.0);
@@ -374,25 +381,22 @@ impl Step<'_> {
                 self.root.sessions.close(*session);
                 Ok(Outcome::Session(*session))
             }
-            Action::Write { request, ops } => {
-                self.once(request.as_ref(), |step| step.write(point, ops))
+            Action::Write { ops, .. } => self.once(action, |step| step.write(point, ops)),
+            Action::Transact { transaction, .. } => {
+                self.once(action, |step| step.transact(point, transaction))
             }
-            Action::Transact { request, transaction } => {
-                self.once(request.as_ref(), |step| step.transact(point, transaction))
+            Action::Catalog { command, .. } => {
+                self.once(action, |step| step.catalog(point, command))
             }
-            Action::Catalog { request, command } => {
-                self.once(request.as_ref(), |step| step.catalog(point, command))
-            }
-            Action::Lease { request, command } => {
-                self.once(request.as_ref(), |step| step.lease(point, *command))
-            }
-            Action::Compact { version } => Ok(self.compact(*version)),
+            Action::Lease { command, .. } => self.once(action, |step| step.lease(point, *command)),
+            Action::Auth { command, .. } => self.once(action, |step| Ok(step.account(command))),
+            Action::Compact { version } => self.once(action, |step| Ok(step.compact(*version))),
         }
     }
 
     /// Raises the compacted version; what it makes unreadable is swept later,
-    /// by each replica for itself. A version in the future lets nothing go. The catalog keeps its history: nodes that
-    /// were away catch up from it.
+    /// by each replica for itself. A version in the future lets nothing go. The
+    /// catalog keeps its history: nodes that were away catch up from it.
     fn compact(&mut self, version: Version) -> Outcome {
         if self.root.role == ShardRole::Catalog {
             return Outcome::Refused(Refusal::WrongKind);
@@ -406,13 +410,18 @@ impl Step<'_> {
         Outcome::Compacted { before, compacted: mark.compacted, now }
     }
 
-    /// Executes a request unless its session knows it already.
+    /// Executes what its principal may, unless its session knows it already: a
+    /// retry is told what became of it, whatever was changed since.
     fn once(
         &mut self,
-        request: Option<&SessionRequest>,
+        action: &Action,
         execute: impl FnOnce(&mut Self) -> Result<Outcome, EngineError>,
     ) -> Result<Outcome, EngineError> {
-        let Some(request) = request else { return execute(self) };
+        let execute = |step: &mut Self| match step.denial(action)? {
+            Some(refusal) => Ok(Outcome::Refused(refusal)),
+            None => execute(step),
+        };
+        let Some(request) = action.request() else { return execute(self) };
         match self.root.sessions.admit(request, self.root.shard_time_ms) {
             Admission::Repeat(outcome) => {
                 self.repeated = true;

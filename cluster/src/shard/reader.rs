@@ -34,6 +34,7 @@ use super::{
     sweep::swept,
 };
 use crate::{
+    auth::{Accounts, AuthError, Denial, Need, Principal},
     ids::{Epoch, LeaseId, LogIndex, ReplicaId, Term},
     mvcc::{
         layout::{history_end, history_key, root_key},
@@ -65,6 +66,9 @@ pub enum ReadError {
         /// Oldest version that can be read by now.
         compacted: Version,
     },
+    /// Who asked may not.
+    #[error(transparent)]
+    Denied(#[from] AuthError),
     /// The version does not exist yet.
     #[error("version {at} lies in the future; the newest is {now}")]
     Future {
@@ -243,6 +247,34 @@ impl Reader {
             }
         }
         Ok(kept)
+    }
+
+    /// Whether a principal may do what needs this, as of this very state.
+    ///
+    /// # Errors
+    /// If it may not, and those of the store.
+    pub fn check(
+        &self,
+        view: &dyn View,
+        principal: &Principal,
+        needs: &[Need],
+    ) -> Result<(), ReadError> {
+        let mut needs = needs.to_vec();
+        if let Some(place) = needs.iter().position(|need| matches!(need, Need::AllLeases(_)))
+            && let Need::AllLeases(access) = needs.swap_remove(place)
+        {
+            needs.extend(self.leases().ids().map(|lease| Need::Lease(access, lease)));
+        }
+        let judged = self.accounts().check(principal, &needs, |lease| self.lease_keys(view, lease));
+        judged.map_err(|denial| match denial {
+            Denial::Denied(error) => error.into(),
+            Denial::Unread(error) => error,
+        })
+    }
+
+    /// Who may do what behind the doors that ask.
+    pub fn accounts(&self) -> &Accounts {
+        &self.root().accounts
     }
 
     fn mark(&self, view: &dyn View) -> Result<Mark, ReadError> {

@@ -7,7 +7,7 @@
 //! ```
 //! The fixed part (the [`Mark`], little-endian, with its own checksum) says
 //! where a view stands and is read with every view. The frame holds the rest:
-//! descriptor, configuration, sessions, leases.
+//! descriptor, configuration, sessions, leases, accounts.
 
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use super::{
     sessions::{SessionRecord, Sessions},
 };
 use crate::{
+    auth::Accounts,
     formats::{self, FrameKind, decode_frame, encode_frame},
     ids::{LogIndex, ReplicaId, Term},
     mvcc::version::{Hlc, Version, VersionKind},
@@ -77,6 +78,8 @@ pub struct Root {
     pub sessions: Sessions,
     /// Keys that hang on a time.
     pub leases: Leases,
+    /// Who may do what behind the doors that ask.
+    pub accounts: Arc<Accounts>,
 }
 
 /// Bytes that are no root record of this replica.
@@ -110,6 +113,7 @@ struct RootBody {
     configuration: Configuration,
     sessions: Vec<SessionRecord>,
     leases: Vec<LeaseRecord>,
+    accounts: Accounts,
 }
 
 impl Mark {
@@ -186,6 +190,7 @@ impl Root {
             descriptor: Arc::new(descriptor.clone()),
             sessions: Sessions::default(),
             leases: Leases::default(),
+            accounts: Arc::default(),
         }
     }
 
@@ -209,6 +214,7 @@ impl Root {
             configuration: Configuration::clone(&self.configuration),
             sessions: self.sessions.records(),
             leases: self.leases.records(),
+            accounts: Accounts::clone(&self.accounts),
         };
         let mut out = self.mark.write().to_vec();
         out.extend(encode_frame(FrameKind::Root, ROOT_VERSION, &formats::to_bytes(&body)));
@@ -241,6 +247,7 @@ impl Root {
             configuration: Arc::new(body.configuration),
             sessions: Sessions::from_records(body.sessions),
             leases: Leases::from_records(body.leases),
+            accounts: Arc::new(body.accounts),
         };
         Ok((body.replica, root))
     }

@@ -42,6 +42,7 @@ fn read_bytes(outcome: &Outcome) -> usize {
         | Outcome::Catalog(_)
         | Outcome::Compacted { .. }
         | Outcome::Lease(_)
+        | Outcome::Auth(_)
         | Outcome::Refused(_) => 0,
     }
 }
@@ -248,6 +249,7 @@ impl Session {
             | Outcome::Catalog(_)
             | Outcome::Compacted { .. }
             | Outcome::Lease(_)
+            | Outcome::Auth(_)
             | Outcome::Refused(_) => None,
         };
         let all: Vec<_> = self.replies.iter().filter_map(dropped).collect();

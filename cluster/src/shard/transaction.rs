@@ -272,7 +272,7 @@ impl Keys {
     }
 
     /// Bytes they take.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::One(key) => key.len(),
             Self::Range { from, to } => from.len() + to.len(),

@@ -9,6 +9,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use cluster::{
+    auth::Principal,
     ids::{Epoch, LogIndex, NodeId, ReplicaId, SessionId, ShardId, StoreId, Term, VolumeId},
     mvcc::{
         compaction::BatchLimits,
@@ -117,7 +118,7 @@ impl Replica {
     pub fn command(&mut self, shard_time_step_ms: u32, action: Action) -> Outcome {
         self.wall_ms += 1;
         let time = Hlc(self.wall_ms << 16);
-        let command = Command { time, shard_time_step_ms, action };
+        let command = Command { time, shard_time_step_ms, principal: Principal::Trusted, action };
         self.apply(Payload::Command(command.encode())).outcome.unwrap()
     }
 

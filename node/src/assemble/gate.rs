@@ -4,6 +4,7 @@ use std::{fmt, sync::OnceLock, time::Duration};
 
 use actors::{router::Router, switchboard::Gate, world::World};
 use cluster::{
+    auth::Principal,
     catalog::{
         command::{CatalogCommand, CatalogOutcome},
         record::{ClusterRecord, NodeRecord, NodeState},
@@ -188,6 +189,7 @@ impl Admission {
                 clock: self.world.hybrid.last(),
                 timeout_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
                 forwarded: false,
+                principal: Principal::Trusted,
                 body: ShardBody::Catalog { request: None, command: command.clone() },
             };
             let fault = match self.router.shard(request).await.result {

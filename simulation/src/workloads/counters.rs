@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use actors::client::ClientError;
 use cluster::{
+    auth::Principal,
     ids::NodeId,
     limits::SESSIONS_PER_SHARD_MAX,
     mvcc::version::Hlc,
@@ -134,6 +135,7 @@ async fn evict(player: &Player, key: &str) {
             clock: Hlc(0),
             timeout_ms: u32::try_from(OPENING.as_millis()).unwrap_or(u32::MAX),
             forwarded: false,
+            principal: Principal::Trusted,
             body: ShardBody::OpenSession,
         });
         let node = nodes.get(number % nodes.len().max(1)).copied();

@@ -348,6 +348,8 @@ impl State {
             | ShardBody::Lease { .. }
             | ShardBody::ShowLease { .. }
             | ShardBody::ListLeases
+            | ShardBody::Auth { .. }
+            | ShardBody::ShowAuth(_)
             | ShardBody::Range { .. }
             | ShardBody::Watch { .. }
             | ShardBody::Inspect => false,
@@ -421,6 +423,8 @@ impl State {
             | ShardBody::Lease { .. }
             | ShardBody::ShowLease { .. }
             | ShardBody::ListLeases
+            | ShardBody::Auth { .. }
+            | ShardBody::ShowAuth(_)
             | ShardBody::Range { .. }
             | ShardBody::Watch { .. }
             | ShardBody::Inspect => {

@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use cluster::{
+    auth::Principal,
     ids::{Epoch, ShardId},
     mvcc::version::{Hlc, Version},
     request::{Fault, ShardBody, ShardRequest, ShardResult},
@@ -25,6 +26,7 @@ async fn ask(router: &Router, watch: &Watch, after: Place, wait_ms: u32) -> Resu
         clock: Hlc(0),
         timeout_ms: wait_ms + 1_000,
         forwarded: true,
+        principal: Principal::Trusted,
         body: ShardBody::Watch { watch: watch.clone(), after, wait_ms },
     };
     let result = router.shard(request).await.result?;

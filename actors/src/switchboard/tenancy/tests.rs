@@ -1,6 +1,7 @@
 //! What a client of one tenant may reach and see, and what stays hidden.
 
 use cluster::{
+    auth::Principal,
     catalog::{
         encoding::{IDS_KEY, shard_key, token_key, volume_key},
         record::{VolumeKind, VolumePolicy, VolumeRecord, VolumeState},
@@ -107,6 +108,7 @@ fn only_the_first_tenant_lets_nodes_in_and_nobody_reads_catalog_records_as_data(
         clock: cluster::mvcc::version::Hlc(0),
         timeout_ms: 1,
         forwarded: false,
+        principal: Principal::Trusted,
         body,
     };
     let request = Request::Shard(request);

@@ -1,0 +1,180 @@
+//! What a request needs: all of its operation tree, flattened.
+//!
+//! | what | needs |
+//! |---|---|
+//! | read, list, range, watch, compare | reading its keys |
+//! | put | writing its key; reading it too if it shows what was there; writing all keys of the lease it is put under |
+//! | delete | writing its keys; reading them too if it shows what they were |
+//! | transaction | all of that for both branches, and for those of nested ones |
+//! | grant a lease | a name |
+//! | keep a lease alive, revoke it | a name, and writing all its keys |
+//! | show a lease with its keys | a name, and reading them all |
+//! | list leases | a name, and reading all keys of all leases |
+//! | compact | a name |
+//! | accounts | the root role; a user may ask for itself and its roles |
+//! | password hashes, the catalog | to be of the cluster |
+//!
+//! Both tables below match without a rest: a new kind of request must decide.
+//!
+//! Departs from etcd: it lets anybody compact and lets a lease of unseen keys be
+//! kept by their reader; what is said here is what its advisories of 2026 asked
+//! for, and no more than its own applier asks of a revocation.
+
+use super::{
+    command::{AuthCommand, AuthQuery},
+    permission::Access,
+};
+use crate::{
+    ids::LeaseId,
+    request::ShardBody,
+    shard::{
+        command::{Action, Op},
+        leases::LeaseCommand,
+        transaction::{Compare, Keys, Put, Step, Transaction},
+    },
+};
+
+/// One thing that is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Not even a name.
+    Nothing,
+    /// Any name.
+    Name,
+    /// The root role.
+    Root,
+    /// The root role, or to be this user.
+    BeUser(String),
+    /// The root role, or this one.
+    HaveRole(String),
+    /// To be of the cluster: nobody behind a door of accounts is.
+    Trust,
+    /// Access to keys.
+    Keys(Access, Keys),
+    /// Access to each key that hangs on a lease.
+    Lease(Access, LeaseId),
+    /// The same for all leases, which whoever reads them puts in its place.
+    AllLeases(Access),
+}
+
+/// What a request needs.
+pub fn of_body(body: &ShardBody) -> Vec<Need> {
+    match body {
+        // They hold numbers of a door's own; what is done under them is judged.
+        ShardBody::OpenSession | ShardBody::CloseSession(_) => vec![Need::Nothing],
+        ShardBody::Write { ops, .. } => ops.iter().map(of_op).collect(),
+        ShardBody::Transact { transaction, .. } => of_transaction(transaction),
+        ShardBody::Catalog { .. } => vec![Need::Trust],
+        ShardBody::Get { key, .. } => vec![read(&Keys::One(key.clone()))],
+        ShardBody::List { prefix, .. } => vec![read(&Keys::prefix(prefix.clone()))],
+        ShardBody::Range { range, .. } => vec![read(&range.keys)],
+        ShardBody::Watch { watch, .. } => vec![read(&watch.keys)],
+        ShardBody::Lease { command, .. } => of_lease(*command),
+        ShardBody::ShowLease { lease, keys: true } => {
+            vec![Need::Name, Need::Lease(Access::Read, *lease)]
+        }
+        ShardBody::ShowLease { keys: false, .. } | ShardBody::Compact { .. } => vec![Need::Name],
+        ShardBody::ListLeases => vec![Need::Name, Need::AllLeases(Access::Read)],
+        ShardBody::Auth { command, .. } => vec![of_command(command)],
+        ShardBody::ShowAuth(query) => vec![of_query(query)],
+        ShardBody::Inspect => vec![Need::Root],
+    }
+}
+
+/// What an entry of the log needs.
+pub fn of_action(action: &Action) -> Vec<Need> {
+    match action {
+        Action::Close | Action::OpenSession | Action::CloseSession(_) => vec![Need::Nothing],
+        Action::Write { ops, .. } => ops.iter().map(of_op).collect(),
+        Action::Transact { transaction, .. } => of_transaction(transaction),
+        Action::Catalog { .. } => vec![Need::Trust],
+        Action::Lease { command, .. } => of_lease(*command),
+        Action::Compact { .. } => vec![Need::Name],
+        Action::Auth { command, .. } => vec![of_command(command)],
+    }
+}
+
+fn read(keys: &Keys) -> Need {
+    Need::Keys(Access::Read, keys.clone())
+}
+
+fn write(keys: &Keys) -> Need {
+    Need::Keys(Access::Write, keys.clone())
+}
+
+fn of_op(op: &Op) -> Need {
+    match op {
+        Op::Put { key, .. } | Op::Delete { key } => write(&Keys::One(key.clone())),
+    }
+}
+
+/// Every block is walked, whichever branch will run.
+fn of_transaction(transaction: &Transaction) -> Vec<Need> {
+    // One that neither compares nor does anything still tells the version.
+    let mut needs = vec![Need::Name];
+    for block in &transaction.blocks {
+        needs.extend(block.compares.iter().map(|Compare { keys, .. }| read(keys)));
+        for step in block.then.iter().chain(&block.otherwise) {
+            of_step(step, &mut needs);
+        }
+    }
+    needs
+}
+
+fn of_step(step: &Step, needs: &mut Vec<Need>) {
+    match step {
+        Step::Put(put) => of_put(put, needs),
+        Step::Delete { keys, previous } => {
+            needs.push(write(keys));
+            needs.extend(previous.then(|| read(keys)));
+        }
+        Step::Read(range) => needs.push(read(&range.keys)),
+        // Its block is one of the transaction's.
+        Step::Nested(_) => {}
+    }
+}
+
+fn of_put(put: &Put, needs: &mut Vec<Need>) {
+    let Put { key, value: _, lease, previous } = put;
+    let key = Keys::One(key.clone());
+    needs.push(write(&key));
+    needs.extend(previous.then(|| read(&key)));
+    // Who cannot write what hangs on it already could not revoke it either.
+    needs.extend(lease.filter(|lease| lease.0 != 0).map(|lease| Need::Lease(Access::Write, lease)));
+}
+
+fn of_lease(command: LeaseCommand) -> Vec<Need> {
+    match command {
+        LeaseCommand::Grant { .. } => vec![Need::Name],
+        LeaseCommand::KeepAlive(lease) | LeaseCommand::Revoke(lease) => {
+            vec![Need::Name, Need::Lease(Access::Write, lease)]
+        }
+        LeaseCommand::Expire(_) => vec![Need::Trust],
+    }
+}
+
+fn of_command(command: &AuthCommand) -> Need {
+    match command {
+        AuthCommand::Enable
+        | AuthCommand::Disable
+        | AuthCommand::AddUser { .. }
+        | AuthCommand::DeleteUser(_)
+        | AuthCommand::ChangePassword { .. }
+        | AuthCommand::GrantRole { .. }
+        | AuthCommand::RevokeRole { .. }
+        | AuthCommand::AddRole(_)
+        | AuthCommand::DeleteRole(_)
+        | AuthCommand::GrantPermission { .. }
+        | AuthCommand::RevokePermission { .. } => Need::Root,
+    }
+}
+
+fn of_query(query: &AuthQuery) -> Need {
+    match query {
+        AuthQuery::Status => Need::Nothing,
+        AuthQuery::User(name) => Need::BeUser(name.clone()),
+        AuthQuery::Role(name) => Need::HaveRole(name.clone()),
+        AuthQuery::Users | AuthQuery::Roles => Need::Root,
+        AuthQuery::Secret(_) => Need::Trust,
+    }
+}
