@@ -1,1 +1,3 @@
 //! Protocol gateways; each a thin translation.
+
+pub mod accounts;
