@@ -240,6 +240,11 @@ pub enum ShardBody {
     },
     /// Asks about accounts.
     ShowAuth(AuthQuery),
+    /// Lets versions begin above this one.
+    Advance {
+        /// No later change gets this version or a lower one.
+        version: Version,
+    },
     /// Lets go of the history below a version.
     Compact {
         /// The oldest version that shall stay readable.

@@ -281,3 +281,26 @@ fn a_bent_root_record_is_refused_at_open() {
     }
     assert_eq!(STORE.to_string(), "store-3");
 }
+
+#[test]
+fn versions_begin_above_what_was_seen_elsewhere_and_never_fall() {
+    let mut replica = Replica::born(&MemoryEngine::default(), VersionKind::Dense);
+    replica.write(vec![put(b"a", b"1")]);
+    let advance = |replica: &mut Replica, version: u64| {
+        replica.command(0, Action::Advance { version: Version(version) })
+    };
+    let now = |version| Outcome::Written { version: Version(version), deleted: 0 };
+    assert_eq!(advance(&mut replica, 1_000), now(1_000));
+    assert_eq!(advance(&mut replica, 5), now(1_000));
+    assert_eq!(advance(&mut replica, u64::MAX), Outcome::Refused(Refusal::WrongKind));
+    replica.write(vec![put(b"a", b"2")]);
+    let reader = replica.machine.reader();
+    let view = replica.store.view().unwrap();
+    let value = |at| reader.get(&*view, b"a", Some(Version(at)), false).unwrap().unwrap();
+    assert_eq!((value(500).value, value(1_000).modified), (b"1".to_vec(), Version(2)));
+    assert_eq!(value(1_001).modified, Version(1_001));
+    let mut hybrid = Replica::born(&MemoryEngine::default(), VersionKind::Hybrid);
+    let before = hybrid.machine.version();
+    advance(&mut hybrid, 1_000);
+    assert_eq!(hybrid.machine.version(), before, "a clock needs no push");
+}

@@ -8,5 +8,6 @@ pub mod devices;
 pub mod doors;
 pub mod observe;
 pub mod status;
+pub mod storage;
 
 pub use assemble::run as run_node;

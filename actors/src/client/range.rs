@@ -12,7 +12,9 @@ use cluster::{
     shard::{
         command::Outcome,
         range::{Range, RangeResult, Show, Sort},
-        transaction::{Keys, Put, Step, StepResult, Transacted, Transaction, item_bytes},
+        transaction::{
+            Keys, Put, Step, StepResult, Transacted, Transaction, TransactionError, item_bytes,
+        },
     },
     units::ByteSize,
 };
@@ -29,6 +31,11 @@ use super::{
 
 /// Bytes of items one range gathers: what a process should hold at once.
 const GATHERED_BYTES_MAX: usize = 256 << 20;
+/// Keys of one part of a large delete: a fifth of what an entry may meet, so that
+/// keys that come meanwhile still fit.
+const PART_KEYS: u32 = 2_000;
+/// Bytes of them that are shown: half of what one answer takes.
+const PART_BYTES: usize = 512 << 10;
 
 /// A range as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,6 +178,69 @@ impl Client {
         }
     }
 
+    /// Deletes keys, however many: what is more than one entry of the log takes
+    /// goes in parts, each at a version of its own, from the first key on. Keys
+    /// written meanwhile may stay or go. The version is that of the last part.
+    ///
+    /// # Errors
+    /// As [`Self::transact`]; then part of them may be gone.
+    pub async fn delete_range_in_parts(
+        &self,
+        volume: &str,
+        keys: impl Into<Keys>,
+        previous: bool,
+    ) -> Result<Deleted, ClientError> {
+        let keys = keys.into();
+        let whole = self.delete_range(volume, keys.clone(), previous).await;
+        let too_much = whole.as_ref().is_err_and(|error| {
+            matches!(
+                error,
+                ClientError::BadTransaction(
+                    TransactionError::TouchesTooMuch | TransactionError::ReadsTooMuch
+                )
+            )
+        });
+        let Keys::Range { mut from, to } = keys else { return whole };
+        if !too_much {
+            return whole;
+        }
+        let mut all = Deleted { version: Version(0), count: 0, previous: Vec::new() };
+        loop {
+            let next = Range::of(Keys::range(from.clone(), to.clone())).limit(PART_KEYS);
+            let next = if previous { next } else { next.heads() };
+            let found = self.range(volume, next, ReadLevel::Strong).await?;
+            let part = cut(&found.result.items, previous);
+            let Some(last) = part.last() else { return Ok(all) };
+            let behind = [last.key.as_slice(), &[0]].concat();
+            let done =
+                self.delete_range(volume, Keys::range(from, behind.clone()), previous).await?;
+            all.version = done.version;
+            all.count = all.count.saturating_add(done.count);
+            all.previous.extend(done.previous);
+            from = behind;
+        }
+    }
+
+    /// Lets the versions of a volume of kind *single* begin above this one; the
+    /// newest then.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn advance(&self, volume: &str, version: Version) -> Result<Version, ClientError> {
+        let mut trial = self.trial(format!("volume {volume}"));
+        let body = || ShardBody::Advance { version };
+        loop {
+            let shard = self.only_shard(&mut trial, volume).await?;
+            match self.ask_shard(&mut trial, shard, Who::Leader, &body).await? {
+                Reply::Reroute => {}
+                Reply::Result(ShardResult::Outcome(Outcome::Written { version, .. })) => {
+                    return Ok(version);
+                }
+                Reply::Result(other) => return Err(strange_result(&trial, &other)),
+            }
+        }
+    }
+
     async fn one_step(
         &self,
         volume: &str,
@@ -283,6 +353,17 @@ impl Ranged {
         self.result.count += other.result.count;
         self.now = self.now.max(other.now);
     }
+}
+
+/// So many of the first keys as one entry deletes, and shows if that is asked.
+fn cut(items: &[Item], shown: bool) -> &[Item] {
+    let mut bytes = 0;
+    let fits = items.iter().take_while(|item| {
+        bytes += if shown { item_bytes(item) } else { 0 };
+        bytes <= PART_BYTES
+    });
+    let fits = fits.count().max(1);
+    items.get(..fits).unwrap_or(items)
 }
 
 /// The first page of a range, in the order of keys.

@@ -209,6 +209,9 @@ impl ReplicaState {
                 self.read(asked, ReadQuery::Accounts(query), ReadLevel::Strong);
             }
             ShardBody::Compact { version } => self.compact(asked, version),
+            ShardBody::Advance { version } => {
+                self.propose(asked, Action::Advance { version }, WriteLevel::Strong);
+            }
             ShardBody::Get { key, level, at, head_only } => {
                 self.read(asked, ReadQuery::Get { key, at, head_only }, level);
             }
@@ -251,6 +254,7 @@ impl ReplicaState {
             | ShardBody::CloseSession(_)
             | ShardBody::Catalog { .. }
             | ShardBody::Compact { .. }
+            | ShardBody::Advance { .. }
             | ShardBody::Lease { .. }
             | ShardBody::ShowLease { .. }
             | ShardBody::ListLeases

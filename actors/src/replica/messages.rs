@@ -327,6 +327,7 @@ pub(crate) fn request_bytes(request: &ShardRequest) -> usize {
         | ShardBody::CloseSession(_)
         | ShardBody::Catalog { .. }
         | ShardBody::Compact { .. }
+        | ShardBody::Advance { .. }
         | ShardBody::Lease { .. }
         | ShardBody::ShowLease { .. }
         | ShardBody::ListLeases

@@ -376,6 +376,7 @@ fn executes(body: &ShardBody) -> bool {
         | ShardBody::Lease { .. }
         | ShardBody::Auth { .. }
         | ShardBody::Compact { .. }
+        | ShardBody::Advance { .. }
         | ShardBody::Catalog { .. } => true,
     }
 }
@@ -410,6 +411,7 @@ pub fn needs_leader(body: &ShardBody) -> bool {
         | ShardBody::Auth { .. }
         | ShardBody::ShowAuth(_)
         | ShardBody::Compact { .. }
+        | ShardBody::Advance { .. }
         | ShardBody::Catalog { .. } => true,
     }
 }

@@ -70,7 +70,9 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
         ShardBody::Write { .. } | ShardBody::Transact { .. } if catalog => {
             Err("write catalog records directly")
         }
-        ShardBody::Compact { .. } if catalog => Err("compact the catalog"),
+        ShardBody::Compact { .. } | ShardBody::Advance { .. } if catalog => {
+            Err("compact the catalog")
+        }
         ShardBody::Lease { .. } | ShardBody::ShowLease { .. } | ShardBody::ListLeases
             if catalog =>
         {
@@ -92,6 +94,7 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
         | ShardBody::Write { .. }
         | ShardBody::Transact { .. }
         | ShardBody::Compact { .. }
+        | ShardBody::Advance { .. }
         | ShardBody::Lease { .. }
         | ShardBody::ShowLease { .. }
         | ShardBody::ListLeases

@@ -12,7 +12,7 @@
 //! | list leases | a name, and reading all keys of all leases |
 //! | compact | a name |
 //! | accounts | the root role; a user may ask for itself and its roles |
-//! | password hashes, the catalog | to be of the cluster |
+//! | password hashes, the catalog, versions that jump | to be of the cluster |
 //!
 //! Both tables below match without a rest: a new kind of request must decide.
 //!
@@ -64,7 +64,7 @@ pub fn of_body(body: &ShardBody) -> Vec<Need> {
         ShardBody::OpenSession | ShardBody::CloseSession(_) => vec![Need::Nothing],
         ShardBody::Write { ops, .. } => ops.iter().map(of_op).collect(),
         ShardBody::Transact { transaction, .. } => of_transaction(transaction),
-        ShardBody::Catalog { .. } => vec![Need::Trust],
+        ShardBody::Catalog { .. } | ShardBody::Advance { .. } => vec![Need::Trust],
         ShardBody::Get { key, .. } => vec![read(&Keys::One(key.clone()))],
         ShardBody::List { prefix, .. } => vec![read(&Keys::prefix(prefix.clone()))],
         ShardBody::Range { range, .. } => vec![read(&range.keys)],
@@ -87,7 +87,7 @@ pub fn of_action(action: &Action) -> Vec<Need> {
         Action::Close | Action::OpenSession | Action::CloseSession(_) => vec![Need::Nothing],
         Action::Write { ops, .. } => ops.iter().map(of_op).collect(),
         Action::Transact { transaction, .. } => of_transaction(transaction),
-        Action::Catalog { .. } => vec![Need::Trust],
+        Action::Catalog { .. } | Action::Advance { .. } => vec![Need::Trust],
         Action::Lease { command, .. } => of_lease(*command),
         Action::Compact { .. } => vec![Need::Name],
         Action::Auth { command, .. } => vec![of_command(command)],

@@ -112,6 +112,13 @@ pub enum Action {
         /// The change.
         command: AuthCommand,
     },
+    /// Lets versions begin above this one, after a restore: whoever saw what was
+    /// here before must not take what comes for the past. Where a clock names
+    /// versions it does nothing, for they rise by themselves.
+    Advance {
+        /// No later change gets this version or a lower one.
+        version: Version,
+    },
     /// Lets go of the history below a version; not if that lies in the future.
     Compact {
         /// The oldest version that shall stay readable.
@@ -123,7 +130,11 @@ impl Action {
     /// Its exactly-once bookkeeping, if it has any.
     pub fn request(&self) -> Option<&SessionRequest> {
         match self {
-            Self::Close | Self::OpenSession | Self::CloseSession(_) | Self::Compact { .. } => None,
+            Self::Close
+            | Self::OpenSession
+            | Self::CloseSession(_)
+            | Self::Compact { .. }
+            | Self::Advance { .. } => None,
             Self::Write { request, .. }
             | Self::Transact { request, .. }
             | Self::Catalog { request, .. }

@@ -390,8 +390,22 @@ impl Step<'_> {
             }
             Action::Lease { command, .. } => self.once(action, |step| step.lease(point, *command)),
             Action::Auth { command, .. } => self.once(action, |step| Ok(step.account(command))),
+            Action::Advance { version } => self.once(action, |step| Ok(step.advance(*version))),
             Action::Compact { version } => self.once(action, |step| Ok(step.compact(*version))),
         }
+    }
+
+    /// Raises the dense counter. Half of all numbers stays for what comes after.
+    fn advance(&mut self, version: Version) -> Outcome {
+        if self.root.role == ShardRole::Catalog || version.0 > u64::MAX >> 2 {
+            return Outcome::Refused(Refusal::WrongKind);
+        }
+        let mark = &mut self.root.mark;
+        if self.root.versions == VersionKind::Dense && version > mark.version {
+            mark.version = version;
+            mark.count = version.0;
+        }
+        Outcome::Written { version: self.root.now(), deleted: 0 }
     }
 
     /// Raises the compacted version; what it makes unreadable is swept later,

@@ -4,6 +4,7 @@
 //! actors over them and the doors before them, and waits for the end: a
 //! signal, a fenced disk, or actors that cannot go on.
 
+mod embed;
 mod gate;
 mod join;
 mod late;
@@ -33,6 +34,7 @@ use transport::{
     identity::{ClusterKey, Credentials},
 };
 
+pub(crate) use self::embed::{Embedded, embedded_config};
 use self::{gate::NodeGate, late::LateInbound, status::NodeView, storage::Storage};
 use crate::{
     cli::{

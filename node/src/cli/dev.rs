@@ -179,7 +179,7 @@ impl Dev {
         }
         if !is_born(&self.layout.data(1)) {
             let config = NodeConfig::load(&self.layout.config(1))?;
-            create_cluster(&config, "dev", &self.layout.profile())?;
+            create_cluster(&config, "dev", Some(&self.layout.profile()))?;
         }
         self.save_profile()?;
         for node in self.nodes.iter_mut().filter(|node| is_born(&node.state.dir)) {

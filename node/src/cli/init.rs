@@ -67,7 +67,7 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
         "{} exists and may be the key to another cluster; name another file with --write-profile",
         profile.display()
     );
-    let identity = create_cluster(&config, &args.name, &profile)?;
+    let identity = create_cluster(&config, &args.name, Some(&profile))?;
     let file = args.config.display();
     println!("cluster {} is born; its first node is {}", args.name, identity.node);
     println!("  profile of the operator   {} (a private key: keep it)", profile.display());
@@ -78,14 +78,14 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
 }
 
 /// Makes a cluster in the empty data directory of `config` and writes its
-/// operator's profile.
+/// operator's profile, if somebody shall reach it from outside.
 ///
 /// # Errors
 /// If the directory is in use or not empty, or cannot be written.
 pub fn create_cluster(
     config: &NodeConfig,
     name: &str,
-    profile: &Path,
+    profile: Option<&Path>,
 ) -> anyhow::Result<NodeIdentity> {
     let (entropy, clock) = (SystemEntropy::new(), SystemClock::new());
     let mut dir = DataDir::open(&config.data_dir)?;
@@ -105,9 +105,11 @@ pub fn create_cluster(
         feature_level: FEATURE_LEVEL,
     };
     // The profile comes first: without it a cluster that stands is out of reach.
-    operator_profile(name, config, &operator)?
-        .save(profile)
-        .with_context(|| format!("cannot write the profile {}", profile.display()))?;
+    if let Some(profile) = profile {
+        operator_profile(name, config, &operator)?
+            .save(profile)
+            .with_context(|| format!("cannot write the profile {}", profile.display()))?;
+    }
     dir.create(
         identity,
         &NodeSecrets {
@@ -163,7 +165,7 @@ mod tests {
     fn a_cluster_is_born_with_keys_that_fit_and_a_record_that_waits() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(PROFILE_FILE);
-        let identity = create_cluster(&config(folder.path()), "main", &path).unwrap();
+        let identity = create_cluster(&config(folder.path()), "main", Some(&path)).unwrap();
 
         let dir = DataDir::open(&folder.path().join("n1")).unwrap();
         let secrets = dir.secrets().unwrap();
@@ -185,9 +187,9 @@ mod tests {
     fn a_second_birth_in_one_directory_is_refused_and_leaves_the_profile() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(PROFILE_FILE);
-        create_cluster(&config(folder.path()), "main", &path).unwrap();
+        create_cluster(&config(folder.path()), "main", Some(&path)).unwrap();
         let before = std::fs::read(&path).unwrap();
-        let error = create_cluster(&config(folder.path()), "main", &path).unwrap_err();
+        let error = create_cluster(&config(folder.path()), "main", Some(&path)).unwrap_err();
         assert!(error.to_string().contains("belongs to node"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }

@@ -246,7 +246,8 @@ mod tests {
         assert!(!config.data_dir.exists(), "refusing leaves no trace");
 
         assert!(matches!(mode(&args(true), &config).unwrap(), StartMode::Join { .. }));
-        let born = create_cluster(&config, "main", &folder.path().join("client.yaml")).unwrap();
+        let born =
+            create_cluster(&config, "main", Some(&folder.path().join("client.yaml"))).unwrap();
         assert_eq!(mode(&args(false), &config).unwrap(), StartMode::Existing);
         let error = mode(&args(true), &config).unwrap_err().to_string();
         assert!(error.contains(&format!("belongs to cluster {}", born.cluster)), "{error}");

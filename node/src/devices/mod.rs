@@ -7,4 +7,5 @@ pub mod limits;
 pub mod lmdb;
 pub mod lock;
 pub mod log;
+pub mod runtime;
 pub mod workers;

@@ -1,3 +1,4 @@
 //! Protocol gateways; each a thin translation.
 
 pub mod accounts;
+pub mod local;

@@ -345,6 +345,7 @@ impl State {
             | ShardBody::Transact { .. }
             | ShardBody::Catalog { .. }
             | ShardBody::Compact { .. }
+            | ShardBody::Advance { .. }
             | ShardBody::Lease { .. }
             | ShardBody::ShowLease { .. }
             | ShardBody::ListLeases
@@ -420,6 +421,7 @@ impl State {
                 ShardResult::Page { items: page, more, at }
             }
             ShardBody::Compact { .. }
+            | ShardBody::Advance { .. }
             | ShardBody::Lease { .. }
             | ShardBody::ShowLease { .. }
             | ShardBody::ListLeases

@@ -1,0 +1,109 @@
+//! What can go wrong in an embedded store.
+
+use std::io;
+
+use actors::client::ClientError;
+use cluster::{
+    request::Fault,
+    shard::{leases::LeaseError, transaction::TransactionError},
+};
+
+use crate::devices::runtime::Unanswered;
+
+/// What a backend comes to.
+pub type BackendResult<T> = Result<T, BackendError>;
+/// What a store comes to.
+pub type StorageResult<T> = Result<T, StorageError>;
+
+/// Why the node behind a store fails.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// It does not start: the directory is in use, damaged or cannot be written.
+    #[error("the node in this program does not start: {0}")]
+    Start(String),
+    /// It does not serve.
+    #[error("the node in this program does not serve: {0}")]
+    Serve(String),
+    /// The system gives no threads.
+    #[error("the system gives no threads: {0}")]
+    Threads(#[from] io::Error),
+}
+
+/// Why a store refuses or fails.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// No such key or lease.
+    #[error("key not found")]
+    NotFound,
+    /// A lease of that id exists, or a transaction changes a key twice.
+    #[error("transaction conflict: {0}")]
+    Conflict(String),
+    /// The request is none.
+    #[error("invalid argument: {0}")]
+    InvalidArgument(String),
+    /// The revision cannot be read.
+    #[error("MVCC error: {0}")]
+    Mvcc(String),
+    /// A snapshot cannot be read.
+    #[error("snapshot error: {0}")]
+    Snapshot(String),
+    /// The node behind it fails.
+    #[error("backend error: {0}")]
+    Backend(#[from] BackendError),
+}
+
+impl From<Unanswered> for BackendError {
+    fn from(error: Unanswered) -> Self {
+        Self::Serve(error.to_string())
+    }
+}
+
+impl From<Unanswered> for StorageError {
+    fn from(error: Unanswered) -> Self {
+        BackendError::from(error).into()
+    }
+}
+
+impl From<ClientError> for StorageError {
+    fn from(error: ClientError) -> Self {
+        match &error {
+            ClientError::BadLease(LeaseError::Unknown(_))
+            | ClientError::BadTransaction(
+                TransactionError::NoSuchKey(_) | TransactionError::Lease(LeaseError::Unknown(_)),
+            ) => Self::NotFound,
+            ClientError::BadLease(LeaseError::Exists(_))
+            | ClientError::BadTransaction(TransactionError::DuplicateKey(_)) => {
+                Self::Conflict(error.to_string())
+            }
+            ClientError::Fault {
+                fault: fault @ (Fault::Compacted { .. } | Fault::NoSuchVersion(_)),
+                ..
+            } => Self::Mvcc(fault.to_string()),
+            ClientError::BadTransaction(_)
+            | ClientError::BadLease(_)
+            | ClientError::EmptyKey
+            | ClientError::KeyTooLong { .. }
+            | ClientError::ValueTooLarge { .. }
+            | ClientError::BatchTooLarge { .. }
+            | ClientError::Fault { fault: Fault::Invalid(_), .. } => {
+                Self::InvalidArgument(error.to_string())
+            }
+            ClientError::UnknownVolume { .. }
+            | ClientError::UnknownNode { .. }
+            | ClientError::SpansShards { .. }
+            | ClientError::AnswerLost { .. }
+            | ClientError::PartOfBatch { .. }
+            | ClientError::Refused(_)
+            | ClientError::UnknownOutcome { .. }
+            | ClientError::NoQuorum { .. }
+            | ClientError::Unreachable { .. }
+            | ClientError::Fault { .. }
+            | ClientError::BadCertificate { .. }
+            | ClientError::BadAnswer { .. }
+            | ClientError::NotServing { .. }
+            | _ => BackendError::Serve(format!("{error} ({})", error.cause())).into(),
+        }
+    }
+}

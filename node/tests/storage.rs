@@ -1,0 +1,216 @@
+//! The versioned store as a library: what the guide to it shows, against a node
+//! inside this process.
+#![expect(
+    clippy::expect_used,
+    clippy::wildcard_enum_match_arm,
+    clippy::disallowed_methods,
+    clippy::unused_async,
+    reason = "a test fails by panicking, and a guide is followed as it is written"
+)]
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use clusterdb::storage::{
+    Backend, BackendConfig, BackendError, BackendResult, CompactionMode, Compactor, Compare, Event,
+    KeyIndex, KeyValue, MvccStore, OpResponse, RangeResult, RequestOp, Revision, StorageError,
+    StorageResult, Version,
+};
+
+fn config(data_dir: &Path) -> BackendConfig {
+    BackendConfig {
+        data_dir: data_dir.to_path_buf(),
+        cache_size_mb: 64,
+        flush_interval_ms: 100,
+        compression: false,
+    }
+}
+
+fn open(data_dir: &Path) -> Arc<MvccStore> {
+    let backend = Backend::new(config(data_dir)).expect("a node");
+    Arc::new(MvccStore::new(backend).expect("a store"))
+}
+
+/// As in the guide: a service over the store, asked from tasks.
+struct KvService {
+    store: Arc<MvccStore>,
+}
+
+#[derive(Default)]
+struct RangeRequest {
+    key: Vec<u8>,
+    range_end: Vec<u8>,
+    revision: i64,
+    limit: i64,
+    count_only: bool,
+}
+
+impl KvService {
+    async fn range(&self, request: RangeRequest) -> StorageResult<RangeResult> {
+        self.store.range(
+            &request.key,
+            &request.range_end,
+            request.revision,
+            request.limit,
+            request.count_only,
+        )
+    }
+}
+
+fn text(error: StorageError) -> String {
+    match error {
+        StorageError::NotFound => "Key not found".to_owned(),
+        StorageError::Conflict(_) => "Transaction conflict".to_owned(),
+        StorageError::InvalidArgument(text) => text,
+        StorageError::Mvcc(text) => format!("MVCC error: {text}"),
+        StorageError::Backend(error) => format!("Backend error: {error}"),
+        _ => "Storage error".to_owned(),
+    }
+}
+
+fn keys(kvs: &[KeyValue]) -> Vec<&[u8]> {
+    kvs.iter().map(|kv| kv.key.as_slice()).collect()
+}
+
+#[tokio::test]
+async fn the_guide_works_as_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let service = KvService { store: store.clone() };
+    let empty = service.range(RangeRequest { key: b"key1".to_vec(), ..Default::default() }).await;
+    assert_eq!(empty.unwrap().count, 0);
+    assert_eq!(store.current_revision(), 1, "of an empty store, as in etcd");
+
+    let (revision, kv) = store.put(b"key1", b"one", 0).unwrap();
+    assert_eq!((revision, kv.create_revision, kv.version), (2, 2, 1));
+    let (revision, kv) = store.put(b"key1", b"two", 0).unwrap();
+    assert_eq!((revision, kv.create_revision, kv.mod_revision, kv.version), (3, 2, 3, 2));
+    store.put(b"key2", b"", 0).unwrap();
+    let old = store.range(b"key1", b"", 2, 0, false).unwrap();
+    assert_eq!(old.kvs[0].value, b"one");
+    let page = store.range(b"key", b"\0", 0, 1, false).unwrap();
+    assert_eq!((keys(&page.kvs), page.more, page.count), (vec![&b"key1"[..]], true, 2));
+    let counted = store.range(b"key", b"kez", 0, 0, true).unwrap();
+    assert_eq!((counted.kvs.len(), counted.count), (0, 2));
+
+    let (revision, deleted) = store.delete_range(b"key1", &[]).unwrap();
+    assert_eq!((revision, keys(&deleted)), (5, vec![&b"key1"[..]]));
+    let told: Vec<Event> = store.watch_events(3).unwrap();
+    let plain: Vec<_> = told.iter().map(|e| (e.event_type.as_str(), e.revision.main)).collect();
+    assert_eq!(plain, [("Put", 3), ("Put", 4), ("Delete", 5)]);
+    assert_eq!(told[0].prev_kv.as_ref().unwrap().value, b"one");
+
+    let swap = |seen: i64, value: &str| {
+        let seen = Version(u64::try_from(seen).unwrap());
+        let compares = vec![Compare::modified("key2", seen)];
+        let then = vec![RequestOp::put("key2", value), RequestOp::get("key2")];
+        store.txn(compares, then, vec![RequestOp::get("key2")]).unwrap()
+    };
+    let won = swap(4, "won");
+    assert!(won.succeeded);
+    assert_eq!((won.revision, won.responses.len()), (6, 2));
+    let lost = swap(4, "lost");
+    assert!(!lost.succeeded);
+    let OpResponse::Range(found) = &lost.responses[0] else { panic!("{lost:?}") };
+    assert_eq!((found.kvs[0].value.as_slice(), lost.revision), (&b"won"[..], 6));
+    let twice = vec![RequestOp::put("a", "1"), RequestOp::put("a", "2")];
+    assert_eq!(text(store.txn(vec![], twice, vec![]).unwrap_err()), "Transaction conflict");
+
+    let index: KeyIndex = store.key_index();
+    assert_eq!(index.get(b"key2", 4).unwrap(), Some(Revision { main: 4, sub: 0 }));
+    store.compact(5).unwrap();
+    assert!(text(store.range(b"key1", b"", 4, 0, false).unwrap_err()).starts_with("MVCC error: "));
+    let metrics = store.metrics();
+    assert_eq!((metrics.current_revision, metrics.compact_revision), (6, 5));
+    assert_eq!(metrics.key_count, 1);
+    assert!(metrics.db_size_bytes > 0);
+}
+
+#[test]
+fn leases_end_by_themselves_and_take_their_keys_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    assert_eq!(text(store.put(b"k", b"v", 7).unwrap_err()), "Key not found");
+    store.put_lease(7, 60).unwrap();
+    assert_eq!(text(store.put_lease(7, 60).unwrap_err()), "Transaction conflict");
+    store.put(b"mine", b"v", 7).unwrap();
+    let (_, other) = store.put(b"other", b"kept", 0).unwrap();
+    store.associate_key_with_lease(&other, 7).unwrap();
+    assert_eq!(store.get_keys_by_lease(7).unwrap(), [b"mine".to_vec(), b"other".to_vec()]);
+    assert_eq!(store.range(b"other", b"", 0, 0, false).unwrap().kvs[0].value, b"kept");
+    store.keep_lease_alive(7).unwrap();
+    // As the guide revokes: key by key.
+    for key in store.get_keys_by_lease(7).unwrap() {
+        store.delete_range(&key, &[]).unwrap();
+    }
+    store.put_lease(8, 2).unwrap();
+    store.put(b"short", b"", 8).unwrap();
+    let began = std::time::Instant::now();
+    while store.range(b"short", b"", 0, 0, true).unwrap().count > 0 {
+        assert!(began.elapsed() < Duration::from_secs(20), "it does not end");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(began.elapsed() >= Duration::from_millis(1_900), "{:?}", began.elapsed());
+}
+
+#[test]
+fn what_was_written_is_there_after_the_end_and_one_at_a_time_has_the_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.put(b"kept", b"v", 0).unwrap();
+    let second: BackendResult<Backend> = Backend::new(config(folder.path()));
+    assert!(matches!(second, Err(BackendError::Start(_))), "{second:?}");
+    drop(store);
+    let store = open(folder.path());
+    assert_eq!(store.range(b"kept", b"", 0, 0, false).unwrap().kvs[0].value, b"v");
+    assert_eq!(store.current_revision(), 2);
+}
+
+#[test]
+fn a_restore_brings_back_keys_and_leases_at_revisions_nobody_has_seen() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(first.path());
+    store.put_lease(9, 600).unwrap();
+    store.put(b"a", b"1", 9).unwrap();
+    store.put(b"b", b"2", 0).unwrap();
+    let snapshot = store.snapshot().unwrap();
+    let seen = store.current_revision();
+    let other = open(second.path());
+    other.put(b"gone", b"", 0).unwrap();
+    other.restore(&snapshot).unwrap();
+    let all = other.range(b"\0", b"\0", 0, 0, false).unwrap();
+    assert_eq!(keys(&all.kvs), [b"a", b"b"]);
+    assert!(all.kvs.iter().all(|kv| kv.mod_revision > seen), "{all:?}");
+    assert_eq!(other.get_keys_by_lease(9).unwrap(), [b"a"]);
+    let told = other.watch_events(3).unwrap();
+    let kinds: Vec<_> = told.iter().map(|event| event.event_type.as_str()).collect();
+    assert_eq!(kinds, ["Delete", "Put", "Put"], "caches are told");
+    let mut bent = snapshot.clone();
+    bent[20] ^= 1;
+    for bytes in [&bent[..], &snapshot[..3], &[]] {
+        assert!(matches!(other.restore(bytes), Err(StorageError::Snapshot(_))));
+    }
+}
+
+#[test]
+fn a_compactor_lets_go_by_itself_and_a_range_of_any_size_is_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let mode = CompactionMode::Periodic(Duration::from_millis(100));
+    let compactor = Compactor::new(store.clone(), mode, Duration::from_millis(300)).run();
+    store.put(b"k", b"old", 0).unwrap();
+    store.put(b"k", b"new", 0).unwrap();
+    let began = std::time::Instant::now();
+    while store.compact_revision() < 3 {
+        assert!(began.elapsed() < Duration::from_secs(20), "nothing is let go of");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    compactor.stop();
+    // More than one transaction meets: 12 times 1,000.
+    for thousand in 0..12 {
+        let puts = (0..1_000).map(|n| RequestOp::put(format!("many/{thousand:02}{n:03}"), "v"));
+        store.txn(vec![], puts.collect(), vec![]).unwrap();
+    }
+    let (_, deleted) = store.delete_range(b"many/", b"many0").unwrap();
+    assert_eq!(deleted.len(), 12_000);
+    assert_eq!(store.metrics().key_count, 1);
+}
