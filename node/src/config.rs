@@ -9,6 +9,7 @@
 //! `node/docs/configuration.md` tells the same per field, and a test holds the
 //! two together.
 
+mod doors;
 mod values;
 
 use std::{
@@ -20,6 +21,8 @@ use cluster::units::ByteSize;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use doors::DoorsSection;
+pub use doors::{DoorsConfig, ETCD_PORT_DEFAULT, EtcdConfig, TlsConfig};
 pub use values::{HostPort, LogFormat, Zone};
 use values::{HttpAddress, ListenAddress, Size, Threads};
 
@@ -74,6 +77,8 @@ pub struct NodeConfig {
     pub log: LogConfig,
     /// Bounds of memory, threads and files.
     pub limits: LimitsConfig,
+    /// Which doors are open beside the native one. Default: none.
+    pub doors: DoorsConfig,
 }
 
 /// Where a node keeps log and stores.
@@ -167,6 +172,8 @@ struct ConfigFile {
     log: LogSection,
     #[serde(default)]
     limits: LimitsSection,
+    #[serde(default)]
+    doors: DoorsSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -205,6 +212,7 @@ impl NodeConfig {
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
         config.data_dir = folder.join(config.data_dir);
         config.log.file = config.log.file.map(|file| folder.join(file));
+        config.doors.resolve(folder);
         Ok(config)
     }
 
@@ -249,6 +257,7 @@ impl ConfigFile {
             engine: self.engine,
             log: self.log.validate(),
             limits: self.limits.validate()?,
+            doors: self.doors.validate()?,
         })
     }
 }

@@ -3,6 +3,8 @@
 //! The node assembles it, `cdb status`, `cdb node show` and scripts read it.
 //! Fields are only ever added; a reader ignores what it does not know.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// One node's own state.
@@ -28,6 +30,8 @@ pub struct NodeStatus {
     pub addresses: Vec<String>,
     /// Where its HTTP port is reached; empty if it has none.
     pub http_address: String,
+    /// Where the doors it has opened are reached, by name.
+    pub doors: BTreeMap<String, String>,
     /// How often it has started.
     pub incarnation: u64,
     /// Time since it started.

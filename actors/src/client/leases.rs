@@ -77,7 +77,8 @@ impl Client {
         }
     }
 
-    /// A lease as its leader sees it; none if there is none.
+    /// A lease as its leader sees it, none if there is none; and the newest
+    /// version then.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -86,31 +87,31 @@ impl Client {
         volume: &str,
         lease: LeaseId,
         keys: bool,
-    ) -> Result<Option<LeaseView>, ClientError> {
+    ) -> Result<(Option<LeaseView>, Version), ClientError> {
         let mut trial = self.trial(format!("volume {volume}"));
         let body = || ShardBody::ShowLease { lease, keys };
         loop {
             let shard = self.only_shard(&mut trial, volume).await?;
             match self.ask_shard(&mut trial, shard, Who::Leader, &body).await? {
                 Reply::Reroute => {}
-                Reply::Result(ShardResult::Lease(view, _)) => return Ok(view),
+                Reply::Result(ShardResult::Lease(view, now)) => return Ok((view, now)),
                 Reply::Result(other) => return Err(strange_result(&trial, &other)),
             }
         }
     }
 
-    /// All leases, in order.
+    /// All leases, in order, and the newest version then.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn list_leases(&self, volume: &str) -> Result<Vec<LeaseId>, ClientError> {
+    pub async fn list_leases(&self, volume: &str) -> Result<(Vec<LeaseId>, Version), ClientError> {
         let mut trial = self.trial(format!("volume {volume}"));
         loop {
             let shard = self.only_shard(&mut trial, volume).await?;
             let body = || ShardBody::ListLeases;
             match self.ask_shard(&mut trial, shard, Who::Leader, &body).await? {
                 Reply::Reroute => {}
-                Reply::Result(ShardResult::Leases(leases, _)) => return Ok(leases),
+                Reply::Result(ShardResult::Leases(leases, now)) => return Ok((leases, now)),
                 Reply::Result(other) => return Err(strange_result(&trial, &other)),
             }
         }

@@ -60,6 +60,8 @@ pub struct Watching {
     asked: FuturesUnordered<BoxFuture<Asked>>,
     /// Shards nobody asks at the moment.
     idle: Vec<ShardId>,
+    /// How long the next questions may wait for an answer.
+    wait: Duration,
 }
 
 type Asked = (ShardId, Result<Option<Events>, ClientError>);
@@ -108,7 +110,7 @@ impl Client {
     pub fn watch_after(&self, volume: &str, watch: Watch, places: Places) -> Watching {
         let idle = places.keys().copied().collect();
         let (client, volume, asked) = (self.clone(), volume.into(), FuturesUnordered::new());
-        Watching { client, volume, watch, places, asked, idle }
+        Watching { client, volume, watch, places, asked, idle, wait: WAIT }
     }
 
     /// The newest version of a shard, confirmed by its majority; none if it must
@@ -125,9 +127,16 @@ impl Client {
     }
 
     /// Asks one shard once for what happens next.
-    async fn poll(self, shard: ShardId, watch: Watch, after: Place, volume: Arc<str>) -> Asked {
-        let mut trial = self.trial(format!("watch of volume {volume}")).patient(WAIT);
-        let wait_ms = u32::try_from(WAIT.as_millis()).unwrap_or(u32::MAX);
+    async fn poll(
+        self,
+        shard: ShardId,
+        watch: Watch,
+        after: Place,
+        volume: Arc<str>,
+        wait: Duration,
+    ) -> Asked {
+        let mut trial = self.trial(format!("watch of volume {volume}")).patient(wait);
+        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
         let body = || ShardBody::Watch { watch: watch.clone(), after, wait_ms };
         let reply = self.ask_shard(&mut trial, shard, Who::Anyone, &body).await;
         let result = match reply {
@@ -154,8 +163,9 @@ impl Watching {
                 let after = self.places.get(&shard).copied().unwrap_or_default();
                 let (client, watch, volume) =
                     (self.client.clone(), self.watch.clone(), self.volume.clone());
-                self.asked.push(Box::pin(client.poll(shard, watch, after, volume)));
+                self.asked.push(Box::pin(client.poll(shard, watch, after, volume, self.wait)));
             }
+            self.wait = WAIT;
             let Some((shard, result)) = self.asked.next().await else {
                 std::future::pending::<()>().await;
                 continue;
@@ -166,6 +176,14 @@ impl Watching {
             self.places.insert(shard, upto);
             return Ok(Happened { shard, events, upto, now });
         }
+    }
+
+    /// Takes back the questions that wait, so that the next ones are answered at
+    /// once: with what happened, or how far nothing did.
+    pub fn hurry(&mut self) {
+        self.asked.clear();
+        self.idle = self.places.keys().copied().collect();
+        self.wait = Duration::ZERO;
     }
 
     /// Where the stream stands.

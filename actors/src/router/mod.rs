@@ -37,6 +37,9 @@ const CATALOG_SETTLE_MAX: Duration = Duration::from_millis(500);
 const CATALOG_CHANGES_MAX: usize = 1_000;
 /// Bytes of a request that is kept to be forwarded after all.
 const COPIED_BYTES_MAX: usize = 4 << 10;
+/// Longest a leader's successor may take: an election timeout after which raft
+/// gives a transfer up, and one to be heard of.
+const MOVE_MAX: Duration = Duration::from_secs(5);
 /// Time kept back from a forwarded request, so that the forwarder still
 /// answers when the other node does not.
 const FORWARD_MARGIN: Duration = Duration::from_millis(50);
@@ -349,6 +352,31 @@ impl Router {
             Ok(Ok(piece)) => Answer::SnapshotPiece(piece),
             Ok(Err(fault)) => Answer::Fault(fault),
             Err(_) => Answer::Fault(Fault::Interrupted),
+        }
+    }
+
+    /// Gives the leadership of a shard to another of its replicas, and waits until
+    /// this one leads no more.
+    ///
+    /// # Errors
+    /// [`Fault::NotLeader`] if the replica here does not lead; [`Fault::Timeout`]
+    /// if it still does after [`MOVE_MAX`]: the other one may be far behind.
+    pub async fn move_leader(&self, shard: ShardId, to: ReplicaId) -> Result<(), Fault> {
+        let handle = self.hosted.borrow().by_shard.get(&shard).cloned();
+        let Some(handle) = handle else { return Err(Fault::NoReplica(shard)) };
+        if handle.replica == to {
+            return Ok(());
+        }
+        if handle.actor.cast(ReplicaMessage::TransferLeader(Some(to))).is_err() {
+            return Err(Fault::NoReplica(shard));
+        }
+        let mut published = handle.published;
+        let moved = published.wait_for(|shown| {
+            shown.status.as_ref().is_none_or(|status| !status.leading && status.leader.is_some())
+        });
+        match tokio::time::timeout(MOVE_MAX, moved).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Fault::Timeout),
         }
     }
 

@@ -4,6 +4,7 @@
 //! actors over them and the doors before them, and waits for the end: a
 //! signal, a fenced disk, or actors that cannot go on.
 
+mod doors;
 mod embed;
 mod gate;
 mod join;
@@ -79,6 +80,7 @@ struct Node {
     storage: Storage,
     view: NodeView,
     http: Option<tokio::task::JoinHandle<()>>,
+    doors: Vec<tokio::task::JoinHandle<()>>,
     teacher: tokio::task::JoinHandle<()>,
     fenced: oneshot::Receiver<String>,
 }
@@ -176,6 +178,7 @@ impl Node {
         let page = metrics::install()?;
         metrics::gauge_process(clock.wall(), config.limits.open_files);
         let http = bind_http(&config).await?;
+        let doors = doors::bind(&config.doors).await?;
         let founding = waiting_cluster(&dir)?;
         let devices = Devices::open(&config, &dir, &clock, &entropy)?;
         let NodeIdentity { node, boot, .. } = devices.world.identity;
@@ -187,9 +190,10 @@ impl Node {
             .map_err(|error| anyhow::anyhow!("the node's actors do not start: {error}"))?;
         let Devices { storage, transport, late, gate, fenced, .. } = devices;
         late.set(actors.switchboard.clone());
-        let view = NodeView::new(&config, &record, &actors, &storage, clock);
+        let view = NodeView::new(&config, &record, &actors, &storage, clock.clone());
         gate.set(actors.router.clone(), view.clone());
         let network: Arc<dyn Network> = transport.clone();
+        let doors = doors.open(&actors, &network, node, clock, entropy);
         let teacher = tokio::spawn(teach::addresses(actors.catalog.clone(), network, node));
         if founding.is_some() {
             tokio::spawn(forget_founding(dir, actors.catalog.clone()));
@@ -199,7 +203,7 @@ impl Node {
         }
         let http = http.map(|listener| tokio::spawn(show(page, view.clone(), listener)));
         tracing::info!(%node, listen = %transport.local_addr()?, "node started");
-        Ok(Self { config, actors, transport, storage, view, http, teacher, fenced })
+        Ok(Self { config, actors, transport, storage, view, http, doors, teacher, fenced })
     }
 
     /// Serves until told to stop, or until it must.
@@ -226,6 +230,7 @@ impl Node {
         };
         self.view.stopping();
         self.teacher.abort();
+        self.doors.iter().for_each(tokio::task::JoinHandle::abort);
         let _ = tokio::time::timeout(FAREWELL, self.actors.stop()).await;
         self.transport.shutdown().await;
         if let Some(http) = self.http {

@@ -34,6 +34,7 @@ pub(super) struct NodeView(Arc<Inner>);
 struct Inner {
     record: NodeRecord,
     directory: String,
+    doors: BTreeMap<String, String>,
     started: Instant,
     clock: Arc<SystemClock>,
     hosted: watch::Receiver<Arc<Hosted>>,
@@ -57,6 +58,7 @@ impl NodeView {
         Self(Arc::new(Inner {
             record: record.clone(),
             directory: config.data_dir.display().to_string(),
+            doors: config.doors.addresses(),
             started: clock.now(),
             clock,
             hosted: actors.hosted.clone(),
@@ -105,6 +107,7 @@ impl NodeView {
             zone: inner.record.zone.clone(),
             addresses: inner.record.addresses.clone(),
             http_address: inner.record.http_address.clone(),
+            doors: inner.doors.clone(),
             incarnation: inner.record.boot.incarnation.0,
             uptime_ms: u64::try_from(inner.clock.now().since(inner.started).as_millis())
                 .unwrap_or(u64::MAX),

@@ -139,8 +139,8 @@ impl Dev {
         let mut ports = Ports::new(count, &before);
         let mut nodes = Vec::new();
         for number in 1..=count {
-            let (quic, http) = ports.choose(number, &before)?;
-            nodes.push(Node::new(&layout, number, quic, http));
+            let addresses = ports.choose(number, &before)?;
+            nodes.push(Node::new(&layout, number, addresses));
         }
         ports.tell();
         for (wish, number) in control::wishes(&layout) {
@@ -175,7 +175,7 @@ impl Dev {
     /// Starts everything there is, then lets the missing nodes join.
     async fn bring_up(&mut self) -> anyhow::Result<()> {
         for node in &self.nodes {
-            node.configure(&self.layout, self.memory)?;
+            node.configure(&self.layout, self.memory, self.copies())?;
         }
         if !is_born(&self.layout.data(1)) {
             let config = NodeConfig::load(&self.layout.config(1))?;
@@ -338,15 +338,20 @@ impl Dev {
 
     /// Starts a node that was down; elsewhere, if its ports were taken meanwhile.
     fn start_again(&mut self, number: u64) -> anyhow::Result<()> {
-        let (quic, http) = self.ports.choose(number, &self.file())?;
+        let addresses = self.ports.choose(number, &self.file())?;
         self.ports.tell();
+        let copies = self.copies();
         let node = self.nodes.iter_mut().find(|node| node.state.number == number);
         let node = node.context("no such node")?;
-        let moved = (node.state.quic, node.state.http) != (quic, http);
-        (node.state.quic, node.state.http) = (quic, http);
-        node.configure(&self.layout, self.memory)?;
+        let moved = node.listen_on(addresses);
+        node.configure(&self.layout, self.memory, copies)?;
         node.start(&self.layout, self.log.as_deref(), None)?;
         if moved { self.save_profile() } else { Ok(()) }
+    }
+
+    /// Copies of a volume that a door creates: three where there are as many nodes.
+    fn copies(&self) -> u64 {
+        u64::try_from(self.nodes.len()).map_or(3, |nodes| nodes.min(3))
     }
 
     fn note_problem(&mut self, number: u64, problem: String) {
@@ -413,8 +418,11 @@ impl Dev {
         for node in &self.nodes {
             let state = &node.state;
             println!(
-                "  n{}  quic {}  metrics http://{}/metrics",
-                state.number, state.quic, state.http
+                "  n{}  quic {}  metrics http://{}/metrics{}",
+                state.number,
+                state.quic,
+                state.http,
+                state.etcd.map_or_else(String::new, |etcd| format!("  etcd {etcd}"))
             );
         }
         println!("  logs         {root}/logs");
@@ -427,6 +435,9 @@ impl Dev {
         println!("  cdb status");
         println!("  cdb volume create data --replicas {} --shards 8", all.min(3));
         println!("  echo hello | cdb put data/hello - ; cdb get data/hello");
+        if let Some(etcd) = self.nodes.first().and_then(|node| node.state.etcd) {
+            println!("  ETCDCTL_API=3 etcdctl --endpoints {etcd} put hello world");
+        }
         if all > 2 {
             println!("  cdb node stop 2 ; cdb get data/hello      # still answers");
         }

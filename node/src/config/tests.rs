@@ -39,6 +39,35 @@ fn every_field_is_taken() {
 }
 
 #[test]
+fn the_etcd_door_is_closed_unless_it_is_named() {
+    assert_eq!(NodeConfig::parse("data_dir: d\n").unwrap().doors.etcd, None);
+    let open = |door: &str| {
+        NodeConfig::parse(&format!("data_dir: d\ndoors:\n  etcd:\n{door}"))
+            .map(|config| config.doors.etcd.unwrap())
+    };
+    let etcd = open("    listen: 127.0.0.1:2379\n").unwrap();
+    assert_eq!((etcd.volume.as_str(), etcd.replicas, etcd.operations), ("etcd", 3, 128));
+    assert_eq!((etcd.request.bytes(), etcd.tls), (1_572_864, None));
+    let etcd = open(
+        "    listen: 0.0.0.0:2379\n    advertise: n1:2379\n    volume: kube\n    replicas: 5\n    \
+         request: 4MiB\n    operations: 1024\n    watches: 5\n    progress_seconds: 5\n    tls:\n      \
+         certificate: a.pem\n      key: a.key\n      client_authority: ca.pem\n",
+    )
+    .unwrap();
+    assert_eq!((etcd.advertise.host(), etcd.progress.as_secs()), ("n1", 5));
+    assert!(!etcd.tls.unwrap().client_optional, "who names an authority wants certificates");
+    for (door, expected) in [
+        ("    listen: 0.0.0.0:2379\n", "advertise: HOST:2379"),
+        ("    volume: Etcd\n", "a to z"),
+        ("    request: 5MiB\n", "at most 4.0 MiB"),
+        ("    operations: 1025\n", "1 to 1024"),
+    ] {
+        let report = open(door).unwrap_err();
+        assert!(report.contains(expected), "{door}\n{report}");
+    }
+}
+
+#[test]
 fn an_unknown_key_is_an_error_with_line_and_names() {
     let report = refused("data_dir: d\nlisten: 127.0.0.1:1\nzome: a\n");
     assert!(report.contains("line 3"), "{report}");
@@ -128,8 +157,20 @@ fn the_page_about_configuration_names_every_key() {
         "limits.read_threads",
         "limits.open_files",
         "limits.log_segment",
+        "doors.etcd",
+        "doors.etcd.listen",
+        "doors.etcd.advertise",
+        "doors.etcd.volume",
+        "doors.etcd.replicas",
+        "doors.etcd.request",
+        "doors.etcd.operations",
+        "doors.etcd.watches",
+        "doors.etcd.progress_seconds",
+        "doors.etcd.tls.key",
+        "doors.etcd.tls.client_authority",
+        "doors.etcd.tls.client_optional",
     ];
     for key in keys {
-        assert!(page.contains(&format!("| `{key}` |")), "{key} is not in configuration.md");
+        assert!(page.contains(&format!("`{key}` |")), "{key} is not in configuration.md");
     }
 }

@@ -1,4 +1,6 @@
 //! Protocol gateways; each a thin translation.
 
 pub mod accounts;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod local;

@@ -48,7 +48,7 @@ impl MvccStore {
     /// If the node does not serve.
     pub fn get_keys_by_lease(&self, lease_id: i64) -> StorageResult<Vec<Vec<u8>>> {
         let lease = LeaseId(lease_id.cast_unsigned());
-        let shown =
+        let (shown, _) =
             self.run(|client| async move { client.show_lease(VOLUME, lease, true).await })?;
         Ok(shown.map(|shown| shown.keys).unwrap_or_default())
     }

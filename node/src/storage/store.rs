@@ -254,8 +254,8 @@ impl MvccStore {
         let (all, now) = self.read(Range::of(Keys::range("", "")))?;
         let leases = self.run(|client| async move {
             let mut leases = Vec::new();
-            for lease in client.list_leases(VOLUME).await? {
-                let shown = client.show_lease(VOLUME, lease, false).await?;
+            for lease in client.list_leases(VOLUME).await?.0 {
+                let (shown, _) = client.show_lease(VOLUME, lease, false).await?;
                 leases.extend(shown.map(|shown| (lease, shown.ttl_ms)));
             }
             Ok(leases)

@@ -140,13 +140,13 @@ impl Leases {
         let volume = volume(&player);
         let begun = player.now();
         loop {
-            let leases = player.client.list_leases(&volume).await?;
+            let (leases, _) = player.client.list_leases(&volume).await?;
             let all = Range::of(Keys::prefix(PREFIX));
             let left = player.client.range(&volume, all, ReadLevel::Strong).await?.result.items;
             let orphan = |lease: &LeaseId| *lease != LeaseId(0) && !leases.contains(lease);
             if let Some(item) = left.iter().find(|item| orphan(&item.lease)) {
                 // Its lease may have been granted between the two questions.
-                if player.client.show_lease(&volume, item.lease, false).await?.is_none()
+                if player.client.show_lease(&volume, item.lease, false).await?.0.is_none()
                     && player
                         .client
                         .get(&volume, &String::from_utf8_lossy(&item.key))

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cli::profile::{DevCluster, DevNode, PROFILE_FILE},
-    config::{HTTP_PORT_DEFAULT, QUIC_PORT_DEFAULT},
+    config::{ETCD_PORT_DEFAULT, HTTP_PORT_DEFAULT, QUIC_PORT_DEFAULT},
 };
 
 /// Most nodes of a development cluster: zones have letters, and a laptop ends.
@@ -137,6 +137,9 @@ pub struct DevNodeState {
     pub quic: SocketAddr,
     /// Its HTTP address.
     pub http: SocketAddr,
+    /// Where etcd clients reach it.
+    #[serde(default)]
+    pub etcd: Option<SocketAddr>,
     /// Its data directory.
     pub dir: PathBuf,
     /// Its output.
@@ -173,24 +176,23 @@ impl Ports {
     /// Reserves what nodes `1..=count` had, or what their numbers suggest.
     pub(super) fn new(count: u64, before: &DevFile) -> Self {
         let wanted = (1..=count).flat_map(|number| {
-            let (quic, http) = wanted(number, before);
-            [quic, http]
+            let Addresses { quic, http, etcd } = wanted(number, before);
+            [quic, http, etcd].map(|address| address.port())
         });
         Self { reserved: wanted.collect(), ..Self::default() }
     }
 
-    /// Gives node `number` its QUIC and HTTP address: those it has, unless
-    /// somebody took them while it was down.
-    pub(super) fn choose(
-        &mut self,
-        number: u64,
-        before: &DevFile,
-    ) -> anyhow::Result<(SocketAddr, SocketAddr)> {
-        let (quic, http) = wanted(number, before);
-        self.used.retain(|port| ![quic, http].contains(port));
+    /// Gives node `number` its addresses: those it has, unless somebody took
+    /// them while it was down.
+    pub(super) fn choose(&mut self, number: u64, before: &DevFile) -> anyhow::Result<Addresses> {
+        let Addresses { quic, http, etcd } = wanted(number, before);
+        let had = [quic, http, etcd].map(|address| address.port());
+        self.used.retain(|port| !had.contains(port));
+        let tcp = |address| TcpListener::bind(address).is_ok();
         let quic = self.give(number, "QUIC", quic, |address| UdpSocket::bind(address).is_ok())?;
-        let http = self.give(number, "HTTP", http, |address| TcpListener::bind(address).is_ok())?;
-        Ok((quic, http))
+        let http = self.give(number, "HTTP", http, tcp)?;
+        let etcd = self.give(number, "etcd", etcd, tcp)?;
+        Ok(Addresses { quic, http, etcd })
     }
 
     /// Prints which ports were taken, once.
@@ -202,9 +204,10 @@ impl Ports {
         &mut self,
         number: u64,
         name: &str,
-        wanted: u16,
+        wanted: SocketAddr,
         free: fn(SocketAddr) -> bool,
     ) -> anyhow::Result<SocketAddr> {
+        let wanted = wanted.port();
         let port = (0..PORTS_TRIED)
             .filter_map(|step| wanted.checked_add(step))
             .filter(|port| *port == wanted || !self.reserved.contains(port))
@@ -218,16 +221,38 @@ impl Ports {
     }
 }
 
-/// The ports a node had, or those its number suggests.
-fn wanted(number: u64, before: &DevFile) -> (u16, u16) {
+/// Where one node listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Addresses {
+    pub(super) quic: SocketAddr,
+    pub(super) http: SocketAddr,
+    pub(super) etcd: SocketAddr,
+}
+
+/// The addresses a node had, or those its number suggests.
+fn wanted(number: u64, before: &DevFile) -> Addresses {
     let offset = u16::try_from(number).unwrap_or_default();
-    before
-        .nodes
-        .iter()
-        .find(|node| node.number == number)
-        .map_or((QUIC_PORT_DEFAULT + offset, HTTP_PORT_DEFAULT + offset), |node| {
-            (node.quic.port(), node.http.port())
-        })
+    let had = before.nodes.iter().find(|node| node.number == number);
+    let etcd = loopback(etcd_port(offset));
+    match had {
+        Some(node) => {
+            Addresses { quic: node.quic, http: node.http, etcd: node.etcd.unwrap_or(etcd) }
+        }
+        None => Addresses {
+            quic: loopback(QUIC_PORT_DEFAULT + offset),
+            http: loopback(HTTP_PORT_DEFAULT + offset),
+            etcd,
+        },
+    }
+}
+
+/// 2379, 22379, 32379 … as in the example of three members that etcd's own
+/// documentation starts; nodes whose number gives no port follow the first.
+fn etcd_port(number: u16) -> u16 {
+    match number {
+        2..=6 => number * 10_000 + ETCD_PORT_DEFAULT,
+        _ => ETCD_PORT_DEFAULT + number.saturating_sub(1),
+    }
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -248,6 +273,7 @@ mod tests {
             pid: None,
             quic: loopback(quic),
             http: loopback(quic - 100),
+            etcd: None,
             dir: PathBuf::new(),
             log: PathBuf::new(),
             problem: None,
@@ -255,7 +281,7 @@ mod tests {
         let nodes = vec![node(1, held), node(2, held + 1)];
         let before = DevFile { pid: None, memory: false, nodes };
         let mut ports = Ports::new(2, &before);
-        let (quic, _) = ports.choose(1, &before).unwrap();
+        let quic = ports.choose(1, &before).unwrap().quic;
         assert!(quic.port() > held + 1, "{quic} is held, or wanted by the other node");
         assert!(
             ports.notes[0].contains(&format!("QUIC port {held} is taken")),

@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::layout::{DevNodeState, Layout, ProcessState};
+use super::layout::{Addresses, DevNodeState, Layout, ProcessState};
 use crate::cli::start::TOKEN_VARIABLE;
 
 /// Longest wait for an answer of `/readyz` on loopback.
@@ -43,13 +43,15 @@ pub(super) struct Joining {
 }
 
 impl Node {
-    pub(super) fn new(layout: &Layout, number: u64, quic: SocketAddr, http: SocketAddr) -> Self {
+    pub(super) fn new(layout: &Layout, number: u64, addresses: Addresses) -> Self {
+        let Addresses { quic, http, etcd } = addresses;
         let state = DevNodeState {
             number,
             state: ProcessState::Stopped,
             pid: None,
             quic,
             http,
+            etcd: Some(etcd),
             dir: layout.data(number),
             log: layout.log(number),
             problem: None,
@@ -57,20 +59,39 @@ impl Node {
         Self { state, child: None }
     }
 
-    /// Writes its `node.yaml`: always anew, since ports may have changed.
-    pub(super) fn configure(&self, layout: &Layout, memory: bool) -> anyhow::Result<()> {
+    /// Writes its `node.yaml`: always anew, since ports may have changed. A
+    /// volume that a door creates has `copies`.
+    pub(super) fn configure(
+        &self,
+        layout: &Layout,
+        memory: bool,
+        copies: u64,
+    ) -> anyhow::Result<()> {
         let DevNodeState { number, quic, http, .. } = &self.state;
+        let etcd = self.state.etcd.filter(|_| cfg!(feature = "etcd"));
+        let doors = etcd.map_or_else(String::new, |etcd| {
+            format!("doors:\n  etcd:\n    listen: {etcd}\n    replicas: {copies}\n")
+        });
         let zone = char::from(b'a' + u8::try_from(number.saturating_sub(1)).unwrap_or_default());
         let engine = if memory { "memory" } else { "disk" };
         let text = format!(
             "# Written by `cdb dev` at each start; changes are lost.\ndata_dir: data\nlisten: \
-             {quic}\nhttp: {http}\nzone: {zone}\nengine: {engine}\nlog:\n  format: text\nlimits:\n  open_files: 4096\n"
+             {quic}\nhttp: {http}\nzone: {zone}\nengine: {engine}\nlog:\n  format: text\nlimits:\n  open_files: 4096\n{doors}"
         );
         let path = layout.config(*number);
         let folder = path.parent().context("a folder")?;
         fs::create_dir_all(folder)
             .and_then(|()| fs::write(&path, text))
             .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Gives it other addresses; whether they are.
+    pub(super) fn listen_on(&mut self, addresses: Addresses) -> bool {
+        let Addresses { quic, http, etcd } = addresses;
+        let state = &mut self.state;
+        let before = (state.quic, state.http, state.etcd);
+        (state.quic, state.http, state.etcd) = (quic, http, Some(etcd));
+        before != (quic, http, Some(etcd))
     }
 
     /// Starts its process.
@@ -189,7 +210,8 @@ mod tests {
         let layout = Layout::new(folder.path());
         layout.create().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let node = Node::new(&layout, 1, address, address);
+        let addresses = Addresses { quic: address, http: address, etcd: address };
+        let node = Node::new(&layout, 1, addresses);
         fs::write(
             &node.state.log,
             "INFO started\nerror[E1]: x\n  cause: port taken\n  fix: y\n  docs:  z\n",

@@ -91,7 +91,7 @@ pub(super) async fn run(context: &Context, command: LeaseCommand) -> Outcome {
             tokio::time::sleep(Duration::from_millis(kept.ttl_ms / 3)).await;
         },
         LeaseCommand::Ttl { volume, lease, keys } => {
-            let shown = client.show_lease(&volume, LeaseId(lease), keys).await?;
+            let (shown, _) = client.show_lease(&volume, LeaseId(lease), keys).await?;
             let shown = shown.ok_or_else(|| unknown(&volume, lease))?;
             let names: Vec<String> =
                 shown.keys.iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect();
@@ -109,7 +109,7 @@ pub(super) async fn run(context: &Context, command: LeaseCommand) -> Outcome {
             Ok(())
         }
         LeaseCommand::List { volume } => {
-            let leases = client.list_leases(&volume).await?;
+            let (leases, _) = client.list_leases(&volume).await?;
             let rows: Vec<Vec<String>> =
                 leases.iter().map(|lease| vec![lease.0.to_string()]).collect();
             let view: Vec<u64> = leases.iter().map(|lease| lease.0).collect();

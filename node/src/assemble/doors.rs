@@ -1,0 +1,69 @@
+//! Opens the doors a node is told to open.
+//!
+//! Ports are taken before anything is started, so that a taken one costs no
+//! half-started node.
+
+use std::sync::Arc;
+
+use actors::{client::Client, root::NodeActors};
+use cluster::{ids::NodeId, ports::network::Network};
+use tokio::task::JoinHandle;
+
+use crate::{
+    config::DoorsConfig,
+    devices::{clock::SystemClock, entropy::SystemEntropy},
+    doors::local::LocalDoor,
+};
+
+/// Doors whose ports are taken.
+pub(super) struct Doors {
+    #[cfg(feature = "etcd")]
+    etcd: Option<(crate::config::EtcdConfig, tokio::net::TcpListener)>,
+}
+
+/// Takes the ports.
+pub(super) async fn bind(config: &DoorsConfig) -> anyhow::Result<Doors> {
+    #[cfg(feature = "etcd")]
+    {
+        let etcd = match &config.etcd {
+            Some(etcd) => Some((etcd.clone(), crate::doors::etcd::bind(etcd).await?)),
+            None => None,
+        };
+        Ok(Doors { etcd })
+    }
+    #[cfg(not(feature = "etcd"))]
+    {
+        anyhow::ensure!(config.etcd.is_none(), "this build has no etcd door (feature `etcd`)");
+        Ok(Doors {})
+    }
+}
+
+impl Doors {
+    /// Opens them onto a started node.
+    pub(super) fn open(
+        self,
+        actors: &NodeActors,
+        network: &Arc<dyn Network>,
+        node: NodeId,
+        clock: Arc<SystemClock>,
+        entropy: Arc<SystemEntropy>,
+    ) -> Vec<JoinHandle<()>> {
+        let mut open = Vec::new();
+        #[cfg(feature = "etcd")]
+        if let Some((config, listener)) = self.etcd {
+            use crate::doors::etcd::{Gateway, caller::Strangers, serve};
+            let door =
+                LocalDoor::new(actors.switchboard.clone(), network.clone(), node, "etcd door");
+            let client = Client::new(Arc::new(door), clock, entropy);
+            let strangers = Arc::new(Strangers);
+            let (router, space) = (actors.router.clone(), actors.space.clone());
+            let gateway = Gateway::new(&client, router, space, node, config, strangers);
+            open.push(tokio::spawn(async move {
+                if let Err(error) = serve(Arc::new(gateway), listener).await {
+                    tracing::error!(error = format!("{error:#}"), "the etcd door is closed");
+                }
+            }));
+        }
+        open
+    }
+}

@@ -1,0 +1,186 @@
+//! The doors of a node: which gateways it opens, where, and within what bounds.
+//!
+//! A door that is not named is not opened.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use cluster::{catalog::apply::check_volume_name, units::ByteSize};
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+use super::{
+    HostPort,
+    values::{ListenAddress, Size},
+};
+
+/// etcd's own port for clients.
+pub const ETCD_PORT_DEFAULT: u16 = 2379;
+/// Bytes of one request, as etcd's `--max-request-bytes`.
+const ETCD_REQUEST_DEFAULT: ByteSize = ByteSize(3 << 19);
+/// What one transaction of the store takes.
+const ETCD_REQUEST_MAX: ByteSize = ByteSize(4 << 20);
+/// Compares, and steps of each branch, of one transaction: etcd's `--max-txn-ops`.
+const ETCD_OPERATIONS_DEFAULT: usize = 128;
+/// What one transaction of the store takes in all.
+const ETCD_OPERATIONS_MAX: usize = cluster::limits::TRANSACTION_OPS_MAX;
+/// Watches of one stream: each is a question that waits (about 4 KiB here and
+/// 512 bytes at the replica).
+const ETCD_WATCHES_DEFAULT: usize = 10_000;
+/// How often a watch that asked for it is told how far nothing happened: etcd's
+/// `--experimental-watch-progress-notify-interval`.
+const ETCD_PROGRESS_DEFAULT: Duration = Duration::from_mins(10);
+/// Copies of the volume a door creates.
+const ETCD_REPLICAS_DEFAULT: u32 = 3;
+
+/// The doors of one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DoorsConfig {
+    /// etcd v3 by gRPC; none when it is not to be opened. Default: none.
+    pub etcd: Option<EtcdConfig>,
+}
+
+/// The etcd door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdConfig {
+    /// IP address and TCP port. Default `127.0.0.1:2379`.
+    pub listen: SocketAddr,
+    /// Where clients reach it, as `etcdctl member list` shows it. Default:
+    /// `listen`, which must then be a real address.
+    pub advertise: HostPort,
+    /// The volume it serves, of kind *single*; created if there is none.
+    /// Default `etcd`.
+    pub volume: String,
+    /// Copies of that volume if it is created here. 1 to 7, default 3; it is
+    /// created once the cluster has as many nodes.
+    pub replicas: u32,
+    /// Bytes of one request. Default 1.5 MiB, at most 4 MiB.
+    pub request: ByteSize,
+    /// Compares, and steps of each branch, of one transaction. Default 128.
+    pub operations: usize,
+    /// Watches of one stream. Default 10,000.
+    pub watches: usize,
+    /// How often a quiet watch that asked for it hears of progress. Default 10 min.
+    pub progress: Duration,
+    /// Files of TLS; none for plain text. Default: none.
+    pub tls: Option<TlsConfig>,
+}
+
+/// TLS of a door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The door's certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// Who signs certificates of clients; none asks for none.
+    pub client_authority: Option<PathBuf>,
+    /// Whether a client may come without one all the same.
+    pub client_optional: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DoorsSection {
+    etcd: Option<EtcdSection>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct EtcdSection {
+    listen: Option<Spanned<ListenAddress>>,
+    advertise: Option<HostPort>,
+    volume: Option<String>,
+    replicas: Option<u32>,
+    request: Option<Spanned<Size>>,
+    operations: Option<Spanned<usize>>,
+    watches: Option<usize>,
+    progress_seconds: Option<u32>,
+    tls: Option<TlsSection>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsSection {
+    certificate: PathBuf,
+    key: PathBuf,
+    client_authority: Option<PathBuf>,
+    #[serde(default)]
+    client_optional: bool,
+}
+
+impl DoorsConfig {
+    /// Where the open ones are reached, by name.
+    pub fn addresses(&self) -> BTreeMap<String, String> {
+        let etcd = self.etcd.iter().map(|etcd| ("etcd".to_owned(), etcd.advertise.to_string()));
+        etcd.collect()
+    }
+
+    /// Relative paths count from the file's folder.
+    pub(super) fn resolve(&mut self, folder: &Path) {
+        let Some(tls) = self.etcd.as_mut().and_then(|etcd| etcd.tls.as_mut()) else { return };
+        tls.certificate = folder.join(&tls.certificate);
+        tls.key = folder.join(&tls.key);
+        tls.client_authority = tls.client_authority.take().map(|path| folder.join(path));
+    }
+}
+
+impl DoorsSection {
+    pub(super) fn validate(self) -> Result<DoorsConfig, String> {
+        Ok(DoorsConfig { etcd: self.etcd.map(EtcdSection::validate).transpose()? })
+    }
+}
+
+impl EtcdSection {
+    fn validate(self) -> Result<EtcdConfig, String> {
+        let line = self.listen.as_ref().map_or(0, |listen| listen.defined.line());
+        let default = SocketAddr::from((Ipv4Addr::LOCALHOST, ETCD_PORT_DEFAULT));
+        let listen = self.listen.map_or(default, |listen| listen.value.0);
+        let advertise = match self.advertise {
+            Some(advertise) => advertise,
+            None if listen.ip().is_unspecified() => {
+                return Err(format!(
+                    "line {line}: `listen: {listen}` is every address of this machine, so clients \
+                     need `advertise: HOST:{}`",
+                    listen.port()
+                ));
+            }
+            None => HostPort::from(listen),
+        };
+        let volume = self.volume.unwrap_or_else(|| "etcd".to_owned());
+        check_volume_name(&volume).map_err(|refusal| format!("`doors.etcd.volume`: {refusal}"))?;
+        if let Some(request) = self.request.as_ref().filter(|size| size.value.0 > ETCD_REQUEST_MAX)
+        {
+            let line = request.defined.line();
+            return Err(format!("line {line}: `request` is at most {ETCD_REQUEST_MAX}"));
+        }
+        let wide = |number: &&Spanned<usize>| !(1..=ETCD_OPERATIONS_MAX).contains(&number.value);
+        if let Some(operations) = self.operations.as_ref().filter(wide) {
+            let line = operations.defined.line();
+            return Err(format!("line {line}: `operations` are 1 to {ETCD_OPERATIONS_MAX}"));
+        }
+        Ok(EtcdConfig {
+            listen,
+            advertise,
+            volume,
+            replicas: self.replicas.unwrap_or(ETCD_REPLICAS_DEFAULT).clamp(1, 7),
+            request: self.request.map_or(ETCD_REQUEST_DEFAULT, |size| size.value.0),
+            operations: self.operations.map_or(ETCD_OPERATIONS_DEFAULT, |number| number.value),
+            watches: self.watches.unwrap_or(ETCD_WATCHES_DEFAULT).max(1),
+            progress: self
+                .progress_seconds
+                .filter(|seconds| *seconds > 0)
+                .map_or(ETCD_PROGRESS_DEFAULT, |seconds| Duration::from_secs(u64::from(seconds))),
+            tls: self.tls.map(|tls| TlsConfig {
+                certificate: tls.certificate,
+                key: tls.key,
+                client_authority: tls.client_authority,
+                client_optional: tls.client_optional,
+            }),
+        })
+    }
+}

@@ -1,0 +1,187 @@
+//! What all services of the door share: the way to the volume, who may pass,
+//! and what every answer says about its member.
+//!
+//! Every request passes [`Gateway::admit`] first and gets a client that asks as
+//! whoever sent it; no service reaches the volume in another way, so accounts are
+//! judged below for all of them.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use actors::{
+    client::{Client, Ranged},
+    router::Router,
+    world::Space,
+};
+use cluster::{
+    auth::AuthQuery,
+    ids::{FIRST_TENANT, NodeId, ShardId},
+    mvcc::version::Version,
+    request::{ReadLevel, ReplicaStatus},
+    shard::{range::Range, transaction::Keys},
+};
+use tokio::sync::watch;
+use tonic::{Extensions, Request, metadata::MetadataMap};
+
+use super::{
+    caller::{Caller, Identify},
+    faults::EtcdFault,
+    proto::etcdserverpb::ResponseHeader,
+};
+use crate::config::EtcdConfig;
+
+/// Longest a request takes, as etcd's: five seconds and two elections.
+pub(super) const DEADLINE: Duration = Duration::from_secs(7);
+/// Metadata by which a client asks to be refused where no leader is known.
+const REQUIRE_LEADER: &str = "hasleader";
+
+/// What the services share.
+pub struct Gateway {
+    /// The way to the volume, as the node itself: for what tells of the member,
+    /// and for what only who runs the volume may ask.
+    pub(super) client: Client,
+    pub(super) router: Router,
+    pub(super) node: NodeId,
+    pub(super) config: EtcdConfig,
+    /// Room on this node's disk.
+    pub(super) space: watch::Receiver<Space>,
+    identify: Arc<dyn Identify>,
+    /// The newest revision and term this door has told of, for answers that
+    /// touch no key.
+    revision: AtomicU64,
+    term: AtomicU64,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// The services' common part.
+    pub fn new(
+        client: &Client,
+        router: Router,
+        space: watch::Receiver<Space>,
+        node: NodeId,
+        config: EtcdConfig,
+        identify: Arc<dyn Identify>,
+    ) -> Self {
+        let client = client.with_deadline(DEADLINE);
+        let (revision, term) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { client, router, node, config, space, identify, revision, term }
+    }
+
+    /// The volume served.
+    pub(super) fn volume(&self) -> &str {
+        &self.config.volume
+    }
+
+    /// Lets a request in, with a client that asks as whoever sent it. The one
+    /// place all requests pass.
+    pub(super) async fn admit<T>(&self, request: Request<T>) -> Result<(Client, T), EtcdFault> {
+        let (metadata, extensions, message) = request.into_parts();
+        Ok((self.admit_stream(&metadata, &extensions).await?, message))
+    }
+
+    /// The same for a stream, by what came with its beginning.
+    pub(super) async fn admit_stream(
+        &self,
+        metadata: &MetadataMap,
+        extensions: &Extensions,
+    ) -> Result<Client, EtcdFault> {
+        if needs_leader(metadata) && !self.has_leader() {
+            return Err(EtcdFault::NoLeader);
+        }
+        let principal = self.identify.identify(Caller::of(metadata, extensions)).await?;
+        Ok(self.client.acting_as(principal))
+    }
+
+    /// Lets a request in that touches no key, and that only who runs the volume
+    /// may make.
+    pub(super) async fn admit_root<T>(&self, request: Request<T>) -> Result<T, EtcdFault> {
+        let (client, message) = self.admit(request).await?;
+        // Answered only to root where accounts are in force.
+        client.ask_accounts(self.volume(), AuthQuery::Users).await?;
+        Ok(message)
+    }
+
+    /// What an answer says of its member, at a version.
+    pub(super) fn header(&self, version: Version) -> ResponseHeader {
+        self.revision.fetch_max(version.0, Ordering::Relaxed);
+        let status = self.status();
+        let term = status.map_or(0, |status| status.term);
+        let term = self.term.fetch_max(term, Ordering::Relaxed).max(term);
+        ResponseHeader {
+            cluster_id: self.cluster_id(),
+            member_id: member_id(self.node),
+            revision: revision(version),
+            raft_term: term,
+        }
+    }
+
+    /// The same for what touches no key: at the newest version known here.
+    pub(super) fn header_now(&self) -> ResponseHeader {
+        let applied = self.status().map_or(0, |status| status.version.0);
+        self.header(Version(applied.max(self.revision.load(Ordering::Relaxed))))
+    }
+
+    fn cluster_id(&self) -> u64 {
+        let catalog = self.router.catalog();
+        catalog.cluster().map_or(0, |cluster| fold(cluster.cluster.0))
+    }
+
+    /// The volume's one shard.
+    pub(super) fn shard(&self) -> Option<ShardId> {
+        let catalog = self.router.catalog();
+        catalog.volume(FIRST_TENANT, self.volume())?.shards.first().copied()
+    }
+
+    /// The state of this node's replica of it, if there is one.
+    pub(super) fn status(&self) -> Option<ReplicaStatus> {
+        let hosted = self.router.hosted();
+        hosted.by_shard.get(&self.shard()?)?.status()
+    }
+
+    /// The newest version, confirmed by a majority; without one, what this
+    /// member has, as etcd's members tell.
+    pub(super) async fn newest_or_own(&self) -> Version {
+        let range = Range::of(Keys::One(vec![0])).heads().limit(1);
+        match self.client.range(self.volume(), range, ReadLevel::Strong).await {
+            Ok(Ranged { now, .. }) => now,
+            Err(_) => self.status().map_or(Version(0), |status| status.version),
+        }
+    }
+
+    /// Whether a leader is known. A node without a replica learns it by asking.
+    pub(super) fn has_leader(&self) -> bool {
+        self.status().is_none_or(|status| status.leader.is_some())
+    }
+}
+
+/// Whether a client asked to be refused without a leader.
+pub(super) fn needs_leader(metadata: &MetadataMap) -> bool {
+    metadata.get(REQUIRE_LEADER).is_some_and(|value| value == "true")
+}
+
+/// A version as etcd's signed number.
+pub(super) fn revision(version: Version) -> i64 {
+    i64::try_from(version.0).unwrap_or(i64::MAX)
+}
+
+/// A member's number: etcd's have 64 bits, ours 128. Ids are random, so half of
+/// one is as good.
+pub(super) fn member_id(node: NodeId) -> u64 {
+    fold(node.0)
+}
+
+fn fold(id: u128) -> u64 {
+    (id >> 64) as u64
+}

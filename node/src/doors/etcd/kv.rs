@@ -1,0 +1,167 @@
+//! etcd's service KV: ranges, puts, deletes, transactions, compaction.
+
+use std::sync::Arc;
+
+use actors::client::Client;
+use cluster::{
+    mvcc::version::Version,
+    request::ReadLevel,
+    shard::range::{Range, RangeResult},
+};
+use futures_util::{Stream, stream};
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+use super::{
+    faults::EtcdFault,
+    gateway::Gateway,
+    proto::etcdserverpb::{
+        CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
+        PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
+        kv_server::Kv,
+    },
+    translate::{
+        Assembly, Translated, delete_of, delete_response, key_value, put_of, range_of,
+        range_response, txn_of,
+    },
+};
+use cluster::shard::transaction::Step;
+
+/// Keys in one message of a streamed range.
+const STREAMED_KEYS: usize = 256;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(super) struct KvService(pub(super) Arc<Gateway>);
+
+impl KvService {
+    async fn read(&self, request: Request<RangeRequest>) -> Result<RangeResponse, EtcdFault> {
+        let (client, request) = self.0.admit(request).await?;
+        let level = if request.serializable { ReadLevel::Eventual } else { ReadLevel::Strong };
+        let range = range_of(&request)?;
+        let read = client.range(self.0.volume(), range, level).await?;
+        Ok(range_response(read.result, self.0.header(read.now)))
+    }
+
+    async fn write(&self, request: Request<PutRequest>) -> Result<PutResponse, EtcdFault> {
+        let (client, request) = self.0.admit(request).await?;
+        self.check_size(&request)?;
+        let put = put_of(request)?;
+        let (version, previous) = client.put_as(self.0.volume(), put).await?;
+        let header = Some(self.0.header(version));
+        Ok(PutResponse { header, prev_kv: previous.map(key_value) })
+    }
+
+    async fn delete(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<DeleteRangeResponse, EtcdFault> {
+        let (client, request) = self.0.admit(request).await?;
+        self.check_size(&request)?;
+        let Step::Delete { keys, previous } = delete_of(&request)? else {
+            return Err(EtcdFault::KeyNotFound);
+        };
+        let deleted = client.delete_range(self.0.volume(), keys, previous).await?;
+        let header = self.0.header(deleted.version);
+        Ok(delete_response(deleted.count, deleted.previous, header))
+    }
+
+    async fn transact(&self, request: Request<TxnRequest>) -> Result<TxnResponse, EtcdFault> {
+        let (client, request) = self.0.admit(request).await?;
+        self.check_size(&request)?;
+        let Translated { transaction, past } = txn_of(request.clone(), self.0.config.operations)?;
+        let past = self.read_past(&client, past).await?;
+        let done = client.transact(self.0.volume(), transaction).await?;
+        let header = self.0.header(done.version);
+        Assembly::response(&request, done, past, header)
+    }
+
+    /// Reads what a transaction wants to know of the past.
+    async fn read_past(
+        &self,
+        client: &Client,
+        ranges: Vec<Range>,
+    ) -> Result<Vec<RangeResult>, EtcdFault> {
+        let mut results = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            let read = client.range(self.0.volume(), range, ReadLevel::Strong).await?;
+            results.push(read.result);
+        }
+        Ok(results)
+    }
+
+    async fn compaction(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<CompactionResponse, EtcdFault> {
+        let (client, request) = self.0.admit(request).await?;
+        let at = u64::try_from(request.revision).map_err(|_| EtcdFault::Compacted)?;
+        let newest = client.compact(self.0.volume(), Version(at)).await?;
+        Ok(CompactionResponse { header: Some(self.0.header(newest)) })
+    }
+
+    fn check_size(&self, request: &impl Message) -> Result<(), EtcdFault> {
+        let bytes = request.encoded_len() as u64;
+        if bytes > self.0.config.request.bytes() { Err(EtcdFault::RequestTooLarge) } else { Ok(()) }
+    }
+}
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    async fn range(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<RangeResponse>, Status> {
+        Ok(Response::new(Box::pin(self.read(request)).await?))
+    }
+
+    type RangeStreamStream =
+        std::pin::Pin<Box<dyn Stream<Item = Result<RangeStreamResponse, Status>> + Send>>;
+
+    async fn range_stream(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        let whole = Box::pin(self.read(request)).await?;
+        Ok(Response::new(Box::pin(stream::iter(pieces_of(whole).into_iter().map(Ok)))))
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        Ok(Response::new(Box::pin(self.write(request)).await?))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        Ok(Response::new(Box::pin(self.delete(request)).await?))
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        Ok(Response::new(Box::pin(self.transact(request)).await?))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<Response<CompactionResponse>, Status> {
+        Ok(Response::new(Box::pin(self.compaction(request)).await?))
+    }
+}
+
+/// A range in several messages; what is said of the whole comes with the last.
+fn pieces_of(whole: RangeResponse) -> Vec<RangeStreamResponse> {
+    let RangeResponse { header, kvs, more, count } = whole;
+    let mut kvs = kvs.into_iter();
+    let mut pieces = Vec::new();
+    loop {
+        let piece: Vec<_> = kvs.by_ref().take(STREAMED_KEYS).collect();
+        if kvs.len() == 0 {
+            let last = RangeResponse { header, kvs: piece, more, count };
+            pieces.push(RangeStreamResponse { range_response: Some(last) });
+            return pieces;
+        }
+        let part = RangeResponse { kvs: piece, ..RangeResponse::default() };
+        pieces.push(RangeStreamResponse { range_response: Some(part) });
+    }
+}

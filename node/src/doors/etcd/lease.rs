@@ -1,0 +1,172 @@
+//! etcd's service Lease: keys that go when nobody keeps them.
+
+use std::{pin::Pin, sync::Arc};
+
+use actors::client::{Client, ClientError};
+use cluster::{ids::LeaseId, shard::leases::LeaseError};
+use futures_util::{Stream, stream};
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    faults::EtcdFault,
+    gateway::Gateway,
+    proto::etcdserverpb::{
+        LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+        LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse,
+        LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, lease_server::Lease,
+    },
+};
+
+/// Answers of one stream that wait for their reader, 40 bytes each.
+const ANSWERS_WAITING_MAX: usize = 16;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(super) struct LeaseService(pub(super) Arc<Gateway>);
+
+fn id_of(id: i64) -> LeaseId {
+    LeaseId(id.cast_unsigned())
+}
+
+fn seconds(ms: u64) -> i64 {
+    i64::try_from(ms / 1_000).unwrap_or(i64::MAX)
+}
+
+impl LeaseService {
+    async fn grant(
+        &self,
+        request: Request<LeaseGrantRequest>,
+    ) -> Result<LeaseGrantResponse, EtcdFault> {
+        let (client, request) = self.0.admit(request).await?;
+        let lease = (request.id != 0).then(|| id_of(request.id));
+        // Less than the least is raised by the store.
+        let ttl_ms = u64::try_from(request.ttl).unwrap_or(0).saturating_mul(1_000);
+        let granted = client.grant_lease(self.0.volume(), lease, ttl_ms).await?;
+        Ok(LeaseGrantResponse {
+            header: Some(self.0.header(granted.version)),
+            id: granted.lease.0.cast_signed(),
+            ttl: seconds(granted.ttl_ms),
+            error: String::new(),
+        })
+    }
+
+    async fn revoke(
+        &self,
+        request: Request<LeaseRevokeRequest>,
+    ) -> Result<LeaseRevokeResponse, EtcdFault> {
+        let (client, request) = self.0.admit(request).await?;
+        let (version, _) = client.revoke_lease(self.0.volume(), id_of(request.id)).await?;
+        Ok(LeaseRevokeResponse { header: Some(self.0.header(version)) })
+    }
+
+    async fn show(
+        &self,
+        request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<LeaseTimeToLiveResponse, EtcdFault> {
+        let (client, LeaseTimeToLiveRequest { id, keys }) = self.0.admit(request).await?;
+        let (shown, now) = client.show_lease(self.0.volume(), id_of(id), keys).await?;
+        let header = Some(self.0.header(now));
+        let (ttl, granted_ttl, keys) = shown.map_or((-1, 0, Vec::new()), |view| {
+            (seconds(view.remaining_ms), seconds(view.ttl_ms), view.keys)
+        });
+        Ok(LeaseTimeToLiveResponse { header, id, ttl, granted_ttl, keys })
+    }
+
+    async fn list(
+        &self,
+        request: Request<LeaseLeasesRequest>,
+    ) -> Result<LeaseLeasesResponse, EtcdFault> {
+        let (client, _) = self.0.admit(request).await?;
+        let (leases, now) = client.list_leases(self.0.volume()).await?;
+        let status = |lease: LeaseId| LeaseStatus { id: lease.0.cast_signed() };
+        Ok(LeaseLeasesResponse {
+            header: Some(self.0.header(now)),
+            leases: leases.into_iter().map(status).collect(),
+        })
+    }
+
+    /// Begins one lease's time anew. One that is over is told by a time of zero.
+    async fn keep(&self, client: &Client, id: i64) -> Result<LeaseKeepAliveResponse, EtcdFault> {
+        match client.keep_lease_alive(self.0.volume(), id_of(id)).await {
+            Ok(kept) => Ok(LeaseKeepAliveResponse {
+                header: Some(self.0.header(kept.version)),
+                id,
+                ttl: seconds(kept.ttl_ms),
+            }),
+            Err(ClientError::BadLease(LeaseError::Unknown(_))) => {
+                Ok(LeaseKeepAliveResponse { header: Some(self.0.header_now()), id, ttl: 0 })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Answers a stream of keep-alives, each in its turn.
+    async fn keep_all(
+        self,
+        client: Client,
+        mut asked: Streaming<LeaseKeepAliveRequest>,
+        answers: mpsc::Sender<Result<LeaseKeepAliveResponse, Status>>,
+    ) {
+        loop {
+            let request = tokio::select! {
+                () = answers.closed() => return,
+                request = asked.message() => request,
+            };
+            let answer = match request {
+                Ok(Some(request)) => self.keep(&client, request.id).await.map_err(Status::from),
+                Ok(None) => return,
+                Err(status) => Err(status),
+            };
+            let failed = answer.is_err();
+            if answers.send(answer).await.is_err() || failed {
+                return;
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Lease for LeaseService {
+    async fn lease_grant(
+        &self,
+        request: Request<LeaseGrantRequest>,
+    ) -> Result<Response<LeaseGrantResponse>, Status> {
+        Ok(Response::new(Box::pin(self.grant(request)).await?))
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<LeaseRevokeRequest>,
+    ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        Ok(Response::new(Box::pin(self.revoke(request)).await?))
+    }
+
+    type LeaseKeepAliveStream =
+        Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let (metadata, extensions, asked) = request.into_parts();
+        let client = self.0.admit_stream(&metadata, &extensions).await?;
+        let (sender, mut answers) = mpsc::channel(ANSWERS_WAITING_MAX);
+        tokio::spawn(Box::pin(self.clone().keep_all(client, asked, sender)));
+        Ok(Response::new(Box::pin(stream::poll_fn(move |context| answers.poll_recv(context)))))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        Ok(Response::new(Box::pin(self.show(request)).await?))
+    }
+
+    async fn lease_leases(
+        &self,
+        request: Request<LeaseLeasesRequest>,
+    ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        Ok(Response::new(Box::pin(self.list(request)).await?))
+    }
+}

@@ -1,0 +1,212 @@
+//! etcd's service Maintenance: how a member is, and what operators do to it.
+//!
+//! Some of it is there so that scripts go on, and says so: there is nothing to
+//! defragment (space is given back as it goes), and no release to go back to.
+
+use std::{pin::Pin, sync::Arc};
+
+use cluster::{
+    ids::ReplicaId, mvcc::version::Version, request::ReplicaStatus, shard::descriptor::ReplicaRole,
+};
+use futures_util::{Stream, stream};
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status};
+
+use super::{
+    faults::EtcdFault,
+    gateway::{Gateway, member_id, revision},
+    proto::etcdserverpb::{
+        AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
+        DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest,
+        HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse,
+        StatusRequest, StatusResponse, alarm_request::AlarmAction,
+        downgrade_request::DowngradeAction, maintenance_server::Maintenance,
+    },
+    snapshot::{Hashed, hash, write_snapshot},
+};
+
+/// The release of etcd whose API this is: clients ask for it to know whether
+/// `RequestProgress` may be used (3.5.13 and later).
+const ETCD_VERSION: &str = "3.5.33";
+/// Pieces of a snapshot that wait for their reader, about a megabyte each.
+const PIECES_WAITING_MAX: usize = 2;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(super) struct MaintenanceService(pub(super) Arc<Gateway>);
+
+impl MaintenanceService {
+    async fn shown(&self, request: Request<StatusRequest>) -> Result<StatusResponse, EtcdFault> {
+        self.0.admit(request).await?;
+        let header = self.0.header_now();
+        let space = *self.0.space.borrow();
+        let bytes = i64::try_from(space.used_bytes).unwrap_or(i64::MAX);
+        let own = self.0.status();
+        let leader = own.as_ref().and_then(|own| own.leader);
+        let mut errors = Vec::new();
+        if leader.is_none() {
+            errors.push(EtcdFault::NoLeader.text().into_owned());
+        }
+        errors.extend(self.alarms().iter().map(|alarm| {
+            format!("memberID:{} alarm:{}", alarm.member_id, AlarmType::Nospace.as_str_name())
+        }));
+        let at = |of: fn(&ReplicaStatus) -> u64| own.as_ref().map_or(0, of);
+        Ok(StatusResponse {
+            header: Some(header),
+            version: ETCD_VERSION.to_owned(),
+            db_size: bytes,
+            db_size_in_use: bytes,
+            db_size_quota: i64::try_from(space.capacity_bytes).unwrap_or(i64::MAX),
+            leader: leader.map_or(0, member_id),
+            raft_index: at(|own| own.committed.0),
+            raft_applied_index: at(|own| own.applied.0),
+            raft_term: header.raft_term,
+            errors,
+            is_learner: own.as_ref().is_some_and(is_learner),
+            storage_version: "3.5.0".to_owned(),
+            ..StatusResponse::default()
+        })
+    }
+
+    /// A full disk is the one thing this member has to say.
+    fn alarms(&self) -> Vec<AlarmMember> {
+        let full = self.0.space.borrow().is_full();
+        let alarm =
+            AlarmMember { member_id: member_id(self.0.node), alarm: AlarmType::Nospace as i32 };
+        full.then_some(alarm).into_iter().collect()
+    }
+
+    async fn alarm(&self, request: Request<AlarmRequest>) -> Result<AlarmResponse, EtcdFault> {
+        let looks = request.get_ref().action == AlarmAction::Get as i32;
+        if looks {
+            self.0.admit(request).await?;
+        } else {
+            self.0.admit_root(request).await?;
+        }
+        // Alarms follow the disk: they come and go with it, not by command.
+        let alarms = if looks { self.alarms() } else { Vec::new() };
+        Ok(AlarmResponse { header: Some(self.0.header_now()), alarms })
+    }
+
+    async fn hash_at(&self, at: Option<Version>) -> Result<Hashed, EtcdFault> {
+        hash(&self.0.client, self.0.volume(), at).await
+    }
+
+    async fn move_leader(
+        &self,
+        request: Request<MoveLeaderRequest>,
+    ) -> Result<MoveLeaderResponse, EtcdFault> {
+        let MoveLeaderRequest { target_id } = self.0.admit_root(request).await?;
+        let own = self.0.status().filter(|own| own.leading).ok_or(EtcdFault::NotLeader)?;
+        let to = voter_of(&own, target_id).ok_or(EtcdFault::BadLeaderTransferee)?;
+        self.0.router.move_leader(own.descriptor.shard, to).await?;
+        Ok(MoveLeaderResponse { header: Some(self.0.header_now()) })
+    }
+
+    async fn downgrade(
+        &self,
+        request: Request<DowngradeRequest>,
+    ) -> Result<DowngradeResponse, EtcdFault> {
+        let request = self.0.admit_root(request).await?;
+        match DowngradeAction::try_from(request.action) {
+            Ok(DowngradeAction::Cancel) => Err(EtcdFault::NoInflightDowngrade),
+            Ok(DowngradeAction::Validate | DowngradeAction::Enable) | Err(_) => {
+                Err(EtcdFault::InvalidDowngradeTarget)
+            }
+        }
+    }
+}
+
+fn is_learner(own: &ReplicaStatus) -> bool {
+    let role = own.descriptor.replicas.iter().find(|replica| replica.replica == own.replica);
+    role.is_some_and(|replica| replica.role != ReplicaRole::Voter)
+}
+
+fn voter_of(own: &ReplicaStatus, member: u64) -> Option<ReplicaId> {
+    let voter =
+        own.descriptor.replicas.iter().find(|replica| {
+            replica.role == ReplicaRole::Voter && member_id(replica.node) == member
+        })?;
+    Some(voter.replica)
+}
+
+#[tonic::async_trait]
+impl Maintenance for MaintenanceService {
+    async fn alarm(
+        &self,
+        request: Request<AlarmRequest>,
+    ) -> Result<Response<AlarmResponse>, Status> {
+        Ok(Response::new(Self::alarm(self, request).await?))
+    }
+
+    async fn status(
+        &self,
+        request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
+        Ok(Response::new(self.shown(request).await?))
+    }
+
+    async fn defragment(
+        &self,
+        request: Request<DefragmentRequest>,
+    ) -> Result<Response<DefragmentResponse>, Status> {
+        self.0.admit_root(request).await?;
+        // Space is used again as it is freed: nothing to do, nothing stops.
+        Ok(Response::new(DefragmentResponse::default()))
+    }
+
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        self.0.admit_root(request).await?;
+        let hashed = Box::pin(self.hash_at(None)).await?;
+        let header = Some(self.0.header(hashed.at));
+        Ok(Response::new(HashResponse { header, hash: hashed.hash }))
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<HashKvRequest>,
+    ) -> Result<Response<HashKvResponse>, Status> {
+        let request = self.0.admit_root(request).await?;
+        let at = u64::try_from(request.revision).ok().filter(|at| *at > 0).map(Version);
+        let hashed = Box::pin(self.hash_at(at)).await?;
+        Ok(Response::new(HashKvResponse {
+            header: Some(self.0.header(hashed.now)),
+            hash: hashed.hash,
+            compact_revision: hashed.compacted.map_or(0, revision),
+            hash_revision: revision(hashed.at),
+        }))
+    }
+
+    type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
+
+    async fn snapshot(
+        &self,
+        request: Request<SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        self.0.admit_root(request).await?;
+        let (sender, mut pieces) = mpsc::channel(PIECES_WAITING_MAX);
+        let gateway = self.0.clone();
+        tokio::spawn(Box::pin(async move {
+            let volume = gateway.volume();
+            if let Err(fault) = write_snapshot(&gateway.client, volume, &sender).await {
+                // Whoever asked may be gone.
+                drop(sender.send(Err(fault.into())).await);
+            }
+        }));
+        Ok(Response::new(Box::pin(stream::poll_fn(move |context| pieces.poll_recv(context)))))
+    }
+
+    async fn move_leader(
+        &self,
+        request: Request<MoveLeaderRequest>,
+    ) -> Result<Response<MoveLeaderResponse>, Status> {
+        Ok(Response::new(Self::move_leader(self, request).await?))
+    }
+
+    async fn downgrade(
+        &self,
+        request: Request<DowngradeRequest>,
+    ) -> Result<Response<DowngradeResponse>, Status> {
+        Ok(Response::new(Self::downgrade(self, request).await?))
+    }
+}

@@ -1,0 +1,153 @@
+//! The etcd door: a volume of kind *single* served as etcd v3, by gRPC.
+//!
+//! It is a translation. What a revision is, when a lease ends, what a watch must
+//! tell is decided by the store; here are etcd's words for it (`translate`,
+//! `faults`), who asks (`caller`, `gateway`) and one file for each of its
+//! services. Nothing is kept between requests but the streams themselves, so
+//! any member may be asked next.
+//!
+//! Limits: bytes of a request, operations of a transaction, watches of a stream
+//! by configuration; answers that wait for a slow reader by number, and a
+//! stream's catch-up reads by a semaphore (`watch`).
+//!
+//! Source: etcd's API and server, release 3.5. What differs is in
+//! `node/docs/etcd.md`.
+
+pub mod caller;
+
+pub mod faults;
+mod gateway;
+mod kv;
+mod lease;
+mod maintenance;
+mod members;
+pub mod proto;
+mod snapshot;
+mod translate;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use actors::client::{Client, ClientError};
+use anyhow::Context;
+use cluster::{
+    catalog::record::{VolumeKind, VolumePolicy},
+    limits::KEY_BYTES_MAX,
+};
+use tokio::net::TcpListener;
+use tonic::transport::{
+    Certificate, Identity, Server, ServerTlsConfig,
+    server::{Router, TcpIncoming},
+};
+
+use self::{
+    kv::KvService,
+    lease::LeaseService,
+    maintenance::MaintenanceService,
+    members::ClusterService,
+    proto::etcdserverpb::{
+        cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+        maintenance_server::MaintenanceServer, watch_server::WatchServer,
+    },
+    watch::WatchService,
+};
+use crate::config::{EtcdConfig, TlsConfig};
+
+pub use gateway::Gateway;
+
+/// What a message may have beyond the request's own limit before it is not even
+/// read: as etcd's, and room for the longest key.
+const MESSAGE_OVERHEAD_BYTES: usize = (512 << 10) + KEY_BYTES_MAX;
+/// Streams of one connection at a time: what a proxy in front of many clients
+/// needs; a client library opens a handful.
+const STREAMS_PER_CONNECTION_MAX: u32 = 10_000;
+/// Pause between tries to create the volume.
+const CREATE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Listens where the configuration says.
+///
+/// # Errors
+/// If the port is taken; the message says what to do.
+pub async fn bind(config: &EtcdConfig) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(config.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {} for etcd clients: set another port with `doors.etcd.listen` in \
+             the configuration",
+            config.listen
+        )
+    })
+}
+
+/// Serves until the task is ended.
+///
+/// # Errors
+/// If the certificates are unusable, or the port no longer answers.
+pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) -> anyhow::Result<()> {
+    let tls = gateway.config.tls.as_ref().map(tls_of).transpose()?;
+    let create = create_volume(gateway.client.clone(), gateway.config.clone());
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let serve = services(gateway, tls)?.serve_with_incoming(incoming);
+    // The creation ends; the service does not.
+    let (served, ()) = tokio::join!(serve, create);
+    served.context("the etcd port no longer answers")
+}
+
+/// All services over one gateway.
+fn services(gateway: Arc<Gateway>, tls: Option<ServerTlsConfig>) -> anyhow::Result<Router> {
+    let request = usize::try_from(gateway.config.request.bytes()).unwrap_or(usize::MAX);
+    let message = request.saturating_add(MESSAGE_OVERHEAD_BYTES);
+    let mut server = Server::builder().max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX));
+    if let Some(tls) = tls {
+        server = server.tls_config(tls).context("the certificates of the etcd door")?;
+    }
+    let kv = KvServer::new(KvService(gateway.clone())).max_decoding_message_size(message);
+    let lease = LeaseServer::new(LeaseService(gateway.clone())).max_decoding_message_size(message);
+    let watch = WatchServer::new(WatchService(gateway.clone())).max_decoding_message_size(message);
+    let members = ClusterServer::new(ClusterService::new(gateway.clone()));
+    let maintenance = MaintenanceServer::new(MaintenanceService(gateway));
+    Ok(server
+        .add_service(kv)
+        .add_service(lease)
+        .add_service(watch)
+        .add_service(members)
+        .add_service(maintenance))
+}
+
+fn tls_of(config: &TlsConfig) -> anyhow::Result<ServerTlsConfig> {
+    let read = |path: &std::path::Path| {
+        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let identity = Identity::from_pem(read(&config.certificate)?, read(&config.key)?);
+    let tls = ServerTlsConfig::new().identity(identity);
+    match &config.client_authority {
+        Some(authority) => Ok(tls
+            .client_ca_root(Certificate::from_pem(read(authority)?))
+            .client_auth_optional(config.client_optional)),
+        None => Ok(tls),
+    }
+}
+
+/// Creates the volume if there is none: once there are as many nodes as it has
+/// copies. Whoever is refused until then is told why.
+async fn create_volume(client: Client, config: EtcdConfig) {
+    let policy = || VolumePolicy { kind: VolumeKind::Single, replicas: config.replicas, shards: 1 };
+    loop {
+        match client.show_volume(&config.volume).await {
+            Ok(view) if view.record.policy.kind == VolumeKind::Single => return,
+            Ok(_) => {
+                tracing::error!(
+                    volume = config.volume,
+                    "the etcd door needs a volume of kind single: name another one"
+                );
+                return;
+            }
+            Err(ClientError::UnknownVolume { .. }) => {
+                if let Err(error) = client.create_volume(&config.volume, policy()).await {
+                    tracing::debug!(%error, "the volume of the etcd door is not created yet");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the etcd door waits for the catalog"),
+        }
+        tokio::time::sleep(CREATE_PAUSE).await;
+    }
+}

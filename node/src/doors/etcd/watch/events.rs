@@ -1,0 +1,251 @@
+//! One watch: what happens to its keys, as responses of its stream.
+
+use std::{sync::Arc, time::Duration};
+
+use actors::client::{Client, ClientError, Watching};
+use cluster::{
+    mvcc::version::Version,
+    request::Fault,
+    shard::watch::{Event, EventKind, Watch},
+};
+use prost::Message;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::session::{Responses, Standing};
+use crate::doors::etcd::{
+    faults::EtcdFault,
+    gateway::{Gateway, revision},
+    proto::{
+        etcdserverpb::WatchResponse,
+        mvccpb::{self, KeyValue, event::EventType},
+    },
+    translate::key_value,
+};
+
+/// Pause after a question that nobody answered.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Pause of a watch in a hurry whose replica is behind.
+const BEHIND_PAUSE: Duration = Duration::from_millis(20);
+
+/// What a client ordered.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) id: i64,
+    pub(super) watch: Watch,
+    /// The first version that matters.
+    pub(super) from: Version,
+    /// The newest version when it was ordered.
+    pub(super) now: Version,
+    /// Whether it wants to hear of progress.
+    pub(super) progress: bool,
+    /// Whether a revision may come in several responses.
+    pub(super) fragment: bool,
+}
+
+/// A watch under way.
+struct Follower {
+    gateway: Arc<Gateway>,
+    order: Order,
+    standing: Arc<Standing>,
+    responses: Responses,
+    /// Events of a version that is not told whole yet.
+    held: Vec<mvccpb::Event>,
+    /// When to tell of progress next.
+    tell_at: Instant,
+}
+
+/// Tells a watch's events until the client goes, cancels it, or what it wants is
+/// gone.
+pub(super) async fn follow(
+    gateway: Arc<Gateway>,
+    client: Client,
+    order: Order,
+    standing: Arc<Standing>,
+    responses: Responses,
+    catching_up: Arc<Semaphore>,
+) {
+    let begun = loop {
+        let watch = order.watch.clone();
+        match client.watch(gateway.volume(), watch, Some(order.from)).await {
+            Ok(watching) => break watching,
+            Err(error) => tracing::debug!(%error, "a watch of the etcd door waits for its shard"),
+        }
+        tokio::select! {
+            () = responses.closed() => return,
+            () = sleep(PAUSE) => {}
+        }
+    };
+    standing.reached(Version(order.from.0.saturating_sub(1)));
+    let tell_at = Instant::now() + gateway.config.progress;
+    let (over, held) = (standing.clone(), Vec::new());
+    let follower = Follower { gateway, order, standing, responses, held, tell_at };
+    follower.run(begun, &catching_up).await;
+    over.over();
+}
+
+impl Follower {
+    async fn run(mut self, mut watching: Watching, catching_up: &Semaphore) {
+        // Held while this watch reads what others of its stream may have to wait for.
+        let mut permit: Option<SemaphorePermit<'_>> = None;
+        loop {
+            let next = tokio::select! {
+                next = watching.next() => next,
+                () = self.standing.hurry.notified() => {
+                    watching.hurry();
+                    continue;
+                }
+                () = sleep_until(self.tell_at), if self.order.progress => {
+                    self.tell_at = Instant::now() + self.gateway.config.progress;
+                    watching.hurry();
+                    match watching.next().await {
+                        Ok(happened) if happened.events.is_empty() && happened.upto.is_whole() => {
+                            if self.tell(happened.upto.version).await.is_none() {
+                                return;
+                            }
+                            continue;
+                        }
+                        next => next,
+                    }
+                }
+            };
+            let happened = match next {
+                Ok(happened) => happened,
+                Err(error) => match self.fail(error).await {
+                    Some(()) => continue,
+                    None => return,
+                },
+            };
+            let behind = happened.upto.version < happened.now || !happened.upto.is_whole();
+            let quick = self.responses.capacity() > 0;
+            if self.take(happened).await.is_none() {
+                return;
+            }
+            drop(permit.take());
+            if behind || !quick {
+                permit = catching_up.acquire().await.ok();
+            }
+        }
+    }
+
+    /// Sends what happened; none once the client is gone.
+    async fn take(&mut self, happened: actors::client::Happened) -> Option<()> {
+        let whole = happened.upto.is_whole();
+        let upto = if whole { happened.upto.version } else { before(happened.upto.version) };
+        let any = !happened.events.is_empty();
+        self.held.extend(happened.events.into_iter().map(event));
+        if self.order.fragment {
+            self.send_fragments(upto, whole).await?;
+        } else {
+            self.send_whole(upto, happened.upto.version, whole).await?;
+        }
+        if any {
+            // News are a progress too.
+            self.tell_at = Instant::now() + self.gateway.config.progress;
+        }
+        self.standing.reached(upto);
+        if !any && upto < happened.now {
+            // A replica that is behind must not be asked in a circle.
+            sleep(BEHIND_PAUSE).await;
+        }
+        Some(())
+    }
+
+    /// Sends the events of all versions that are complete, in one response.
+    async fn send_whole(&mut self, upto: Version, last: Version, whole: bool) -> Option<()> {
+        let open = revision(last);
+        let complete = |event: &mvccpb::Event| {
+            whole || event.kv.as_ref().is_some_and(|kv| kv.mod_revision < open)
+        };
+        let count = self.held.iter().take_while(|event| complete(event)).count();
+        if count == 0 {
+            return Some(());
+        }
+        let events = self.held.drain(..count).collect();
+        let response = WatchResponse { events, ..self.response(upto) };
+        self.responses.send(Ok(response)).await.ok()
+    }
+
+    /// Sends all there is in pieces of a request's size; the last piece of a
+    /// complete version says that it is the last.
+    async fn send_fragments(&mut self, upto: Version, whole: bool) -> Option<()> {
+        let most = usize::try_from(self.gateway.config.request.bytes()).unwrap_or(usize::MAX);
+        let mut events = std::mem::take(&mut self.held).into_iter().peekable();
+        while events.peek().is_some() {
+            let (mut piece, mut bytes) = (Vec::new(), 0);
+            while let Some(event) =
+                events.next_if(|event| piece.is_empty() || bytes + event.encoded_len() <= most)
+            {
+                bytes += event.encoded_len();
+                piece.push(event);
+            }
+            let fragment = events.peek().is_some() || !whole;
+            let response = WatchResponse { events: piece, fragment, ..self.response(upto) };
+            self.responses.send(Ok(response)).await.ok()?;
+        }
+        Some(())
+    }
+
+    /// Tells that nothing happened up to a version.
+    async fn tell(&mut self, upto: Version) -> Option<()> {
+        self.standing.reached(upto);
+        self.responses.send(Ok(self.response(upto))).await.ok()
+    }
+
+    /// What an error means: none if the watch is over.
+    async fn fail(&mut self, error: ClientError) -> Option<()> {
+        if error.is_retryable() {
+            tracing::debug!(%error, "a watch of the etcd door was not answered");
+            sleep(PAUSE).await;
+            return Some(());
+        }
+        let canceled = WatchResponse { canceled: true, ..self.response(Version(0)) };
+        let over = if let Some(compacted) = compacted_at(&error) {
+            WatchResponse { compact_revision: revision(compacted), ..canceled }
+        } else {
+            let cancel_reason = EtcdFault::from(error).text().into_owned();
+            WatchResponse { cancel_reason, ..canceled }
+        };
+        drop(self.responses.send(Ok(over)).await);
+        None
+    }
+
+    fn response(&self, upto: Version) -> WatchResponse {
+        let header =
+            if upto == Version(0) { self.gateway.header_now() } else { self.gateway.header(upto) };
+        let watch_id = self.order.id;
+        WatchResponse { header: Some(header), watch_id, ..WatchResponse::default() }
+    }
+}
+
+/// The compacted version, if that is why a watch has nothing to tell.
+fn compacted_at(error: &ClientError) -> Option<Version> {
+    if let ClientError::Fault { fault: Fault::Compacted { compacted, .. }, .. } = error {
+        return Some(*compacted);
+    }
+    None
+}
+
+fn before(version: Version) -> Version {
+    Version(version.0.saturating_sub(1))
+}
+
+/// An event as etcd shows it: of a deleted key the key and the revision only.
+fn event(event: Event) -> mvccpb::Event {
+    let kind = match event.kind {
+        EventKind::Put => EventType::Put,
+        EventKind::Delete => EventType::Delete,
+    };
+    let kv = match event.kind {
+        EventKind::Put => key_value(event.item),
+        EventKind::Delete => KeyValue {
+            mod_revision: revision(event.item.modified),
+            key: event.item.key,
+            ..KeyValue::default()
+        },
+    };
+    let prev_kv = event.previous.map(key_value);
+    mvccpb::Event { r#type: kind as i32, kv: Some(kv), prev_kv }
+}

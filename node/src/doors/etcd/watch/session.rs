@@ -1,0 +1,304 @@
+//! One stream of watches: what its client asks, in order.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use actors::client::{Client, ClientError};
+use cluster::{
+    mvcc::version::Version,
+    request::{Fault, ReadLevel},
+    shard::{range::Range, transaction::Keys, watch::Watch},
+};
+use tokio::{
+    sync::{Notify, Semaphore, mpsc},
+    task::JoinHandle,
+};
+use tonic::{Status, Streaming};
+
+use super::{
+    CATCHING_UP_MAX, NO_WATCH,
+    events::{Order, follow},
+};
+use crate::doors::etcd::{
+    faults::EtcdFault,
+    gateway::Gateway,
+    proto::etcdserverpb::{
+        WatchCreateRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
+        watch_request::RequestUnion,
+    },
+    translate::keys_of,
+};
+
+/// How often a stream that wants a leader looks for one.
+const LEADER_LOOK: Duration = Duration::from_secs(1);
+/// Looks without a leader after which the stream ends: etcd waits for three
+/// election timeouts.
+const LEADER_LOOKS_MAX: u32 = 3;
+
+/// Sends responses to the client; fails once it is gone.
+pub(super) type Responses = mpsc::Sender<Result<WatchResponse, Status>>;
+
+/// What a watch and its stream know of each other.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// All up to this version was put before the client.
+    upto: AtomicU64,
+    /// The place moved.
+    moved: Notify,
+    /// Somebody wants to know the place soon.
+    pub(super) hurry: Notify,
+}
+
+impl Standing {
+    /// All up to `version` was sent.
+    pub(super) fn reached(&self, version: Version) {
+        self.upto.fetch_max(version.0, Ordering::AcqRel);
+        self.moved.notify_waiters();
+    }
+
+    /// The watch has ended: nobody need wait for it.
+    pub(super) fn over(&self) {
+        self.reached(Version(u64::MAX));
+    }
+
+    /// Waits until all up to `version` was sent.
+    async fn reaches(&self, version: Version) {
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            // Registered before looking, so that no step in between is missed.
+            moved.as_mut().enable();
+            if self.upto.load(Ordering::Acquire) >= version.0 {
+                return;
+            }
+            self.hurry.notify_one();
+            moved.await;
+        }
+    }
+}
+
+/// One watch of the stream; ends with it.
+struct Running {
+    standing: Arc<Standing>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.standing.over();
+    }
+}
+
+/// One stream.
+pub(super) struct Session {
+    gateway: Arc<Gateway>,
+    client: Client,
+    needs_leader: bool,
+    responses: Responses,
+    watches: BTreeMap<i64, Running>,
+    /// The id of the next watch whose client names none.
+    next_id: i64,
+    catching_up: Arc<Semaphore>,
+    /// The one answer to a request for progress that is under way.
+    progress: Option<JoinHandle<()>>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(progress) = &self.progress {
+            progress.abort();
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn new(
+        gateway: Arc<Gateway>,
+        client: Client,
+        needs_leader: bool,
+        responses: Responses,
+    ) -> Self {
+        Self {
+            gateway,
+            client,
+            needs_leader,
+            responses,
+            watches: BTreeMap::new(),
+            next_id: 0,
+            catching_up: Arc::new(Semaphore::new(CATCHING_UP_MAX)),
+            progress: None,
+        }
+    }
+
+    /// Serves until the client goes, or must be sent elsewhere.
+    pub(super) async fn run(mut self, mut asked: Streaming<WatchRequest>) {
+        let mut look = tokio::time::interval(LEADER_LOOK);
+        let (mut leaderless, mut asks) = (0, true);
+        let ended = loop {
+            tokio::select! {
+                () = self.responses.closed() => return,
+                request = asked.message(), if asks => match request {
+                    Ok(Some(request)) => {
+                        if self.take(request).await.is_none() {
+                            return;
+                        }
+                    }
+                    // It asks no more, and still listens.
+                    Ok(None) => asks = false,
+                    Err(status) => break status,
+                },
+                _ = look.tick(), if self.needs_leader => {
+                    leaderless = if self.gateway.has_leader() { 0 } else { leaderless + 1 };
+                    if leaderless >= LEADER_LOOKS_MAX {
+                        break EtcdFault::NoLeader.into();
+                    }
+                }
+            }
+        };
+        // Whoever is told may be gone already.
+        drop(self.responses.send(Err(ended)).await);
+    }
+
+    /// Does what is asked; none once the client is gone.
+    async fn take(&mut self, request: WatchRequest) -> Option<()> {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
+            Some(RequestUnion::CancelRequest(cancel)) => {
+                if self.watches.remove(&cancel.watch_id).is_none() {
+                    return Some(());
+                }
+                let canceled = self.response(cancel.watch_id);
+                self.send(WatchResponse { canceled: true, ..canceled }).await
+            }
+            Some(RequestUnion::ProgressRequest(_)) => {
+                self.tell_progress();
+                Some(())
+            }
+            // etcd passes by what it does not know.
+            None => Some(()),
+        }
+    }
+
+    async fn create(&mut self, request: WatchCreateRequest) -> Option<()> {
+        let order = match self.order_of(&request).await {
+            Ok(order) => order,
+            Err(reason) => {
+                let none = self.response(NO_WATCH);
+                let refused =
+                    WatchResponse { created: true, canceled: true, cancel_reason: reason, ..none };
+                return self.send(refused).await;
+            }
+        };
+        let (id, standing) = (order.id, Arc::new(Standing::default()));
+        let header = Some(self.gateway.header(order.now));
+        let created =
+            WatchResponse { header, watch_id: id, created: true, ..WatchResponse::default() };
+        self.send(created).await?;
+        let task = tokio::spawn(Box::pin(follow(
+            self.gateway.clone(),
+            self.client.clone(),
+            order,
+            standing.clone(),
+            self.responses.clone(),
+            self.catching_up.clone(),
+        )));
+        self.watches.insert(id, Running { standing, task });
+        Some(())
+    }
+
+    /// What is to be watched; or why it is not.
+    async fn order_of(&mut self, request: &WatchCreateRequest) -> Result<Order, String> {
+        if request.start_revision < 0 {
+            return Err(EtcdFault::Compacted.text().into_owned());
+        }
+        // An empty key is the first there can be.
+        let first: &[u8] = if request.key.is_empty() { &[0] } else { &request.key };
+        let keys = keys_of(first, &request.range_end);
+        self.permit(&keys).await?;
+        if request.range_end.len() > 1 && *request.range_end <= *first {
+            return Err("mvcc: watcher range is empty".to_owned());
+        }
+        // A watch that has ended by itself is none any more.
+        self.watches.retain(|_, watch| !watch.task.is_finished());
+        if self.watches.len() >= self.gateway.config.watches {
+            return Err(EtcdFault::TooManyRequests.text().into_owned());
+        }
+        let id = self.id_of(request.watch_id)?;
+        let now = self.gateway.newest_or_own().await;
+        let start = u64::try_from(request.start_revision).unwrap_or(0);
+        let from = if start == 0 { Version(now.0 + 1) } else { Version(start) };
+        let filtered = |filter: FilterType| request.filters.contains(&(filter as i32));
+        let watch = Watch {
+            keys,
+            puts: !filtered(FilterType::Noput),
+            deletes: !filtered(FilterType::Nodelete),
+            previous: request.prev_kv,
+        };
+        let (progress, fragment) = (request.progress_notify, request.fragment);
+        Ok(Order { id, watch, from, now, progress, fragment })
+    }
+
+    /// Whether the caller may see these keys: refused at once, as etcd does, and
+    /// not only where the watch asks.
+    async fn permit(&self, keys: &Keys) -> Result<(), String> {
+        let range = Range::of(keys.clone()).heads().limit(1);
+        match self.client.range(self.gateway.volume(), range, ReadLevel::Eventual).await {
+            Err(ClientError::Fault { fault: fault @ Fault::Denied(_), .. }) => {
+                Err(EtcdFault::from(fault).text().into_owned())
+            }
+            // What else fails is the watch's to repeat.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn id_of(&mut self, wanted: i64) -> Result<i64, String> {
+        if wanted != 0 {
+            return if self.watches.contains_key(&wanted) {
+                Err("mvcc: duplicate watch ID provided on the WatchStream".to_owned())
+            } else {
+                Ok(wanted)
+            };
+        }
+        while self.watches.contains_key(&self.next_id) {
+            self.next_id += 1;
+        }
+        self.next_id += 1;
+        Ok(self.next_id - 1)
+    }
+
+    /// Tells how far all watches of the stream are, once they have told all that
+    /// had happened when it was asked.
+    fn tell_progress(&mut self) {
+        if self.progress.as_ref().is_some_and(|progress| !progress.is_finished()) {
+            // Whoever asks again while one is under way is answered by that one.
+            return;
+        }
+        let standings: Vec<_> = self.watches.values().map(|watch| watch.standing.clone()).collect();
+        let (gateway, responses) = (self.gateway.clone(), self.responses.clone());
+        self.progress = Some(tokio::spawn(async move {
+            let now = gateway.newest_or_own().await;
+            for standing in standings {
+                standing.reaches(now).await;
+            }
+            let header = Some(gateway.header(now));
+            let told = WatchResponse { header, watch_id: NO_WATCH, ..WatchResponse::default() };
+            drop(responses.send(Ok(told)).await);
+        }));
+    }
+
+    fn response(&self, watch_id: i64) -> WatchResponse {
+        let header = Some(self.gateway.header_now());
+        WatchResponse { header, watch_id, ..WatchResponse::default() }
+    }
+
+    async fn send(&self, response: WatchResponse) -> Option<()> {
+        self.responses.send(Ok(response)).await.ok()
+    }
+}
