@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use super::{
     Address, Delivery, Ticket, Weather,
     link::{Boots, Change, Link},
+    seats::{Seat, Seats},
 };
 use crate::{rng::Rng, trace::Trace};
 
@@ -66,19 +67,18 @@ struct State {
     rng: Rng,
     trace: Trace,
     weather: Weather,
-    /// Boot of each host; 0 while it is dead.
-    seats: BTreeMap<Address, u64>,
+    seats: Seats,
     boots: u64,
     /// Directions in which nothing passes, and how many cuts lie on each.
-    cuts: BTreeMap<(Address, Address), u32>,
+    cuts: BTreeMap<(Seat, Seat), u32>,
     /// Ways on which parcels queue up, and how many clogs lie on each.
-    clogs: BTreeMap<(Address, Address), u32>,
+    clogs: BTreeMap<(Seat, Seat), u32>,
     /// Hosts whose process stands still.
-    stalled: BTreeSet<Address>,
+    stalled: BTreeSet<Seat>,
     /// Hosts with whom no connection comes up.
-    deaf: BTreeSet<Address>,
+    deaf: BTreeSet<Seat>,
     /// By ordered pair.
-    links: BTreeMap<(Address, Address), Link>,
+    links: BTreeMap<(Seat, Seat), Link>,
     links_checked: Instant,
     /// When the first of them changes by itself …
     links_due: Option<Instant>,
@@ -86,10 +86,10 @@ struct State {
     links_stirred: bool,
     connections: u64,
     /// Who knows whose address.
-    known: BTreeSet<(NodeId, NodeId)>,
+    known: BTreeSet<(Seat, Seat)>,
     queue: BTreeMap<(Instant, u64), Parcel>,
     parcels: u64,
-    lanes: BTreeMap<(Address, Address), Direction>,
+    lanes: BTreeMap<(Seat, Seat), Direction>,
     pending: BTreeMap<Ticket, Pending>,
     tickets: u64,
 }
@@ -107,8 +107,8 @@ struct Direction {
 
 #[derive(Clone, Debug)]
 struct Parcel {
-    from: Address,
-    to: Address,
+    from: Seat,
+    to: Seat,
     /// The connection it rides on; none for a notice of the local transport.
     connection: Option<u64>,
     /// The boot a notice is for.
@@ -126,7 +126,7 @@ enum Body {
 
 #[derive(Debug)]
 struct Pending {
-    caller: Address,
+    caller: Seat,
     to: NodeId,
     connection: Option<u64>,
     sender: oneshot::Sender<Outcome>,
@@ -144,7 +144,7 @@ impl Fabric {
             rng,
             trace,
             weather,
-            seats: BTreeMap::new(),
+            seats: Seats::default(),
             boots: 0,
             cuts: BTreeMap::new(),
             clogs: BTreeMap::new(),
@@ -182,13 +182,14 @@ impl Fabric {
     /// Brings a host up and returns its boot.
     pub fn rise(&self, host: Address) -> u64 {
         self.with(|state| {
+            let seat = state.seats.of(host);
             state.boots += 1;
             state.links_stirred = true;
             if host.node().is_none() {
                 // A client that begins anew has no connection of an earlier one.
-                state.links.retain(|ends, _| ends.0 != host && ends.1 != host);
+                state.links.retain(|ends, _| ends.0 != seat && ends.1 != seat);
             }
-            state.seats.insert(host, state.boots);
+            state.seats.set_boot(seat, state.boots);
             state.boots
         })
     }
@@ -196,46 +197,55 @@ impl Fabric {
     /// Takes a host down: what it sends from now on goes nowhere.
     pub fn fall(&self, host: Address) {
         self.with(|state| {
-            state.seats.insert(host, 0);
-            state.stalled.remove(&host);
+            let seat = state.seats.of(host);
+            state.seats.set_boot(seat, 0);
+            state.stalled.remove(&seat);
             state.links_stirred = true;
-            state.pending.retain(|_, pending| pending.caller != host);
-            if let Some(node) = host.node() {
-                state.known.retain(|(who, _)| *who != node);
-            }
+            state.pending.retain(|_, pending| pending.caller != seat);
+            state.known.retain(|(who, _)| *who != seat);
         });
     }
 
     /// Lets nothing pass from one host to another until each cut is mended.
     pub fn cut(&self, from: Address, to: Address) {
         self.with(|state| {
-            *state.cuts.entry((from, to)).or_default() += 1;
+            let way = state.way(from, to);
+            *state.cuts.entry(way).or_default() += 1;
             state.links_stirred = true;
         });
     }
 
     /// Takes one cut back.
     pub fn mend(&self, from: Address, to: Address) {
-        self.with(|state| state.mend((from, to)));
+        self.with(|state| {
+            let way = state.way(from, to);
+            state.mend(way);
+        });
     }
 
     /// Whether no packet passes from one host to another: a clog loses them,
     /// and quinn sends them again.
     pub fn is_cut(&self, from: Address, to: Address) -> bool {
         self.with(|state| {
-            let way = (from, to);
+            let way = state.way(from, to);
             state.cuts.contains_key(&way) || state.clogs.contains_key(&way)
         })
     }
 
     /// Lets parcels queue up on a way, though its connection stays.
     pub fn clog(&self, from: Address, to: Address) {
-        self.with(|state| *state.clogs.entry((from, to)).or_default() += 1);
+        self.with(|state| {
+            let way = state.way(from, to);
+            *state.clogs.entry(way).or_default() += 1;
+        });
     }
 
     /// Takes one clog back; what queued up flows on.
     pub fn unclog(&self, from: Address, to: Address) {
-        self.with(|state| state.unclog((from, to)));
+        self.with(|state| {
+            let way = state.way(from, to);
+            state.unclog(way);
+        });
     }
 
     /// A host's process stands still: others hear nothing of it, and what it
@@ -243,25 +253,33 @@ impl Fabric {
     pub fn stall(&self, host: Address) {
         self.with(|state| {
             state.links_stirred = true;
-            state.stalled.insert(host)
+            let seat = state.seats.of(host);
+            state.stalled.insert(seat)
         });
     }
 
     /// The process goes on.
     pub fn unstall(&self, host: Address) {
-        self.with(|state| state.unstall(host));
+        self.with(|state| {
+            let seat = state.seats.of(host);
+            state.unstall(seat);
+        });
     }
 
     /// Breaks every connection of a host at once.
     pub fn reset(&self, host: Address) {
-        self.with(|state| state.reset(host));
+        self.with(|state| {
+            let seat = state.seats.of(host);
+            state.reset(seat);
+        });
     }
 
     /// Lets no connection with a host come up, or again.
     pub fn deafen(&self, host: Address, on: bool) {
         self.with(|state| {
             state.links_stirred = true;
-            if on { state.deaf.insert(host) } else { state.deaf.remove(&host) }
+            let seat = state.seats.of(host);
+            if on { state.deaf.insert(seat) } else { state.deaf.remove(&seat) }
         });
     }
 
@@ -285,9 +303,14 @@ impl Fabric {
         self.with(|state| state.parcels)
     }
 
+    /// Where a host stands in the tables.
+    pub(super) fn seat(&self, host: Address) -> Seat {
+        self.with(|state| state.seats.of(host))
+    }
+
     pub(super) fn send(
         &self,
-        from: (Address, u64),
+        from: (Seat, u64),
         to: NodeId,
         lane: Lane,
         bytes: Bytes,
@@ -298,7 +321,7 @@ impl Fabric {
 
     pub(super) fn request(
         &self,
-        from: (Address, u64),
+        from: (Seat, u64),
         to: NodeId,
         class: RequestClass,
         bytes: Bytes,
@@ -307,18 +330,19 @@ impl Fabric {
         self.with(|state| state.request(from, to, class, bytes, at))
     }
 
-    pub(super) fn answer(&self, from: (Address, u64), ticket: Ticket, bytes: Bytes, at: Instant) {
+    pub(super) fn answer(&self, from: (Seat, u64), ticket: Ticket, bytes: Bytes, at: Instant) {
         self.with(|state| state.answer(from, ticket, bytes, at));
     }
 
-    pub(super) fn learn(&self, from: (Address, u64), node: NodeId) {
+    pub(super) fn learn(&self, from: (Seat, u64), node: NodeId) {
         self.with(|state| state.learn(from, node));
     }
 
-    pub(super) fn forget(&self, from: (Address, u64), node: NodeId) {
+    pub(super) fn forget(&self, from: (Seat, u64), node: NodeId) {
         self.with(|state| {
-            if let Some(me) = from.0.node().filter(|_| state.seats.get(&from.0) == Some(&from.1)) {
-                state.known.remove(&(me, node));
+            if state.seats.boot(from.0) == from.1 {
+                let way = (from.0, state.seats.of(Address::Node(node)));
+                state.known.remove(&way);
                 state.links_stirred = true;
             }
         });
@@ -329,11 +353,15 @@ impl Fabric {
     }
 }
 
-fn pair(a: Address, b: Address) -> (Address, Address) {
+fn pair(a: Seat, b: Seat) -> (Seat, Seat) {
     if a <= b { (a, b) } else { (b, a) }
 }
 
 impl State {
+    fn way(&mut self, from: Address, to: Address) -> (Seat, Seat) {
+        (self.seats.of(from), self.seats.of(to))
+    }
+
     fn due(&self) -> Instant {
         let look = self.links_checked + LINKS_CHECKED_EVERY;
         let links =
@@ -356,7 +384,7 @@ impl State {
                 break;
             }
             let parcel = entry.remove();
-            let to = parcel.to.node();
+            let to = self.seats.node(parcel.to);
             if let Some(delivery) = self.arrive(parcel) {
                 // Hosts have no finer clock than milliseconds.
                 let grain = 1_000_000;
@@ -367,11 +395,7 @@ impl State {
         arrivals
     }
 
-    fn boot(&self, host: Address) -> u64 {
-        self.seats.get(&host).copied().unwrap_or(0)
-    }
-
-    fn open(&self, (low, high): (Address, Address)) -> bool {
+    fn open(&self, (low, high): (Seat, Seat)) -> bool {
         let cut = self.cuts.contains_key(&(low, high)) || self.cuts.contains_key(&(high, low));
         !cut && !self.stalled.contains(&low) && !self.stalled.contains(&high)
     }
@@ -382,8 +406,8 @@ impl State {
         self.links_stirred = false;
         let pairs: Vec<_> = self.links.keys().copied().collect();
         for ends in pairs {
-            let wanted = match (ends.0.node(), ends.1.node()) {
-                (Some(a), Some(b)) => self.known.contains(&(a, b)) || self.known.contains(&(b, a)),
+            let wanted = match (self.seats.node(ends.0), self.seats.node(ends.1)) {
+                (Some(_), Some(_)) => self.knows_either(ends),
                 // A client dials when it asks, never by itself.
                 (None, _) | (_, None) => {
                     self.links.get(&ends).is_some_and(|link| link.connection().is_some())
@@ -398,8 +422,13 @@ impl State {
         self.links_due = self.links.values().filter_map(Link::due).min();
     }
 
-    fn check_link(&mut self, ends: (Address, Address)) {
-        let boots = (self.boot(ends.0), self.boot(ends.1));
+    /// Whether one of two nodes knows where the other is.
+    fn knows_either(&self, (a, b): (Seat, Seat)) -> bool {
+        self.known.contains(&(a, b)) || self.known.contains(&(b, a))
+    }
+
+    fn check_link(&mut self, ends: (Seat, Seat)) {
+        let boots = (self.seats.boot(ends.0), self.seats.boot(ends.1));
         let fresh = self.links.get(&ends).is_some_and(|link| link.connection().is_none());
         let open = self.open(ends) && !(fresh && self.deaf(ends));
         let Some(link) = self.links.get_mut(&ends) else { return };
@@ -410,13 +439,13 @@ impl State {
         }
     }
 
-    fn deaf(&self, ends: (Address, Address)) -> bool {
+    fn deaf(&self, ends: (Seat, Seat)) -> bool {
         self.deaf.contains(&ends.0) || self.deaf.contains(&ends.1)
     }
 
-    fn reset(&mut self, host: Address) {
+    fn reset(&mut self, host: Seat) {
         self.links_stirred = true;
-        let touches = |ends: &&(Address, Address)| ends.0 == host || ends.1 == host;
+        let touches = |ends: &&(Seat, Seat)| ends.0 == host || ends.1 == host;
         let pairs: Vec<_> = self.links.keys().filter(touches).copied().collect();
         for ends in pairs {
             let (now, rng) = (self.now, &mut self.rng);
@@ -428,30 +457,31 @@ impl State {
         }
     }
 
-    fn close(&mut self, ends: (Address, Address)) {
+    fn close(&mut self, ends: (Seat, Seat)) {
         if let Some(Link::Up { connection, boots, .. }) = self.links.remove(&ends) {
             self.lose(ends, connection, boots);
         }
     }
 
     /// Tells both ends, as far as these boots live.
-    fn tell(&mut self, ends: (Address, Address), boots: Boots, up: bool) {
-        for (to, boot, peer) in [(ends.0, boots.0, ends.1), (ends.1, boots.1, ends.0)] {
-            let (Some(peer), Address::Node(_)) = (peer.node(), to) else { continue };
-            if self.boot(to) == boot {
+    fn tell(&mut self, ends: (Seat, Seat), boots: Boots, up: bool) {
+        let hosts = (self.seats.host(ends.0), self.seats.host(ends.1));
+        for (to, boot, peer) in [(ends.0, boots.0, hosts.1), (ends.1, boots.1, hosts.0)] {
+            let (Some(peer), Some(_)) = (peer.node(), self.seats.node(to)) else { continue };
+            if self.seats.boot(to) == boot {
                 let body = Body::Notice { peer, up };
                 let parcel = Parcel { from: to, to, connection: None, boot, body };
                 self.enqueue(self.now, parcel);
             }
         }
-        if ends.0.node().is_some() && ends.1.node().is_some() {
+        if hosts.0.node().is_some() && hosts.1.node().is_some() {
             let line = if up { "link up" } else { "link lost" };
-            self.trace.note(self.now, &format!("{line} {} {}", ends.0, ends.1));
+            self.trace.note(self.now, &format!("{line} {} {}", hosts.0, hosts.1));
             self.trace.count(if up { "link up" } else { "link lost" });
         }
     }
 
-    fn lose(&mut self, ends: (Address, Address), connection: u64, boots: Boots) {
+    fn lose(&mut self, ends: (Seat, Seat), connection: u64, boots: Boots) {
         self.tell(ends, boots, false);
         for direction in [ends, (ends.1, ends.0)] {
             self.lanes.remove(&direction);
@@ -469,9 +499,9 @@ impl State {
     }
 
     /// Hands a request's failure to its caller, as its own transport does.
-    fn fail(&mut self, at: Instant, ticket: Ticket, caller: Address, error: RequestError) {
+    fn fail(&mut self, at: Instant, ticket: Ticket, caller: Seat, error: RequestError) {
         let body = Body::Answer { ticket, outcome: Err(error) };
-        let boot = self.boot(caller);
+        let boot = self.seats.boot(caller);
         self.enqueue(at, Parcel { from: caller, to: caller, connection: None, boot, body });
     }
 
@@ -483,7 +513,7 @@ impl State {
         }
     }
 
-    fn unclog(&mut self, way: (Address, Address)) {
+    fn unclog(&mut self, way: (Seat, Seat)) {
         let Some(clogs) = self.clogs.get_mut(&way) else { return };
         *clogs -= 1;
         if *clogs == 0 {
@@ -492,7 +522,7 @@ impl State {
         }
     }
 
-    fn unstall(&mut self, host: Address) {
+    fn unstall(&mut self, host: Seat) {
         self.links_stirred = true;
         if self.stalled.remove(&host) {
             let ways: Vec<_> = self.lanes.keys().filter(|way| way.1 == host).copied().collect();
@@ -502,7 +532,7 @@ impl State {
         }
     }
 
-    fn mend(&mut self, way: (Address, Address)) {
+    fn mend(&mut self, way: (Seat, Seat)) {
         let Some(cuts) = self.cuts.get_mut(&way) else { return };
         *cuts -= 1;
         if *cuts == 0 {
@@ -513,7 +543,7 @@ impl State {
     }
 
     /// Sends on what waited for a way to open.
-    fn release(&mut self, way: (Address, Address)) {
+    fn release(&mut self, way: (Seat, Seat)) {
         let Some(lane) = self.lanes.get_mut(&way) else { return };
         let held = std::mem::take(&mut lane.held);
         lane.under_way += held.len();
@@ -523,10 +553,13 @@ impl State {
         }
     }
 
-    fn learn(&mut self, from: (Address, u64), node: NodeId) {
-        let Some(me) = from.0.node().filter(|me| *me != node) else { return };
-        if self.boot(from.0) == from.1 && self.known.insert((me, node)) {
-            let ends = pair(from.0, Address::Node(node));
+    fn learn(&mut self, from: (Seat, u64), node: NodeId) {
+        if self.seats.node(from.0).is_none_or(|me| me == node) {
+            return;
+        }
+        let peer = self.seats.of(Address::Node(node));
+        if self.seats.boot(from.0) == from.1 && self.known.insert((from.0, peer)) {
+            let ends = pair(from.0, peer);
             let link = Link::fresh(self.now, &mut self.rng);
             self.links.entry(ends).or_insert(link);
             self.links_stirred = true;
@@ -535,16 +568,17 @@ impl State {
 
     fn send(
         &mut self,
-        (from, boot): (Address, u64),
+        (from, boot): (Seat, u64),
         to: NodeId,
         lane: Lane,
         bytes: Bytes,
         at: Instant,
     ) -> Result<(), SendError> {
-        let Some(me) = from.node().filter(|_| self.boot(from) == boot) else {
+        if self.seats.boot(from) != boot || self.seats.node(from).is_none() {
             return Err(SendError::Closed);
-        };
-        if !self.known.contains(&(me, to)) && !self.known.contains(&(to, me)) {
+        }
+        let target = self.seats.of(Address::Node(to));
+        if !self.knows_either((from, target)) {
             return Err(SendError::UnknownNode(to));
         }
         let bytes_max = match lane {
@@ -554,7 +588,6 @@ impl State {
         if bytes.len() > bytes_max {
             return Err(SendError::TooLarge { bytes: bytes.len(), bytes_max });
         }
-        let target = Address::Node(to);
         let ends = pair(from, target);
         let Some(connection) = self.links.get(&ends).and_then(Link::connection) else {
             self.trace.count("message without a connection");
@@ -587,14 +620,14 @@ impl State {
 
     fn request(
         &mut self,
-        (from, boot): (Address, u64),
+        (from, boot): (Seat, u64),
         to: NodeId,
         class: RequestClass,
         bytes: Bytes,
         at: Instant,
     ) -> Result<oneshot::Receiver<Outcome>, RequestError> {
-        let target = Address::Node(to);
-        if self.boot(from) != boot || from == target {
+        let target = self.seats.of(Address::Node(to));
+        if self.seats.boot(from) != boot || from == target {
             let cause = "this host is down or the same".to_owned();
             return Err(RequestError::Unreachable { node: to, cause });
         }
@@ -604,7 +637,7 @@ impl State {
         }
         self.trace.mix(at, &bytes);
         let ends = pair(from, target);
-        if from.node().is_none() {
+        if self.seats.node(from).is_none() {
             // A client dials at once.
             self.links.entry(ends).or_insert(Link::Down { dial_at: self.now });
             self.check_link(ends);
@@ -627,8 +660,8 @@ impl State {
         Ok(receiver)
     }
 
-    fn answer(&mut self, (from, boot): (Address, u64), ticket: Ticket, bytes: Bytes, at: Instant) {
-        let alive = self.boot(from) == boot;
+    fn answer(&mut self, (from, boot): (Seat, u64), ticket: Ticket, bytes: Bytes, at: Instant) {
+        let alive = self.seats.boot(from) == boot;
         let Some(pending) = self.pending.get(&ticket).filter(|_| alive) else { return };
         let (to, connection) = (pending.caller, pending.connection);
         self.trace.mix(at, &bytes);
@@ -639,12 +672,12 @@ impl State {
     /// Sends a parcel on its way, with its delay.
     fn post(&mut self, at: Instant, parcel: Parcel) {
         let mut due = at.max(self.now) + self.weather.delay(&mut self.rng);
+        let lane = self.lanes.entry((parcel.from, parcel.to)).or_default();
+        lane.under_way += 1;
         let reliable = match parcel.body {
             Body::Message { lane: Lane::Gossip, .. } | Body::Notice { .. } => false,
             Body::Message { lane: Lane::Raft, .. } => {
-                let overtakes = self.rng.chance(self.weather.reorder_ppm);
-                let lane = self.lanes.entry((parcel.from, parcel.to)).or_default();
-                if overtakes {
+                if self.rng.chance(self.weather.reorder_ppm) {
                     self.trace.count("message reordered");
                 } else {
                     due = due.max(lane.raft_until);
@@ -657,7 +690,6 @@ impl State {
         if reliable && self.rng.chance(self.weather.drop_ppm) {
             due = due + self.rng.between(Duration::ZERO, self.weather.spike_max);
         }
-        self.lanes.entry((parcel.from, parcel.to)).or_default().under_way += 1;
         self.enqueue(due, parcel);
     }
 
@@ -669,7 +701,7 @@ impl State {
     /// What becomes of a parcel whose time has come.
     fn arrive(&mut self, parcel: Parcel) -> Option<Delivery> {
         let (from, to) = (parcel.from, parcel.to);
-        let boot = self.boot(to);
+        let boot = self.seats.boot(to);
         if let Some(connection) = parcel.connection {
             if let Some(lane) = self.lanes.get_mut(&(from, to)) {
                 lane.under_way = lane.under_way.saturating_sub(1);
@@ -702,10 +734,10 @@ impl State {
     fn delivery(&mut self, parcel: Parcel) -> Option<Delivery> {
         Some(match parcel.body {
             Body::Message { lane, bytes } => {
-                Delivery::Message { from: parcel.from.node()?, lane, bytes }
+                Delivery::Message { from: self.seats.node(parcel.from)?, lane, bytes }
             }
             Body::Request { class, bytes, ticket } => {
-                Delivery::Request { from: peer(parcel.from), class, bytes, ticket }
+                Delivery::Request { from: peer(self.seats.host(parcel.from)), class, bytes, ticket }
             }
             Body::Answer { ticket, outcome } => {
                 let sender = self.pending.remove(&ticket)?.sender;

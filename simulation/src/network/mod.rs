@@ -13,6 +13,7 @@
 mod fabric;
 mod link;
 mod port;
+mod seats;
 #[cfg(test)]
 mod tests;
 mod weather;

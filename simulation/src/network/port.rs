@@ -8,21 +8,22 @@ use cluster::{
     ports::network::{BoxFuture, Lane, Network, RequestClass, RequestError, SendError},
 };
 
-use super::{Address, Fabric, Ticket};
+use super::{Address, Fabric, Ticket, seats::Seat};
 use crate::clock::HostClock;
 
 /// The port of one boot of one host. Once the host fell it is mute.
 #[derive(Clone, Debug)]
 pub struct Port {
     fabric: Fabric,
-    me: (Address, u64),
+    me: (Seat, u64),
     clock: Arc<HostClock>,
 }
 
 impl Port {
     /// The port of `host` at `boot`.
     pub fn new(fabric: Fabric, host: Address, boot: u64, clock: Arc<HostClock>) -> Self {
-        Self { fabric, me: (host, boot), clock }
+        let me = (fabric.seat(host), boot);
+        Self { fabric, me, clock }
     }
 
     /// Sends the answer to a request.
