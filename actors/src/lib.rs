@@ -15,6 +15,7 @@ pub mod membership;
 pub mod metrics;
 pub mod outbox;
 pub mod probe;
+pub mod queue;
 pub mod replica;
 pub mod root;
 pub mod router;

@@ -60,6 +60,7 @@ use crate::{
     disk::StoreIds,
     outbox::{Outbox, OutboxActor},
     probe::{Probe, Report},
+    queue::Queue,
     replica::messages::ReplicaHandle,
     router::{Hosted, Router},
     volumes::{VolumesActor, VolumesArguments, VolumesMessage},
@@ -533,12 +534,14 @@ impl Stand {
         let (_, catalog) = watch::channel(Arc::clone(&self.view));
         let router = Router::new(world.clone(), hosted, catalog);
         self.wires.nodes.lock().unwrap().insert(id, router.clone());
-        let (outbox, _) = Actor::spawn(None, OutboxActor, world.clone()).await.unwrap();
+        let queue = Arc::<Queue>::default();
+        let arguments = (world.clone(), queue.clone());
+        let (outbox, _) = Actor::spawn(None, OutboxActor, arguments).await.unwrap();
         let budget = NodeBudget::new(self.limits);
         let highest = world.engine.list().unwrap().into_iter().max().unwrap_or_default();
         let arguments = VolumesArguments {
             world: world.clone(),
-            outbox: Outbox::new(outbox, self.limits.outbox_bytes_max),
+            outbox: Outbox::new(outbox, queue, self.limits.outbox_bytes_max),
             stores: StoreIds::after(highest),
             budget: Arc::clone(&budget),
             space: watch::channel(Space::default()).1,

@@ -9,7 +9,10 @@ use cluster::{
 use ractor::ActorRef;
 
 use super::OUTBOX_MESSAGES_MAX;
-use crate::admission::{Admission, Permit};
+use crate::{
+    admission::{Admission, Permit},
+    queue::Queue,
+};
 
 /// What the outbox is told.
 #[derive(Debug)]
@@ -23,21 +26,20 @@ pub enum OutboxMessage {
         /// Room in the outbox.
         permit: Permit,
     },
-    /// Hand everything collected to the network.
-    Flush,
 }
 
 /// The way into the outbox.
 #[derive(Clone, Debug)]
 pub struct Outbox {
     actor: ActorRef<OutboxMessage>,
+    queue: Arc<Queue>,
     admission: Arc<Admission>,
 }
 
 impl Outbox {
-    /// A way to `actor` for so many bytes at once.
-    pub fn new(actor: ActorRef<OutboxMessage>, bytes_max: usize) -> Self {
-        Self { actor, admission: Admission::new(OUTBOX_MESSAGES_MAX, bytes_max) }
+    /// A way to `actor`, which was born with `queue`, for so many bytes at once.
+    pub fn new(actor: ActorRef<OutboxMessage>, queue: Arc<Queue>, bytes_max: usize) -> Self {
+        Self { actor, queue, admission: Admission::new(OUTBOX_MESSAGES_MAX, bytes_max) }
     }
 
     /// Sends messages to a node, or drops them when the outbox is full: the
@@ -47,7 +49,7 @@ impl Outbox {
         match self.admission.try_enter(bytes) {
             Some(permit) => {
                 // A stopped outbox means the node is stopping.
-                let _ = self.actor.cast(OutboxMessage::Send { to, messages, permit });
+                self.queue.cast(&self.actor, OutboxMessage::Send { to, messages, permit });
             }
             None => metrics::counter!(crate::metrics::OUTBOX_DROPPED).increment(1),
         }

@@ -13,12 +13,14 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 pub use messages::{Outbox, OutboxMessage};
 pub use state::OutboxState;
 
-use crate::world::World;
+use crate::{queue::Queue, world::World};
 
 /// Messages waiting over all peers: a heartbeat for each of 4,096 replicas to
 /// four peers, twice.
@@ -33,30 +35,24 @@ pub struct OutboxActor;
 impl Actor for OutboxActor {
     type Msg = OutboxMessage;
     type State = OutboxState;
-    type Arguments = World;
+    type Arguments = (World, Arc<Queue>);
 
     async fn pre_start(
         &self,
         _myself: ActorRef<OutboxMessage>,
-        world: World,
+        (world, queue): (World, Arc<Queue>),
     ) -> Result<OutboxState, ActorProcessingErr> {
-        Ok(OutboxState::new(world))
+        Ok(OutboxState::new(world, queue))
     }
 
     async fn handle(
         &self,
-        myself: ActorRef<OutboxMessage>,
+        _myself: ActorRef<OutboxMessage>,
         message: OutboxMessage,
         state: &mut OutboxState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            OutboxMessage::Send { to, messages, permit } => {
-                if state.collect(to, messages, permit) {
-                    // Everything already waiting is handled before this comes round.
-                    myself.cast(OutboxMessage::Flush)?;
-                }
-            }
-            OutboxMessage::Flush => state.flush(),
+            OutboxMessage::Send { to, messages, permit } => state.collect(to, messages, permit),
         }
         Ok(())
     }

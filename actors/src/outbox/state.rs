@@ -1,6 +1,6 @@
 //! What waits for each peer, and how it becomes frames.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use cluster::{
@@ -11,7 +11,12 @@ use cluster::{
 };
 
 use super::{BATCH_BYTES_MAX, messages::weight};
-use crate::{admission::Permit, failpoint::FailPoint, world::World};
+use crate::{
+    admission::Permit,
+    failpoint::FailPoint,
+    queue::{Queue, Round},
+    world::World,
+};
 
 /// Messages waiting for one peer.
 #[derive(Debug, Default)]
@@ -25,24 +30,29 @@ struct Waiting {
 pub struct OutboxState {
     world: World,
     waiting: BTreeMap<NodeId, Waiting>,
+    /// One flush for all that waits.
+    round: Round,
 }
 
 impl OutboxState {
-    pub(super) fn new(world: World) -> Self {
-        Self { world, waiting: BTreeMap::new() }
+    pub(super) fn new(world: World, queue: Arc<Queue>) -> Self {
+        Self { world, waiting: BTreeMap::new(), round: Round::new(queue) }
     }
 
-    /// Adds messages; true when a flush must be scheduled.
-    pub(super) fn collect(&mut self, to: NodeId, messages: Vec<Addressed>, permit: Permit) -> bool {
-        let first = self.waiting.is_empty();
+    /// Adds messages, and flushes once all that waited are in.
+    pub(super) fn collect(&mut self, to: NodeId, messages: Vec<Addressed>, permit: Permit) {
+        self.round.handled();
         let waiting = self.waiting.entry(to).or_default();
         waiting.messages.extend(messages);
         waiting.permits.push(permit);
-        first
+        self.round.begin();
+        if self.round.end() {
+            self.flush();
+        }
     }
 
     /// Hands all that waits to the network, in frames of about [`BATCH_BYTES_MAX`].
-    pub(super) fn flush(&mut self) {
+    fn flush(&mut self) {
         for (to, waiting) in std::mem::take(&mut self.waiting) {
             self.world.reach(FailPoint::OutboxFlush);
             for messages in frames(waiting.messages) {

@@ -38,7 +38,7 @@ use super::{
     halt::Halt,
     messages::{AppliedBatch, ReplicaMessage},
 };
-use crate::{budget::NodeBudget, failpoint::FailPoint, world::World};
+use crate::{budget::NodeBudget, failpoint::FailPoint, queue::Queue, world::World};
 
 /// What a replica shows to readers, routers and status.
 #[derive(Clone, Debug, Default)]
@@ -169,6 +169,7 @@ pub struct ApplyHalf {
     pub(super) world: World,
     pub(super) replica: ReplicaId,
     actor: ActorRef<ReplicaMessage>,
+    queue: Arc<Queue>,
     published: watch::Sender<Published>,
     gauge: MemoryGauge,
     pub(super) gate: Arc<StoreGate>,
@@ -187,7 +188,7 @@ impl ApplyHalf {
     pub(super) fn new(
         world: World,
         replica: ReplicaId,
-        actor: ActorRef<ReplicaMessage>,
+        (actor, queue): (ActorRef<ReplicaMessage>, Arc<Queue>),
         published: watch::Sender<Published>,
         gauge: MemoryGauge,
         gate: Arc<StoreGate>,
@@ -196,6 +197,7 @@ impl ApplyHalf {
             world,
             replica,
             actor,
+            queue,
             published,
             gauge,
             gate,
@@ -326,13 +328,13 @@ impl ApplyHalf {
             applied: LogIndex(0),
             applied_term: Term(0),
         };
-        self.tell(ReplicaMessage::Opened(Ok(opened)));
+        self.tell(ReplicaMessage::Opened(Box::new(Ok(opened))));
     }
 
     /// Opens the store and the machine in it.
     pub(super) fn open(self: &Arc<Self>, store: StoreId) {
         self.in_lane(move |half| {
-            half.tell(ReplicaMessage::Opened(half.open_now(store)));
+            half.tell(ReplicaMessage::Opened(Box::new(half.open_now(store))));
         });
     }
 
@@ -370,7 +372,7 @@ impl ApplyHalf {
         self.in_lane(move |half| match half.apply_now(&entries) {
             Ok(batch) => {
                 half.world.reach(FailPoint::ApplyDone);
-                half.tell(ReplicaMessage::Applied(batch));
+                half.queue.cast(&half.actor, ReplicaMessage::Applied(Box::new(batch)));
             }
             Err(halt) => half.tell(ReplicaMessage::Halted(halt)),
         });

@@ -1,7 +1,5 @@
 //! Does what the Raft core asked, in the order it asked.
 
-use std::collections::BTreeMap;
-
 use cluster::{
     catalog::record::Loss,
     ids::{Epoch, LogIndex, NodeId, ReplicaId, Term},
@@ -24,11 +22,20 @@ use crate::{failpoint::FailPoint, probe::Report};
 /// Wait before a record is given again that the log had no room for.
 const LOG_RETRY: std::time::Duration = std::time::Duration::from_millis(50);
 
+/// Room kept for effects between two runs: more than one run of a busy leader
+/// asks for, 10 KiB.
+const SPENT_EFFECTS_MAX: usize = 64;
+
+/// Messages by node: a handful of peers.
+type Outgoing = Vec<(NodeId, Vec<Addressed>)>;
+
 impl ReplicaState {
     /// Runs all effects collected so far.
     pub(super) fn run_effects(&mut self) {
-        let mut outgoing: BTreeMap<NodeId, Vec<Addressed>> = BTreeMap::new();
-        for effect in std::mem::take(&mut self.effects) {
+        let mut outgoing: Outgoing = Vec::new();
+        let room = std::mem::take(&mut self.spent_effects);
+        let mut effects = std::mem::replace(&mut self.effects, room);
+        for effect in effects.drain(..) {
             // After a broken invariant nothing may be written or said.
             let Phase::Running(_) = self.phase else { return };
             if let Effect::Send { to, message } = effect {
@@ -40,18 +47,19 @@ impl ReplicaState {
         for (node, messages) in outgoing {
             self.outbox.send(node, messages);
         }
+        effects.shrink_to(SPENT_EFFECTS_MAX);
+        self.spent_effects = effects;
     }
 
-    fn address(
-        &self,
-        to: ReplicaId,
-        message: Message,
-        outgoing: &mut BTreeMap<NodeId, Vec<Addressed>>,
-    ) {
+    fn address(&self, to: ReplicaId, message: Message, outgoing: &mut Outgoing) {
         // A replica whose node is not known (yet) is like one that is down.
         let Some(node) = self.node_of(to) else { return };
         let (shard, from) = (self.facts.shard, self.facts.replica);
-        outgoing.entry(node).or_default().push(Addressed { shard, from, to, message });
+        let addressed = Addressed { shard, from, to, message };
+        match outgoing.iter_mut().find(|(peer, _)| *peer == node) {
+            Some((_, messages)) => messages.push(addressed),
+            None => outgoing.push((node, vec![addressed])),
+        }
     }
 
     fn run_effect(&mut self, effect: Effect) {
@@ -119,9 +127,9 @@ impl ReplicaState {
     /// Gives the log the next record, if none is in flight.
     pub(super) fn append(&mut self) {
         let Some(record) = self.journal.next() else { return };
-        let myself = self.myself.clone();
+        let (myself, queue) = (self.myself.clone(), self.queue.clone());
         let done = move |result| {
-            let _ = myself.cast(ReplicaMessage::LogWritten(result));
+            queue.cast(&myself, ReplicaMessage::LogWritten(result));
         };
         self.world.reach(FailPoint::LogAsked);
         self.world.log.append(self.facts.replica, record, Box::new(done));

@@ -33,6 +33,7 @@ use super::{
 use crate::{
     admission::{Admission, Permit},
     budget::NodeBudget,
+    queue::Queue,
 };
 
 /// Requests one replica holds at a time: sixteen sessions of 64.
@@ -49,13 +50,14 @@ pub const INBOX_MAX: usize = 4_096;
 /// Bytes of Raft messages waiting at one replica.
 pub const INBOX_BYTES_MAX: usize = 32 << 20;
 
-/// What a replica is told.
+/// What a replica is told. What is large or rare lies in a box: every message is
+/// moved several times as large as the largest.
 #[derive(Debug)]
 pub enum ReplicaMessage {
     /// The store is open (or, for a joiner, there is none yet).
-    Opened(Result<super::apply::Opened, Halt>),
+    Opened(Box<Result<super::apply::Opened, Halt>>),
     /// A request of a client or a forwarding node.
-    Call(ReplicaCall),
+    Call(Box<ReplicaCall>),
     /// A message of another replica of the shard.
     Deliver {
         /// Its sender.
@@ -72,7 +74,7 @@ pub enum ReplicaMessage {
     /// The store of a newborn is durable, or could not be made so.
     BornInStore(Result<(), EngineError>),
     /// What the log holds of this replica.
-    Recovered(Result<RecoveredReplica, LogError>),
+    Recovered(Box<Result<RecoveredReplica, LogError>>),
     /// Older entries asked from the log.
     EntriesFetched {
         /// Which question.
@@ -81,7 +83,7 @@ pub enum ReplicaMessage {
         result: Result<Vec<Entry>, LogError>,
     },
     /// Committed entries took effect.
-    Applied(AppliedBatch),
+    Applied(Box<AppliedBatch>),
     /// The replica must not go on: apply, a read or the catalog says so.
     Halted(Halt),
     /// The overlay up to here is in the store, synced.
@@ -133,10 +135,20 @@ pub enum ReplicaMessage {
         /// Whether there is more to look at.
         more: bool,
     },
-    /// All that waited in the mailbox is in: run the core.
+    /// The core's last run brought in something by itself: run it again.
     Run,
     /// A timer fired.
     Timer(ReplicaTimer),
+}
+
+impl ReplicaMessage {
+    /// Whether who sends it counts it: those that come in crowds.
+    pub(super) fn is_counted(&self) -> bool {
+        matches!(
+            self,
+            Self::Call(_) | Self::Deliver { .. } | Self::LogWritten(_) | Self::Applied(_)
+        )
+    }
 }
 
 /// Timers of a replica.
@@ -228,6 +240,7 @@ pub struct ReplicaHandle {
     pub(super) watchers: Arc<Admission>,
     pub(crate) held: Arc<Held>,
     pub(super) filled: Arc<AtomicUsize>,
+    pub(super) queue: Arc<Queue>,
     pub(super) budget: Arc<NodeBudget>,
 }
 
@@ -243,8 +256,8 @@ impl ReplicaHandle {
             return refused(clock, Fault::Busy { retry_after_ms: 20 });
         };
         let (reply, answer) = oneshot::channel();
-        let call = ReplicaCall { request, permit, reply };
-        if self.actor.cast(ReplicaMessage::Call(call)).is_err() {
+        let call = Box::new(ReplicaCall { request, permit, reply });
+        if !self.queue.cast(&self.actor, ReplicaMessage::Call(call)) {
             return refused(clock, Fault::NoReplica(self.shard));
         }
         // A replica that dies with the request in hand may have proposed it.
@@ -258,7 +271,8 @@ impl ReplicaHandle {
         let permit = if self.has_room_for(&message) { self.inbox.try_enter(bytes) } else { None };
         match permit {
             Some(permit) => {
-                let _ = self.actor.cast(ReplicaMessage::Deliver { from, node, message, permit });
+                let delivery = ReplicaMessage::Deliver { from, node, message, permit };
+                self.queue.cast(&self.actor, delivery);
             }
             None => metrics::counter!(crate::metrics::REPLICA_INBOX_DROPPED).increment(1),
         }

@@ -25,6 +25,7 @@ mod state;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod ticker;
 mod watches;
 
 use std::sync::{Arc, atomic::AtomicUsize};
@@ -46,6 +47,7 @@ use crate::{
     budget::NodeBudget,
     disk::StoreIds,
     outbox::Outbox,
+    queue::Queue,
     volumes::VolumesMessage,
     world::{Space, World},
 };
@@ -102,6 +104,8 @@ pub struct ReplicaArguments {
     pub filled: Arc<AtomicUsize>,
     /// Where its state is shown.
     pub published: watch::Sender<Published>,
+    /// Counts what waits in its mailbox.
+    pub queue: Arc<Queue>,
 }
 
 impl ReplicaActor {
@@ -110,7 +114,7 @@ impl ReplicaActor {
         arguments: (ReplicaId, ShardId, VolumeId),
         actor: ActorRef<ReplicaMessage>,
         published: watch::Receiver<Published>,
-        (held, filled): (Arc<Held>, Arc<AtomicUsize>),
+        (held, filled, queue): (Arc<Held>, Arc<AtomicUsize>, Arc<Queue>),
         budget: Arc<NodeBudget>,
     ) -> ReplicaHandle {
         let (replica, shard, volume) = arguments;
@@ -128,6 +132,7 @@ impl ReplicaActor {
             watchers,
             held,
             filled,
+            queue,
             budget,
         }
     }
@@ -155,17 +160,20 @@ impl Actor for ReplicaActor {
         // What is logged below says which node and shard it is about.
         let span = state.span.clone();
         let _entered = span.enter();
+        if message.is_counted() {
+            state.round.handled();
+        }
         match message {
-            ReplicaMessage::Opened(result) => state.opened(result),
-            ReplicaMessage::Recovered(result) => state.recovered(result),
-            ReplicaMessage::Call(call) => state.call(call),
+            ReplicaMessage::Opened(result) => state.opened(*result),
+            ReplicaMessage::Recovered(result) => state.recovered(*result),
+            ReplicaMessage::Call(call) => state.call(*call),
             ReplicaMessage::Deliver { from, node, message, permit } => {
                 state.deliver(from, node, message, &permit);
             }
             ReplicaMessage::BornInStore(result) => state.born_in_store(result),
             ReplicaMessage::LogWritten(result) => state.log_written(result),
             ReplicaMessage::EntriesFetched { id, result } => state.entries_fetched(id, result),
-            ReplicaMessage::Applied(batch) => state.applied(batch),
+            ReplicaMessage::Applied(batch) => state.applied(*batch),
             ReplicaMessage::Halted(halt) => state.halt(halt),
             ReplicaMessage::Flushed(result) => state.flushed(result),
             ReplicaMessage::LinkLost(node) => state.link_lost(node),
@@ -180,7 +188,8 @@ impl Actor for ReplicaActor {
             ReplicaMessage::Examine(reply) => state.examine(reply),
             ReplicaMessage::Destroy => state.destroy(),
             ReplicaMessage::Closed => state.closed(),
-            ReplicaMessage::Run => state.run(),
+            // What it is for is done below.
+            ReplicaMessage::Run => {}
             ReplicaMessage::Timer(ReplicaTimer::Tick) => state.tick(),
             ReplicaMessage::Timer(ReplicaTimer::RetryLog) => state.retry_log(),
             ReplicaMessage::Timer(ReplicaTimer::RetryBirth) => state.retry_birth(),
@@ -188,6 +197,7 @@ impl Actor for ReplicaActor {
             ReplicaMessage::Timer(ReplicaTimer::Watches) => state.watch_round(),
             ReplicaMessage::Looked { watcher, more } => state.looked(watcher, more),
         }
+        state.end_round();
         Ok(())
     }
 

@@ -20,13 +20,14 @@ use cluster::{
 use ractor::ActorRef;
 
 use super::{
-    ELECTION_TICKS, ReplicaArguments, TICK,
+    ELECTION_TICKS, ReplicaArguments,
     apply::{ApplyHalf, Opened},
     calls::Calls,
     halt::Halt,
     journal::{Journal, Written},
     messages::{Beginning, ReplicaMessage, ReplicaTimer},
     snapshots::Snapshots,
+    ticker::Ticker,
     watches::Watches,
 };
 use tokio::sync::{oneshot, watch};
@@ -37,6 +38,7 @@ use crate::{
     failpoint::FailPoint,
     outbox::Outbox,
     probe::Report,
+    queue::{Queue, Round},
     volumes::VolumesMessage,
     world::{Space, World},
 };
@@ -118,10 +120,16 @@ pub struct ReplicaState {
     pub(super) nodes: BTreeMap<ReplicaId, NodeId>,
     pub(super) space: watch::Receiver<Space>,
     pub(super) effects: Effects,
+    /// Room of the effects before, for the next.
+    pub(super) spent_effects: Effects,
     /// Whether to stand for election at once when the core starts.
     pub(super) eager: bool,
-    pub(super) running: bool,
-    pub(super) ticking: bool,
+    /// One run of the core for all that waits.
+    pub(super) round: Round,
+    /// What waits in its mailbox is counted here.
+    pub(super) queue: Arc<Queue>,
+    /// While its shard is awake.
+    ticker: Option<Ticker>,
     /// Rounds of reads as last counted.
     pub(super) read_rounds: u64,
     /// Bytes given to the core since its last run.
@@ -150,8 +158,10 @@ impl ReplicaState {
             volumes,
             filled,
             published,
+            queue,
         } = arguments;
-        let half = ApplyHalf::new(world.clone(), replica, myself.clone(), published, memory, gate);
+        let way = (myself.clone(), queue.clone());
+        let half = ApplyHalf::new(world.clone(), replica, way, published, memory, gate);
         let facts = Facts { shard, volume, replica, versions, role };
         let node = world.identity.node;
         let span = tracing::info_span!("replica", %node, %shard, %replica);
@@ -177,9 +187,11 @@ impl ReplicaState {
             nodes: BTreeMap::new(),
             space,
             effects: Effects::default(),
+            spent_effects: Effects::default(),
             eager: false,
-            running: false,
-            ticking: false,
+            round: Round::new(queue.clone()),
+            queue,
+            ticker: None,
             fed_bytes: 0,
             read_rounds: 0,
             handed_over: None,
@@ -262,7 +274,7 @@ impl ReplicaState {
         self.world.log.recover(
             self.facts.replica,
             Box::new(move |result| {
-                let _ = myself.cast(ReplicaMessage::Recovered(result));
+                let _ = myself.cast(ReplicaMessage::Recovered(Box::new(result)));
             }),
         );
     }
@@ -334,8 +346,8 @@ impl ReplicaState {
                     self.input(Input::Campaign);
                 }
                 self.publish();
-                self.tick_later();
-                self.run_later();
+                self.wake();
+                self.round.begin();
             }
             // Log and store do not fit each other.
             Err(error) => self.halt(Halt::lost(Loss::Log, error.to_string())),
@@ -362,7 +374,7 @@ impl ReplicaState {
         let now = self.world.clock.now();
         if let Phase::Running(group) = &mut self.phase {
             group.step(now, input, &mut self.effects);
-            self.run_later();
+            self.round.begin();
         }
     }
 
@@ -376,17 +388,19 @@ impl ReplicaState {
         }
     }
 
-    /// Schedules one run after everything that waits in the mailbox.
-    pub(super) fn run_later(&mut self) {
-        if !self.running {
-            self.running = true;
-            let _ = self.myself.cast(ReplicaMessage::Run);
+    /// Runs the core if all that waited is in. What the run itself brings in is
+    /// run after what came meanwhile.
+    pub(super) fn end_round(&mut self) {
+        if self.round.end() {
+            self.run();
+            if self.round.has_begun() {
+                let _ = self.myself.cast(ReplicaMessage::Run);
+            }
         }
     }
 
     /// Runs the core on all that came in, and does what it asks.
-    pub(super) fn run(&mut self) {
-        self.running = false;
+    fn run(&mut self) {
         self.fed_bytes = 0;
         let now = self.world.clock.now();
         if let Phase::Running(group) = &mut self.phase {
@@ -399,7 +413,9 @@ impl ReplicaState {
             let rounds = glance.read_rounds;
             let fresh = rounds.saturating_sub(self.read_rounds);
             self.read_rounds = rounds;
-            metrics::counter!(crate::metrics::READ_ROUNDS).increment(fresh);
+            if fresh > 0 {
+                metrics::counter!(crate::metrics::READ_ROUNDS).increment(fresh);
+            }
         }
         self.run_effects();
         self.append();
@@ -451,23 +467,21 @@ impl ReplicaState {
 
     /// One step of Raft time.
     pub(super) fn tick(&mut self) {
-        self.ticking = false;
+        if let Some(ticker) = &self.ticker {
+            ticker.ticked();
+        }
         let now = self.world.clock.now();
         if let Phase::Running(group) = &mut self.phase {
             group.step(now, Input::Tick, &mut self.effects);
+            self.round.begin();
         }
         self.calls.expire(now);
         if self.facts.shard == CATALOG_SHARD {
             // The controller waits for learners that catch up in silence.
             self.publish();
         }
-        if !self.asleep() {
-            self.tick_later();
-        }
-        // Ticks come to all replicas at once: waiting for more would gain
-        // nothing and cost each a message.
-        if !self.running {
-            self.run();
+        if self.asleep() {
+            self.ticker = None;
         }
     }
 
@@ -482,21 +496,9 @@ impl ReplicaState {
 
     /// Ticks again if the shard is awake.
     pub(super) fn wake(&mut self) {
-        if !self.ticking && !self.asleep() {
-            self.tick_later();
+        if self.ticker.is_none() && !self.asleep() {
+            self.ticker = Some(Ticker::start(self.myself.clone(), self.world.clock.clone()));
         }
-    }
-
-    /// Arms the next tick on the node's grid, so that all replicas tick in one
-    /// turn and their heartbeats share frames.
-    fn tick_later(&mut self) {
-        self.ticking = true;
-        let grid = TICK.as_nanos();
-        let past = u128::from(self.world.clock.now().as_nanos()) % grid;
-        let wait = u64::try_from(grid - past).unwrap_or(0);
-        self.myself.send_after(std::time::Duration::from_nanos(wait), || {
-            ReplicaMessage::Timer(ReplicaTimer::Tick)
-        });
     }
 
     /// The link to a node was lost: if the shard sleeps, it must look whether

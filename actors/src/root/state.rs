@@ -20,6 +20,7 @@ use crate::{
     membership::{Membership, MembershipConfig, MembershipDoor, MembershipMessage},
     outbox::{Outbox, OutboxActor},
     probe::Report,
+    queue::Queue,
     supervision::{Failures, Verdict},
     volumes::{VolumesActor, VolumesArguments, VolumesMessage},
 };
@@ -51,10 +52,11 @@ impl RootState {
             world.network.learn(*node, addresses.clone());
         }
         let membership = spawn_membership(&myself, &arguments).await?;
-        let (outbox, _) =
-            Actor::spawn_linked(None, OutboxActor, world.clone(), myself.get_cell()).await?;
+        let queue = Arc::<Queue>::default();
+        let sent = (world.clone(), Arc::clone(&queue));
+        let (outbox, _) = Actor::spawn_linked(None, OutboxActor, sent, myself.get_cell()).await?;
         let budget = Arc::clone(&arguments.budget);
-        let way_out = Outbox::new(outbox.clone(), arguments.parts.limits.outbox_bytes_max);
+        let way_out = Outbox::new(outbox.clone(), queue, arguments.parts.limits.outbox_bytes_max);
         let volumes = spawn_volumes(&myself, &mut arguments, &way_out, &budget).await?;
         let registering = tokio::spawn(announce(myself.clone(), &arguments));
         let mut state = Self {

@@ -108,8 +108,13 @@ impl VolumeState {
             volumes: shared.volumes.clone(),
             filled: Arc::default(),
             published,
+            queue: Arc::default(),
         };
-        let gauges = (Arc::clone(&arguments.memory.own), Arc::clone(&arguments.filled));
+        let gauges = (
+            Arc::clone(&arguments.memory.own),
+            Arc::clone(&arguments.filled),
+            Arc::clone(&arguments.queue),
+        );
         let me = self.myself.get_cell();
         let (actor, _) = Actor::spawn_linked(None, ReplicaActor, arguments, me).await?;
         let budget = Arc::clone(&shared.budget);
