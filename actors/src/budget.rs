@@ -30,12 +30,12 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use cluster::mvcc::compaction::Retentions;
 
-use crate::admission::Admission;
+use crate::{admission::Admission, world::Space};
 
 /// Requests all replicas of a node hold: those of 64 busy shards.
 pub const NODE_REQUESTS_MAX: usize = 65_536;
@@ -102,12 +102,18 @@ pub struct NodeBudget {
     limits: NodeLimits,
     /// Bytes in all overlays.
     pub(crate) overlay: AtomicUsize,
+    /// Bytes that overlays have grown by, all added up.
+    grown: AtomicU64,
+    /// What that was when the disk's space was last measured.
+    grown_measured: AtomicU64,
     /// Bytes of entries that Raft holds.
     pub(crate) entries: AtomicUsize,
     pub(crate) requests: Arc<Admission>,
     pub(crate) inbox: Arc<Admission>,
     /// Whether the disk has its reserve only.
     scarce: AtomicBool,
+    /// Whether it may have its reserve only before it is measured again.
+    tight: AtomicBool,
     pub(crate) watchers: Arc<Admission>,
 }
 
@@ -129,10 +135,13 @@ impl NodeBudget {
     pub fn new(limits: NodeLimits) -> Arc<Self> {
         Arc::new(Self {
             overlay: AtomicUsize::new(0),
+            grown: AtomicU64::new(0),
+            grown_measured: AtomicU64::new(0),
             entries: AtomicUsize::new(0),
             requests: Admission::new(NODE_REQUESTS_MAX, limits.request_bytes_max),
             inbox: Admission::new(NODE_INBOX_MAX, limits.inbox_bytes_max),
             scarce: AtomicBool::new(false),
+            tight: AtomicBool::new(false),
             watchers: Admission::new(NODE_WATCHERS_MAX, limits.request_bytes_max / 4),
             limits,
         })
@@ -158,14 +167,38 @@ impl NodeBudget {
         self.entries.load(Ordering::Relaxed)
     }
 
-    /// Notes whether the disk has its reserve only.
-    pub(crate) fn set_scarce(&self, scarce: bool) {
-        self.scarce.store(scarce, Ordering::Relaxed);
+    /// Notes that overlays grew.
+    pub(crate) fn note_growth(&self, bytes: usize) {
+        self.grown.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What overlays have grown by in all; to be read before space is measured.
+    pub(crate) fn grown_bytes(&self) -> u64 {
+        self.grown.load(Ordering::Relaxed)
+    }
+
+    /// Notes what was measured when overlays had grown by `grown` bytes.
+    pub(crate) fn set_space(&self, space: Space, grown: u64) {
+        self.scarce.store(space.is_device_scarce(), Ordering::Relaxed);
+        self.tight.store(space.is_device_tight(), Ordering::Relaxed);
+        self.grown_measured.store(grown, Ordering::Relaxed);
+    }
+
+    /// Bytes that need room on the disk and that its last measure does not
+    /// know: what was applied since, and what is asked for now.
+    pub(crate) fn promised_bytes(&self) -> u64 {
+        let measured = self.grown_measured.load(Ordering::Relaxed);
+        self.grown_bytes().saturating_sub(measured) + self.requests.bytes() as u64
+    }
+
+    /// Whether the disk has its reserve only.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.scarce.load(Ordering::Relaxed)
     }
 
     /// Whether overlays must go to their stores in small steps.
-    pub(crate) fn is_scarce(&self) -> bool {
-        self.scarce.load(Ordering::Relaxed)
+    pub(crate) fn is_tight(&self) -> bool {
+        self.tight.load(Ordering::Relaxed)
     }
 
     /// How long old versions are kept.

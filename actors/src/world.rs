@@ -4,12 +4,11 @@
 //! with fakes) and handed to every actor by value; it is cheap to clone. It is
 //! the only way an actor reaches time, chance, disk or network.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+mod space;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use cluster::{
@@ -24,6 +23,8 @@ use cluster::{
     units::WallTime,
 };
 
+pub use space::{Measured, Space, SpaceGauge};
+
 use crate::{failpoint::FailPoint, probe::Probe};
 
 /// Who this node is.
@@ -35,95 +36,6 @@ pub struct NodeIdentity {
     pub node: NodeId,
     /// This start of it.
     pub boot: Boot,
-}
-
-/// Room on the disk, as last measured by its owner.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Space {
-    /// Bytes this node's data takes.
-    pub used_bytes: u64,
-    /// Bytes the node offers; zero when they are not known.
-    pub capacity_bytes: u64,
-    /// Bytes the node can still take: what it offers and does not use, but not
-    /// more than others have left of the device.
-    pub room_bytes: u64,
-    /// Bytes of those that any file could take: the rest are free pages inside
-    /// stores, and of use to their own store only.
-    pub device_bytes: u64,
-    /// Bytes of that kept for deletes, compaction and copying.
-    pub reserve_bytes: u64,
-}
-
-/// How full a disk may be before puts are refused, in percent. Deletes go on.
-const FULL_PERCENT: u8 = 95;
-
-/// How full a disk may be before old versions are kept for a short time only,
-/// in percent.
-const TIGHT_PERCENT: u8 = 90;
-
-impl Space {
-    /// A device nobody else uses, without reserve.
-    pub fn of(used_bytes: u64, capacity_bytes: u64) -> Self {
-        let room_bytes = capacity_bytes.saturating_sub(used_bytes);
-        let device_bytes = room_bytes;
-        Self { used_bytes, capacity_bytes, room_bytes, device_bytes, reserve_bytes: 0 }
-    }
-
-    /// How full, in percent of what the node has or can have; an unknown
-    /// capacity counts as empty.
-    pub fn percent_used(self) -> u8 {
-        if self.capacity_bytes == 0 {
-            return 0;
-        }
-        let reachable = self.used_bytes.saturating_add(self.room_bytes);
-        // A device without a byte is full.
-        let percent = self.used_bytes.saturating_mul(100).checked_div(reachable).unwrap_or(100);
-        u8::try_from(percent).unwrap_or(100)
-    }
-
-    /// Whether only what makes room may still be written.
-    pub fn is_full(self) -> bool {
-        let reserved = self.room_bytes <= self.reserve_bytes && self.reserve_bytes > 0;
-        self.capacity_bytes > 0 && (reserved || self.percent_used() >= FULL_PERCENT)
-    }
-
-    /// Whether history is worth less than the room it takes: before puts are
-    /// refused, so that they are refused for what lives only.
-    pub fn is_tight(self) -> bool {
-        let half_again = self.reserve_bytes.saturating_add(self.reserve_bytes / 2);
-        let reserved = self.room_bytes <= half_again && self.reserve_bytes > 0;
-        self.capacity_bytes > 0 && (reserved || self.percent_used() >= TIGHT_PERCENT)
-    }
-
-    /// Whether new files and pages have the reserve only, whatever can be used
-    /// again inside of stores.
-    pub fn is_device_scarce(self) -> bool {
-        self.capacity_bytes > 0 && self.reserve_bytes > 0 && self.device_bytes <= self.reserve_bytes
-    }
-
-    /// How much of what the node offers no new file can have, in percent.
-    pub fn device_percent_used(self) -> u8 {
-        let taken = self.capacity_bytes.saturating_sub(self.device_bytes);
-        let percent = taken.saturating_mul(100).checked_div(self.capacity_bytes).unwrap_or(0);
-        u8::try_from(percent).unwrap_or(100)
-    }
-
-    /// The same with `bytes` that are promised to it but not yet on it.
-    #[must_use]
-    pub fn with_promised(self, bytes: u64) -> Self {
-        Self {
-            used_bytes: self.used_bytes.saturating_add(bytes),
-            room_bytes: self.room_bytes.saturating_sub(bytes),
-            device_bytes: self.device_bytes.saturating_sub(bytes),
-            ..self
-        }
-    }
-}
-
-/// Measures room on the disk.
-pub trait SpaceGauge: Send + Sync + fmt::Debug {
-    /// The room now; quick, but may touch the file system.
-    fn measure(&self) -> Space;
 }
 
 /// A node's hybrid clock, shared by all its shards without a lock: it only

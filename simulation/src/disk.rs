@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use actors::{catalog, root::OldImage};
+use actors::{catalog, root::OldImage, world::Measured};
 use cluster::{
     ids::{ClusterId, NodeId},
     log::{LogOptions, LogStamp, Recovery, SegmentedLog},
@@ -146,9 +146,20 @@ impl Room {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// Bytes its stores take, and bytes it offers them.
-    pub fn bytes(&self) -> (u64, u64) {
-        (self.engine.bytes(), self.offered_bytes.load(Ordering::Relaxed))
+    /// What the machine's gauge finds. The log lies on a device of its own.
+    pub fn measured(&self) -> Measured {
+        let offered_bytes = self.offered_bytes.load(Ordering::Relaxed);
+        let (used_bytes, file_bytes) = (self.engine.bytes(), self.engine.file_bytes());
+        let whole = !self.is_full();
+        let left = |bytes: u64| if whole { bytes } else { 0 };
+        Measured {
+            offered_bytes,
+            used_bytes,
+            device_free_bytes: left(offered_bytes.saturating_sub(file_bytes)),
+            reusable_bytes: left(file_bytes - used_bytes),
+            largest_store_bytes: self.engine.largest_bytes(),
+            segment_bytes: SEGMENT_BYTES as u64,
+        }
     }
 }
 
@@ -297,10 +308,11 @@ impl Storage {
         Ok(Arc::new(self.engine.clone()))
     }
 
-    /// Offers the stores so many bytes from now on: the machine's gauge says
-    /// how much of them is used.
+    /// Gives the stores a device of so many bytes from now on: files cannot
+    /// grow over it, and the machine's gauge says how much of it is left.
     pub fn offer(&self, bytes: u64) {
         self.room.offered_bytes.store(bytes, Ordering::Relaxed);
+        self.fill(self.room.is_full());
     }
 
     /// Takes all room, or gives it back: no file can be made, no store grows,
@@ -309,6 +321,7 @@ impl Storage {
         let bytes_max = full.then_some(0);
         self.log.limit(bytes_max);
         self.engine.set_bytes_max(bytes_max);
+        self.engine.set_device_bytes(Some(self.room.offered_bytes.load(Ordering::Relaxed)));
         self.room.full.store(full, Ordering::Relaxed);
         #[cfg(feature = "real")]
         if let Some(real) = &self.real {

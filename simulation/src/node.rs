@@ -268,7 +268,9 @@ impl Machine {
         self.leaving = false;
         self.runs_old_image = false;
         self.node = node_id(self.seed, self.number, self.births);
+        let offered_bytes = self.storage.room.measured().offered_bytes;
         self.storage = Storage::new(self.mode);
+        self.storage.offer(offered_bytes);
     }
 
     /// Ends the boot and copies its disk; none of a real one.

@@ -326,8 +326,7 @@ struct Gauge(Room);
 
 impl SpaceGauge for Gauge {
     fn measure(&self) -> Space {
-        let (used_bytes, offered_bytes) = self.0.bytes();
-        Space::of(if self.0.is_full() { offered_bytes } else { used_bytes }, offered_bytes)
+        self.0.measured().space()
     }
 }
 

@@ -35,7 +35,7 @@ pub use self::members::MACHINES_MAX;
 use self::members::{Loop, Removal};
 use crate::{
     clock::Dials,
-    disk::{Death, StorageMode},
+    disk::{Death, OFFERED_BYTES, StorageMode},
     door::SimulatedDoor,
     host::Host,
     life::{Life, Traps},
@@ -76,6 +76,8 @@ pub struct Setup {
     pub network: NetworkMode,
     /// What machines keep their data on.
     pub storage: StorageMode,
+    /// Bytes that each machine's disk offers its stores.
+    pub disk_bytes: u64,
     /// The weather at the beginning.
     pub weather: Weather,
     /// Greatest error of a clock's rate, in parts per million.
@@ -95,6 +97,7 @@ impl Setup {
             zones: 3,
             network: NetworkMode::Port,
             storage: StorageMode::default(),
+            disk_bytes: OFFERED_BYTES,
             weather: Weather::CALM,
             rate_ppm_max: 0,
             offset_ms_max: 0,
@@ -192,7 +195,9 @@ impl World {
         };
         for number in 1..=setup.nodes {
             let dials = world.draw_dials();
-            world.machines.insert(number, Machine::new(number, setup.seed, dials, setup.storage));
+            let machine = Machine::new(number, setup.seed, dials, setup.storage);
+            machine.storage.offer(setup.disk_bytes);
+            world.machines.insert(number, machine);
         }
         world.publish_members();
         world

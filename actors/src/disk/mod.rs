@@ -33,6 +33,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
 use self::compaction::Compactions;
+pub use self::room::Look;
 pub use self::stores::{FoundStores, sort_stores};
 use crate::{
     budget::NodeBudget,
@@ -95,7 +96,7 @@ pub enum DiskMessage {
     /// Time to look.
     Round,
     /// The space as measured on a worker.
-    Measured(Space),
+    Measured(Look),
     /// What the log is kept by.
     Pinned(LogPins),
     /// A shard let go of history, or refused to.
@@ -148,9 +149,9 @@ impl Actor for DiskActor {
             }
             DiskMessage::Pinned(pins) => state.relieve(&pins),
             DiskMessage::Compacted(shard) => state.compacted(shard),
-            DiskMessage::Measured(space) => {
+            DiskMessage::Measured(look) => {
                 state.measuring = false;
-                state.show_space(space);
+                state.show_space(look);
             }
         }
         Ok(())
@@ -232,9 +233,7 @@ impl DiskState {
         let (gauge, myself) = (Arc::clone(&self.arguments.world.space), myself.clone());
         let rooms = self.rooms();
         self.arguments.world.workers.beside(Box::new(move || {
-            let space = gauge.measure();
-            rooms.judge(space);
-            let _ = myself.cast(DiskMessage::Measured(space));
+            let _ = myself.cast(DiskMessage::Measured(rooms.look(gauge.as_ref())));
         }));
     }
 }

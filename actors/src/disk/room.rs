@@ -18,11 +18,12 @@ use cluster::ports::engine::StoreUsage;
 
 use super::DiskState;
 use crate::{
+    budget::NodeBudget,
     replica::{
         apply::{Held, ReadHalf},
         messages::ReplicaHandle,
     },
-    world::Space,
+    world::{Space, SpaceGauge},
 };
 
 /// Pages copied on the way to a value, and the largest value beside: what a
@@ -32,41 +33,50 @@ const KEPT_BYTES_MIN: u64 = 8 << 20;
 /// fragments find room.
 const KEPT_PART: u64 = 4;
 
-/// Replicas to be judged, and bytes that wait in the overlays of all.
+/// Replicas to be judged.
 pub(super) struct Rooms {
     replicas: Vec<Candidate>,
-    promised_bytes: u64,
+    budget: Arc<NodeBudget>,
 }
 
 impl DiskState {
     /// Shows replicas and people what room there is.
-    pub(super) fn show_space(&self, measured: Space) {
-        // What waits in overlays needs room in the stores as well.
-        let promised = self.arguments.budget.overlay_bytes();
-        let space = measured.with_promised(promised as u64);
-        self.arguments.budget.set_scarce(space.is_device_scarce());
-        self.arguments.space.send_if_modified(|shown| std::mem::replace(shown, space) != space);
+    pub(super) fn show_space(&self, look: Look) {
+        self.arguments.budget.set_space(look.space, look.grown_bytes);
+        let shown = &self.arguments.space;
+        shown.send_if_modified(|shown| std::mem::replace(shown, look.space) != look.space);
     }
 
-    /// Whom to judge at the next measure. Replicas are cramped only while the
-    /// device is scarce: the measure that finds it so no longer still judges,
-    /// and lets all of them go.
+    /// Whom to judge at the next measure: nobody while the device has plenty.
+    /// The first measure that finds so again still judges, and lets all go.
     pub(super) fn rooms(&self) -> Rooms {
-        let scarce = self.arguments.space.borrow().is_device_scarce();
-        let hosted = scarce.then(|| Arc::clone(&self.arguments.hosted.borrow()));
+        let tight = self.arguments.space.borrow().is_device_tight();
+        let hosted = tight.then(|| Arc::clone(&self.arguments.hosted.borrow()));
         let handles = hosted.iter().flat_map(|hosted| hosted.by_shard.values());
-        let promised_bytes = self.arguments.budget.overlay_bytes() as u64;
-        Rooms { replicas: handles.filter_map(Candidate::of).collect(), promised_bytes }
+        let replicas = handles.filter_map(Candidate::of).collect();
+        Rooms { replicas, budget: Arc::clone(&self.arguments.budget) }
     }
 }
 
+/// Space as it was found, less what waits in overlays for room in the stores.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    space: Space,
+    /// By how much overlays had grown when it began.
+    grown_bytes: u64,
+}
+
 impl Rooms {
-    /// Notes who may take puts. Touches the stores: on a worker.
-    pub(super) fn judge(&self, space: Space) {
-        let scarce = space.with_promised(self.promised_bytes).is_device_scarce();
+    /// Measures, and notes who may take puts. Touches the stores: on a worker.
+    pub(super) fn look(&self, gauge: &dyn SpaceGauge) -> Look {
+        // Read first: what is flushed meanwhile counts twice, never not at all.
+        let grown_bytes = self.budget.grown_bytes();
+        let waiting_bytes = self.budget.overlay_bytes() as u64;
+        let space = gauge.measure().with_promised(waiting_bytes);
         for replica in &self.replicas {
-            replica.judge(scarce);
+            replica.judge(space.is_device_tight());
         }
+        Look { space, grown_bytes }
     }
 }
 
@@ -83,18 +93,22 @@ impl Candidate {
         Some(Self { held: Arc::clone(&handle.held), half })
     }
 
-    fn judge(&self, scarce: bool) {
+    fn judge(&self, tight: bool) {
+        let grown = self.held.grown.load(Ordering::Relaxed);
         let overlay = self.held.overlay.load(Ordering::Relaxed) as u64;
-        let cramped = scarce && self.half.store.usage().is_ok_and(|usage| !takes(usage, overlay));
-        self.held.cramped.store(cramped, Ordering::Relaxed);
+        // A store that cannot be asked is known not to be full either.
+        let room = self.half.store.usage().map(|usage| room(usage, overlay));
+        let until = if tight { room.ok() } else { None };
+        let until = until.map_or(u64::MAX, |room| grown.saturating_add(room));
+        self.held.grows_until.store(until, Ordering::Relaxed);
     }
 }
 
-/// Whether a store has pages of its own for its overlay and for one put more.
-fn takes(usage: StoreUsage, overlay_bytes: u64) -> bool {
+/// What a store can take into pages of its own beside its overlay.
+fn room(usage: StoreUsage, overlay_bytes: u64) -> u64 {
     let reusable = usage.file_bytes.saturating_sub(usage.used_bytes);
     let kept = (reusable / KEPT_PART).max(KEPT_BYTES_MIN);
-    overlay_bytes.saturating_add(kept) <= reusable
+    reusable.saturating_sub(kept).saturating_sub(overlay_bytes)
 }
 
 #[cfg(test)]
@@ -105,9 +119,9 @@ mod tests {
     fn a_store_takes_puts_into_pages_of_its_own_less_a_part() {
         let mib = |count: u64| count << 20;
         let usage = |used, file| StoreUsage { used_bytes: used, file_bytes: file, free_bytes: 0 };
-        assert!(!takes(usage(mib(60), mib(60)), 0), "no page is free");
-        assert!(!takes(usage(mib(60), mib(67)), 0), "too few for one large value");
-        assert!(takes(usage(mib(20), mib(60)), mib(30)));
-        assert!(!takes(usage(mib(20), mib(60)), mib(31)), "a quarter stays free");
+        assert_eq!(room(usage(mib(60), mib(60)), 0), 0, "no page is free");
+        assert_eq!(room(usage(mib(60), mib(67)), 0), 0, "too few for one large value");
+        assert_eq!(room(usage(mib(20), mib(60)), mib(20)), mib(10), "a quarter stays free");
+        assert_eq!(room(usage(mib(20), mib(60)), mib(31)), 0);
     }
 }

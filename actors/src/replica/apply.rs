@@ -11,7 +11,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -98,15 +98,27 @@ pub struct Opened {
 }
 
 /// What one replica holds, and whether its store can take it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Held {
     /// In its overlay.
     pub overlay: AtomicUsize,
     /// In Raft's log in memory.
     pub entries: AtomicUsize,
-    /// Whether its store can take no more than it must: its free pages are
-    /// used up, and the device's as well.
-    pub cramped: AtomicBool,
+    /// What its overlay has grown by, all added up.
+    pub grown: AtomicU64,
+    /// What it may grow to before its store's own free pages are used up.
+    pub grows_until: AtomicU64,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self {
+            overlay: AtomicUsize::new(0),
+            entries: AtomicUsize::new(0),
+            grown: AtomicU64::new(0),
+            grows_until: AtomicU64::new(u64::MAX),
+        }
+    }
 }
 
 /// Bytes this replica holds, as a share of the node's.
@@ -124,7 +136,10 @@ impl MemoryGauge {
     }
 
     fn set_overlay(&self, bytes: usize) {
-        replace(&self.own.overlay, &self.node.overlay, bytes);
+        let before = replace(&self.own.overlay, &self.node.overlay, bytes);
+        let grown = bytes.saturating_sub(before);
+        self.own.grown.fetch_add(grown as u64, Ordering::Relaxed);
+        self.node.note_growth(grown);
     }
 
     fn set_entries(&self, bytes: usize) {
@@ -132,11 +147,12 @@ impl MemoryGauge {
     }
 }
 
-/// Replaces a part of a total.
-fn replace(part: &AtomicUsize, total: &AtomicUsize, bytes: usize) {
+/// Replaces a part of a total; what it was.
+fn replace(part: &AtomicUsize, total: &AtomicUsize, bytes: usize) -> usize {
     let before = part.swap(bytes, Ordering::Relaxed);
     total.fetch_add(bytes, Ordering::Relaxed);
     total.fetch_sub(before, Ordering::Relaxed);
+    before
 }
 
 impl Drop for MemoryGauge {
@@ -226,9 +242,12 @@ impl ApplyHalf {
         self.gauge.node.may_propose(self.gauge.own.entries.load(Ordering::Relaxed))
     }
 
-    /// Whether its store has no room for puts.
-    pub(super) fn is_cramped(&self) -> bool {
-        self.gauge.own.cramped.load(Ordering::Relaxed)
+    /// Bytes its store can take into pages of its own beside what it must;
+    /// none if nobody looked yet.
+    pub(super) fn own_room(&self) -> Option<u64> {
+        let until = self.gauge.own.grows_until.load(Ordering::Relaxed);
+        let taken = self.gauge.own.grown.load(Ordering::Relaxed);
+        (until < u64::MAX).then(|| until.saturating_sub(taken))
     }
 
     /// What readers need, as published last.
@@ -452,7 +471,7 @@ impl ApplyHalf {
     /// while a flush is under way beside: its older bytes would come last.
     fn is_step_due(&self, open: &Open) -> bool {
         let large = open.machine.overlay_bytes() >= open.step_at;
-        large && !open.flushing && self.budget().is_scarce()
+        large && !open.flushing && self.budget().is_tight()
     }
 
     /// Flushes before more is applied. A delete moves the old value to the
@@ -460,6 +479,8 @@ impl ApplyHalf {
     /// gives it back only afterwards; in steps the room of one is that of the
     /// next but one.
     fn flush_step(&self, open: &mut Open) {
+        // Growth that a step takes away again is growth all the same.
+        self.gauge.set_overlay(open.machine.overlay_bytes());
         let flush = open.machine.flush();
         self.world.reach(FailPoint::FlushBegun);
         let Some(committed) = self.commit_now(open.store.as_ref(), &flush, open.turn) else {

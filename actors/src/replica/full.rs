@@ -18,17 +18,32 @@ const HANDOVER_PAUSE: Duration = Duration::from_secs(30);
 const HANDOVER_TIME: Duration = Duration::from_secs(1);
 /// What an asker should wait meanwhile.
 const RETRY_MS: u32 = 50;
+/// What an asker should wait until somebody has looked at the store: half the
+/// time between two measures.
+const MEASURE_MS: u32 = 500;
 
 impl ReplicaState {
+    /// How full the disk is for a put to this shard, if it is.
+    fn fullness(&self) -> Result<Option<u8>, Fault> {
+        let budget = self.half.budget();
+        let space = self.space.borrow().with_promised(budget.promised_bytes());
+        if space.is_full() {
+            return Ok(Some(space.percent_used()));
+        }
+        if !space.is_device_scarce() {
+            return Ok(None);
+        }
+        // The device has its reserve only: what this store has must do. Requests
+        // under way may all be for it.
+        let room = self.half.own_room().ok_or(Fault::Busy { retry_after_ms: MEASURE_MS })?;
+        let takes = budget.requests.bytes() as u64 <= room && room > 0;
+        Ok((!takes).then(|| space.device_percent_used()))
+    }
+
     /// Whether there is room for puts here.
     pub(super) fn admit_puts(&mut self) -> Result<(), Fault> {
-        let space = *self.space.borrow();
         let node = self.world.identity.node;
-        let percent_used = match (space.is_full(), self.half.is_cramped()) {
-            (false, false) => return Ok(()),
-            (true, _) => space.percent_used(),
-            (false, true) => space.device_percent_used(),
-        };
+        let Some(percent_used) = self.fullness()? else { return Ok(()) };
         let full = Fault::DiskFull { node, percent_used };
         let Phase::Running(group) = &self.phase else { return Err(full) };
         let status = group.status();

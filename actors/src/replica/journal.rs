@@ -10,13 +10,14 @@
 use std::collections::VecDeque;
 
 use cluster::{
+    ids::LogIndex,
     ports::log::LogRecord,
     raft::types::{Entry, HardState, Payload},
 };
 
-/// Bytes beyond which a waiting record takes no further step: a longer write
-/// gains nothing, and a record must fit a segment of the log (64 MiB). One step
-/// alone may be larger, as far as one run of the core is.
+/// Bytes beyond which a record takes no further entry: a longer write gains
+/// nothing, and a record must fit a segment of the log, 16 MiB at least. One
+/// entry alone may be larger: a request's, 4 MiB.
 const JOIN_BYTES_MAX: usize = 1 << 20;
 
 /// What a record's completion means.
@@ -48,13 +49,30 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Adds a Raft step, joined to the last waiting one where that can be.
+    /// Adds a Raft step, joined to the last waiting one where that can be, in
+    /// several records where it is long: a follower that catches up takes many
+    /// appends in one step.
     pub(super) fn push_step(
         &mut self,
         number: u64,
         hard_state: Option<HardState>,
-        entries: Vec<Entry>,
+        mut entries: Vec<Entry>,
     ) {
+        while let Some(rest) = split_long(&mut entries) {
+            let before = entries
+                .first()
+                .map_or(LogIndex(0), |first| LogIndex(first.index.0.saturating_sub(1)));
+            // What is durable before the rest is must not count as committed.
+            let hard_state =
+                hard_state.map(|state| HardState { commit: state.commit.min(before), ..state });
+            let part = LogRecord::Ready { hard_state, entries };
+            self.waiting.push_back((Written::Own, part));
+            entries = rest;
+        }
+        self.push_short_step(number, hard_state, entries);
+    }
+
+    fn push_short_step(&mut self, number: u64, hard_state: Option<HardState>, entries: Vec<Entry>) {
         let bytes = entries.iter().map(entry_bytes).sum::<usize>();
         if let Some((Written::Steps(last), LogRecord::Ready { hard_state: state, entries: joined })) =
             self.waiting.back_mut()
@@ -137,6 +155,18 @@ impl Journal {
     }
 }
 
+/// Cuts entries so that one record can take them; what is left, if anything.
+fn split_long(entries: &mut Vec<Entry>) -> Option<Vec<Entry>> {
+    let mut bytes = 0;
+    let cut = entries.iter().position(|entry| {
+        bytes += entry_bytes(entry);
+        bytes > JOIN_BYTES_MAX
+    });
+    // At least one: an entry is never cut.
+    let cut = cut?.max(1);
+    (cut < entries.len()).then(|| entries.split_off(cut))
+}
+
 /// About what an entry takes in a record.
 fn entry_bytes(entry: &Entry) -> usize {
     const ENVELOPE_BYTES: usize = 64;
@@ -149,7 +179,7 @@ fn entry_bytes(entry: &Entry) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use cluster::ids::{LogIndex, ReplicaId, Term};
+    use cluster::ids::{ReplicaId, Term};
 
     use super::*;
 
@@ -200,6 +230,29 @@ mod tests {
             records += 1;
         }
         assert_eq!((upto, records), (40, 14));
+    }
+
+    #[test]
+    fn a_long_step_takes_several_records_and_is_done_with_the_last() {
+        let big = |index| Entry {
+            index: LogIndex(index),
+            term: Term(2),
+            payload: Payload::Command(vec![0; JOIN_BYTES_MAX / 3]),
+        };
+        let mut journal = Journal::default();
+        journal.push_step(7, Some(state(9)), (5..=9).map(big).collect());
+        let mut records = Vec::new();
+        while let Some(LogRecord::Ready { hard_state, entries }) = journal.next() {
+            let entries: Vec<u64> = entries.iter().map(|entry| entry.index.0).collect();
+            records.push((hard_state.unwrap().commit.0, entries, journal.done().unwrap()));
+        }
+        // Of five entries the first two are no committed ones before the last is there.
+        let expected = [
+            (4, vec![5, 6], Written::Own),
+            (6, vec![7, 8], Written::Own),
+            (9, vec![9], Written::Steps(7)),
+        ];
+        assert_eq!(records, expected);
     }
 
     #[test]

@@ -662,7 +662,8 @@ async fn on_a_scarce_disk_overlays_go_to_their_stores_in_small_steps() {
         stand.put(100, &format!("k{number}"), &value).await;
     }
     assert!(overlay(&stand) > 3 << 20, "nobody flushes yet: {}", overlay(&stand));
-    stand.node(1).budget.set_scarce(true);
+    let scarce = Space { device_bytes: 1, reserve_bytes: 2, ..Space::of(1, 100) };
+    stand.node(1).budget.set_space(scarce, 0);
     for number in 30..60 {
         stand.put(100, &format!("k{number}"), &value).await;
         assert!(overlay(&stand) < 2 << 20, "{}", overlay(&stand));

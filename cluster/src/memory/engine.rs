@@ -26,11 +26,14 @@ type Map = RedBlackTreeMapSync<Bytes, Bytes>;
 struct Trees {
     maps: [Map; 5],
     bytes: u64,
+    /// What the store's file takes. It never shrinks: what is freed in it can
+    /// be used again, by this store only.
+    file_bytes: u64,
 }
 
 impl Default for Trees {
     fn default() -> Self {
-        Self { maps: std::array::from_fn(|_| Map::new_sync()), bytes: 0 }
+        Self { maps: std::array::from_fn(|_| Map::new_sync()), bytes: 0, file_bytes: 0 }
     }
 }
 
@@ -76,6 +79,7 @@ struct Faults {
     commits: u64,
     fail_commit: Option<u64>,
     bytes_max: Option<u64>,
+    device_bytes: Option<u64>,
     damaged: BTreeSet<StoreId>,
 }
 
@@ -87,6 +91,12 @@ struct Disk {
     faults: Faults,
     /// Rises with each crash; handles of an earlier life are dead.
     life: u64,
+}
+
+impl Disk {
+    fn file_bytes(&self) -> u64 {
+        self.stores.values().map(|trees| trees.file_bytes).sum()
+    }
 }
 
 /// One disk's stores. Clones share the disk.
@@ -129,6 +139,23 @@ impl MemoryEngine {
     /// beyond it are refused as full, deletes still pass.
     pub fn set_bytes_max(&self, bytes_max: Option<u64>) {
         lock(&self.0).faults.bytes_max = bytes_max;
+    }
+
+    /// Gives the device a size; none for no bounds. Files of stores grow until
+    /// they fill it. A commit that needs more is refused as full, also one that
+    /// would free more than it needs: pages are copied before old ones are free.
+    pub fn set_device_bytes(&self, device_bytes: Option<u64>) {
+        lock(&self.0).faults.device_bytes = device_bytes;
+    }
+
+    /// Bytes of the files of all stores.
+    pub fn file_bytes(&self) -> u64 {
+        lock(&self.0).file_bytes()
+    }
+
+    /// Bytes of keys and values in the largest store.
+    pub fn largest_bytes(&self) -> u64 {
+        lock(&self.0).stores.values().map(|trees| trees.bytes).max().unwrap_or(0)
     }
 
     /// Makes a store's bytes unreadable: views and opens report damage.
@@ -207,6 +234,11 @@ impl Engine for MemoryEngine {
     }
 }
 
+/// Bytes that a write takes before what it replaces is free.
+fn written_bytes(write: &Write) -> u64 {
+    (write.key.len() + write.value.as_ref().map_or(0, Vec::len)) as u64
+}
+
 /// One store of a [`MemoryEngine`].
 #[derive(Debug)]
 pub struct MemoryStore {
@@ -243,6 +275,8 @@ impl Store for MemoryStore {
             return Err(EngineError::Device { store: self.store, cause });
         }
         let bytes_max = disk.faults.bytes_max.unwrap_or(u64::MAX);
+        let device_bytes = disk.faults.device_bytes.unwrap_or(u64::MAX);
+        let taken_bytes = disk.faults.device_bytes.map_or(0, |_| disk.file_bytes());
         let Some(trees) = disk.stores.get_mut(&self.store) else {
             return Err(EngineError::Missing(self.store));
         };
@@ -254,17 +288,25 @@ impl Store for MemoryStore {
             let cause = format!("{} bytes exceed the cap of {bytes_max}", next.bytes);
             return Err(EngineError::Full { store: self.store, cause });
         }
-        *trees = next;
+        let written: u64 = writes.iter().map(written_bytes).sum();
+        let file_bytes = trees.file_bytes.max(trees.bytes + written);
+        let grown = file_bytes - trees.file_bytes;
+        if grown > 0 && taken_bytes + grown > device_bytes {
+            let cause = format!("its file cannot grow to {file_bytes} bytes");
+            return Err(EngineError::Full { store: self.store, cause });
+        }
+        *trees = Trees { file_bytes, ..next };
         Ok(())
     }
 
     fn usage(&self) -> Result<StoreUsage, EngineError> {
         let disk = lock(&self.disk);
         self.alive(&disk)?;
-        let used_bytes = disk.stores.get(&self.store).map_or(0, |trees| trees.bytes);
+        let (used_bytes, file_bytes) =
+            disk.stores.get(&self.store).map_or((0, 0), |trees| (trees.bytes, trees.file_bytes));
         let bytes_max = disk.faults.bytes_max.unwrap_or(1 << 40);
         let free_bytes = bytes_max.saturating_sub(used_bytes);
-        Ok(StoreUsage { used_bytes, file_bytes: used_bytes, free_bytes })
+        Ok(StoreUsage { used_bytes, file_bytes, free_bytes })
     }
 }
 

@@ -19,21 +19,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use actors::world::{Space, SpaceGauge};
+use actors::world::{Measured, Space, SpaceGauge};
 use cluster::units::ByteSize;
 
 use crate::devices::lmdb::LmdbEngine;
 
 /// Measures between two walks of the whole directory: about ten seconds.
 const WALK_EVERY: u32 = 10;
-/// Room kept for deletes, compaction and copying, where the disk is large
-/// enough: design §5.
-const RESERVE: ByteSize = ByteSize::gib(1);
-/// On smaller disks the reserve is this part of what is offered.
-const RESERVE_PART: u64 = 10;
-/// Segments the log must be able to begin, whatever the size of the disk.
-const RESERVE_SEGMENTS: u64 = 2;
-
 /// Measures the data directory of a node on disk.
 #[derive(Debug)]
 pub(super) struct DiskGauge {
@@ -103,35 +95,6 @@ impl DiskGauge {
     }
 }
 
-/// Numbers of one measure.
-#[expect(clippy::struct_field_names, reason = "the unit is part of each name")]
-#[derive(Clone, Copy, Debug)]
-struct Measured {
-    offered_bytes: u64,
-    used_bytes: u64,
-    /// Free on the device.
-    device_free_bytes: u64,
-    /// Free inside our own files.
-    reusable_bytes: u64,
-    largest_store_bytes: u64,
-    segment_bytes: u64,
-}
-
-impl Measured {
-    fn space(self) -> Space {
-        let wished = RESERVE.bytes().max(self.largest_store_bytes);
-        let scaled = wished.min(self.offered_bytes / RESERVE_PART);
-        let unused = self.offered_bytes.saturating_sub(self.used_bytes);
-        Space {
-            used_bytes: self.used_bytes,
-            capacity_bytes: self.offered_bytes,
-            room_bytes: unused.min(self.device_free_bytes + self.reusable_bytes),
-            device_bytes: unused.saturating_sub(self.reusable_bytes).min(self.device_free_bytes),
-            reserve_bytes: scaled.max(RESERVE_SEGMENTS * self.segment_bytes),
-        }
-    }
-}
-
 /// Bytes the files below `root` take.
 fn own_bytes(root: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(root) else { return 0 };
@@ -156,49 +119,6 @@ mod tests {
     use crate::devices::lmdb::LmdbConfig;
 
     const MIB: u64 = 1 << 20;
-
-    fn measured(offered: u64, used: u64, reachable: u64) -> Space {
-        Measured {
-            offered_bytes: offered,
-            used_bytes: used,
-            device_free_bytes: reachable,
-            reusable_bytes: 0,
-            largest_store_bytes: 0,
-            segment_bytes: 64 * MIB,
-        }
-        .space()
-    }
-
-    #[test]
-    fn an_empty_node_on_a_disk_of_others_uses_only_its_own_bytes() {
-        let space = measured(250 << 30, 200 * MIB, 40 << 30);
-        assert_eq!(space.used_bytes, 200 * MIB);
-        assert_eq!(space.room_bytes, 40 << 30);
-        assert_eq!((space.percent_used(), space.is_full()), (0, false));
-    }
-
-    #[test]
-    fn a_node_is_full_when_others_have_filled_its_disk() {
-        let space = measured(250 << 30, 200 * MIB, 500 * MIB);
-        assert!(space.is_full(), "less than the reserve is left: {space:?}");
-        let small = measured(512 * MIB, 200 * MIB, 0);
-        assert_eq!((small.percent_used(), small.is_full()), (100, true));
-    }
-
-    #[test]
-    fn the_reserve_is_a_gibibyte_or_the_largest_store_and_less_on_small_disks() {
-        assert_eq!(measured(1 << 40, 0, 1 << 40).reserve_bytes, 1 << 30);
-        assert_eq!(measured(4 << 30, 0, 4 << 30).reserve_bytes, (4 << 30) / 10);
-        let large = Measured {
-            offered_bytes: 1 << 40,
-            used_bytes: 0,
-            device_free_bytes: 1 << 40,
-            reusable_bytes: 0,
-            largest_store_bytes: 16 << 30,
-            segment_bytes: 64 * MIB,
-        };
-        assert_eq!(large.space().reserve_bytes, 16 << 30);
-    }
 
     #[test]
     fn pages_freed_inside_a_store_are_room_and_the_log_is_used() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use cluster::units::Instant;
 
 use crate::{
+    disk::OFFERED_BYTES,
     faults::{Fault, Planned, Schedule},
     plan::{Plan, SPAN},
     rng::Rng,
@@ -24,6 +25,8 @@ pub(super) struct Directed {
     pub(super) rate_ppm: u32,
     /// Greatest offset of a wall clock.
     pub(super) offset_ms: u32,
+    /// Bytes each machine's disk offers.
+    pub(super) disk_bytes: u64,
     /// After so long the faults begin anew, on the next machines.
     pub(super) round: Duration,
     /// Lines as in a schedule; `{n}` is the machine whose turn it is, `{m}` the
@@ -46,6 +49,7 @@ impl Default for Directed {
             shards: 2,
             rate_ppm: 100,
             offset_ms: 5,
+            disk_bytes: OFFERED_BYTES,
             round: Duration::from_secs(9),
             faults: &[],
             besides: Vec::new(),
@@ -71,6 +75,7 @@ impl Directed {
                 nodes: self.nodes,
                 rate_ppm_max: self.rate_ppm,
                 offset_ms_max: self.offset_ms,
+                disk_bytes: self.disk_bytes,
                 ..calm.setup
             },
             shards: self.shards,

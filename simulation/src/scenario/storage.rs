@@ -8,11 +8,34 @@ use super::{
     Scenario,
     directed::{Directed, strike_leader},
 };
-use crate::workloads::{append::Appends, bank::Bank, listing::Listings, register::Registers};
+use crate::{
+    disk::OFFERED_BYTES,
+    plan::Plan,
+    stage::Stage,
+    workloads::{
+        append::Appends, bank::Bank, filling::Fillings, listing::Listings, register::Registers,
+    },
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Rests of clients that work much.
 const BUSY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(60));
+/// Disks that some hundred large values fill. A store keeps 8 MiB of its pages
+/// free once they are full, so smaller ones would have no room to give back.
+const SCARCE_BYTES: u64 = 64 << 20;
+const SCARCE_SPAN: Duration = Duration::from_mins(2);
+
+/// In the end somebody adds space: a replica whose own disk could not take what
+/// its leader's could waits for that.
+fn space_is_added(stage: &mut Stage) -> Result<(), String> {
+    stage.pass(SECOND * 110)?;
+    for node in stage.world.nodes() {
+        if let Some(storage) = stage.world.storage(node) {
+            storage.offer(OFFERED_BYTES);
+        }
+    }
+    Ok(())
+}
 
 pub(super) const ALL: &[Scenario] = &[
     Scenario {
@@ -112,6 +135,28 @@ pub(super) const ALL: &[Scenario] = &[
             .plan(seed)
         },
         promises: &["fault full-disk", "operation"],
+    },
+    Scenario {
+        name: "scarce-disks",
+        rows: &["D13"],
+        story: "large values fill small disks, deletes make room, and machines die meanwhile",
+        plan: |seed| {
+            let plan = Directed {
+                disk_bytes: SCARCE_BYTES,
+                round: SECOND * 30,
+                faults: &["12.000 +0.500 kill {n}", "24.000 +0.500 power-loss {n}"],
+                workloads: vec![
+                    Box::new(Fillings::new(2, (SECOND / 100, SECOND / 20))),
+                    Box::new(Registers::new(2, 2, BUSY)),
+                ],
+                script: Some(space_is_added),
+                pace_min: 1,
+                ..Directed::default()
+            }
+            .plan(seed);
+            Plan { span: SCARCE_SPAN, ..plan }
+        },
+        promises: &["put refused for room", "room again", "operation"],
     },
     Scenario {
         name: "long-lists-and-churn",

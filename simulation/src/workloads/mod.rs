@@ -8,6 +8,7 @@
 pub mod append;
 pub mod bank;
 pub mod counters;
+pub mod filling;
 pub mod leases;
 pub mod levels;
 pub mod listing;
