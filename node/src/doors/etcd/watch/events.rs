@@ -201,6 +201,7 @@ impl Follower {
             sleep(PAUSE).await;
             return Some(());
         }
+        // etcd names no revision where it ends a watch by itself.
         let canceled = WatchResponse { canceled: true, ..self.response(Version(0)) };
         let over = if let Some(compacted) = compacted_at(&error) {
             WatchResponse { compact_revision: revision(compacted), ..canceled }
@@ -213,10 +214,8 @@ impl Follower {
     }
 
     fn response(&self, upto: Version) -> WatchResponse {
-        let header =
-            if upto == Version(0) { self.gateway.header_now() } else { self.gateway.header(upto) };
-        let watch_id = self.order.id;
-        WatchResponse { header: Some(header), watch_id, ..WatchResponse::default() }
+        let (header, watch_id) = (Some(self.gateway.header(upto)), self.order.id);
+        WatchResponse { header, watch_id, ..WatchResponse::default() }
     }
 }
 

@@ -222,7 +222,7 @@ impl Session {
         let first: &[u8] = if request.key.is_empty() { &[0] } else { &request.key };
         let keys = keys_of(first, &request.range_end);
         self.permit(&keys).await?;
-        if request.range_end.len() > 1 && *request.range_end <= *first {
+        if !matches!(&request.range_end[..], [] | [0]) && *request.range_end <= *first {
             return Err("mvcc: watcher range is empty".to_owned());
         }
         // A watch that has ended by itself is none any more.

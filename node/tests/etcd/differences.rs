@@ -1,0 +1,65 @@
+//! Where we differ from etcd: each with its reason, in the table of the docs.
+
+use std::{fmt::Write, fs, path::Path};
+
+/// Set to write the table instead of comparing it.
+const WRITE: &str = "CDB_WRITE_DOCS";
+/// Longest answer in a cell.
+const CELL_CHARS_MAX: usize = 160;
+const BEGIN: &str = "<!-- differences: made by node/tests/etcd.rs -->\n";
+const END: &str = "<!-- end of differences -->\n";
+
+/// Steps whose answers may differ, and why.
+const REASONS: [(&str, &str); 5] = [
+    ("alarms", "etcd 3.4 leaves the header out, 3.5 does not"),
+    ("remove a member", "nodes leave by our own command"),
+    ("update a member", "a node says itself where it is reached"),
+    ("add a member", "nodes join by themselves, with a token"),
+    ("downgrade", "there is no older release to go back to; etcd 3.4 does not know the request"),
+];
+
+/// The release the table is made of: another one's answers may differ in more.
+const RELEASE: &str = "3.4.";
+
+/// Compares two plays of the same steps.
+pub(crate) fn check(version: &str, theirs: &[(String, String)], ours: &[(String, String)]) {
+    let head = "| step | etcd 3.4 | here | why |\n|---|---|---|---|\n";
+    let mut rows = format!("{} answers were compared; these differ.\n\n{head}", theirs.len());
+    let mut unexplained = String::new();
+    for ((step, theirs), (same, ours)) in theirs.iter().zip(ours) {
+        assert_eq!(step, same, "both were asked in the same order");
+        if theirs == ours {
+            continue;
+        }
+        let reason = REASONS.iter().find(|(of, _)| of == step).map(|(_, reason)| *reason);
+        let Some(reason) = reason else {
+            writeln!(unexplained, "\n{step}\n  etcd {theirs}\n  here {ours}").unwrap();
+            continue;
+        };
+        writeln!(rows, "| {step} | {} | {} | {reason} |", cell(theirs), cell(ours)).unwrap();
+    }
+    assert!(unexplained.is_empty(), "differences without a reason:\n{unexplained}");
+    if version.starts_with(RELEASE) {
+        compare_page(&rows);
+    } else {
+        eprintln!("the table of the docs is of etcd {RELEASE}x, this is {version}: not compared");
+    }
+}
+
+fn cell(answer: &str) -> String {
+    let whole: String = answer.chars().take(CELL_CHARS_MAX).collect();
+    let rest = if whole.len() < answer.len() { "…" } else { "" };
+    format!("{}{rest}", whole.replace('|', "\\|"))
+}
+
+fn compare_page(rows: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/etcd.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).expect("a mark where the table begins");
+    let (table, after) = rest.split_once(END).expect("a mark where the table ends");
+    if std::env::var_os(WRITE).is_some() {
+        fs::write(&path, [before, BEGIN, rows, END, after].concat()).unwrap();
+        return;
+    }
+    assert_eq!(table, rows, "the table of node/docs/etcd.md is stale: run this with {WRITE}=1");
+}
