@@ -51,13 +51,16 @@ impl Doors {
         let mut open = Vec::new();
         #[cfg(feature = "etcd")]
         if let Some((config, listener)) = self.etcd {
-            use crate::doors::etcd::{Gateway, caller::Strangers, serve};
+            use crate::doors::{
+                accounts::Accounts,
+                etcd::{Gateway, serve},
+            };
             let door =
                 LocalDoor::new(actors.switchboard.clone(), network.clone(), node, "etcd door");
-            let client = Client::new(Arc::new(door), clock, entropy);
-            let strangers = Arc::new(Strangers);
+            let client = Client::new(Arc::new(door), clock.clone(), entropy.clone());
+            let accounts = Arc::new(Accounts::new(client.clone(), &config.volume, clock, entropy));
             let (router, space) = (actors.router.clone(), actors.space.clone());
-            let gateway = Gateway::new(&client, router, space, node, config, strangers);
+            let gateway = Gateway::new(&client, router, space, node, config, accounts);
             open.push(tokio::spawn(async move {
                 if let Err(error) = serve(Arc::new(gateway), listener).await {
                     tracing::error!(error = format!("{error:#}"), "the etcd door is closed");

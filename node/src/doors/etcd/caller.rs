@@ -2,14 +2,11 @@
 //! then asked.
 //!
 //! Nothing is permitted or refused here: every request goes on as a
-//! [`Principal`] and is judged where it takes effect (`cluster::auth`).
+//! [`cluster::auth::Principal`] and is judged where it takes effect (`cluster::auth`).
 
 use std::{fmt, sync::Arc};
 
-use cluster::{auth::Principal, ports::network::BoxFuture};
 use tonic::{Extensions, metadata::MetadataMap};
-
-use super::faults::EtcdFault;
 
 /// Bytes of a token; etcd's simple ones have about 30, signed ones some hundreds.
 const TOKEN_BYTES_MAX: usize = 8 << 10;
@@ -21,22 +18,6 @@ pub struct Caller {
     pub token: Option<String>,
     /// The client's certificate (DER), if the door asked for one.
     pub certificate: Option<Vec<u8>>,
-}
-
-/// Tells who a caller is. Every request passes here first.
-pub trait Identify: Send + Sync + fmt::Debug {
-    /// The principal behind what was shown; a token that is none is refused.
-    fn identify(&self, caller: Caller) -> BoxFuture<Result<Principal, EtcdFault>>;
-}
-
-/// Knows nobody: all come without a name.
-#[derive(Clone, Copy, Debug)]
-pub struct Strangers;
-
-impl Identify for Strangers {
-    fn identify(&self, _caller: Caller) -> BoxFuture<Result<Principal, EtcdFault>> {
-        Box::pin(std::future::ready(Ok(Principal::Nameless)))
-    }
 }
 
 impl fmt::Debug for Caller {
@@ -67,4 +48,12 @@ type Chain = Arc<Vec<tonic::transport::CertificateDer<'static>>>;
 fn certificates(extensions: &Extensions) -> Option<Chain> {
     use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
     extensions.get::<TlsConnectInfo<TcpConnectInfo>>()?.peer_certs()
+}
+
+/// The name in a certificate that the connection has proved, if it names anybody:
+/// its common name, as in etcd.
+pub(super) fn common_name(certificate: &[u8]) -> Option<String> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
+    (!name.is_empty()).then(|| name.to_owned())
 }

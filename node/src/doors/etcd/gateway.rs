@@ -30,11 +30,11 @@ use tokio::sync::watch;
 use tonic::{Extensions, Request, metadata::MetadataMap};
 
 use super::{
-    caller::{Caller, Identify},
+    caller::{Caller, common_name},
     faults::EtcdFault,
     proto::etcdserverpb::ResponseHeader,
 };
-use crate::config::EtcdConfig;
+use crate::{config::EtcdConfig, doors::accounts::Accounts};
 
 /// Longest a request takes, as etcd's: five seconds and two elections.
 pub(super) const DEADLINE: Duration = Duration::from_secs(7);
@@ -51,7 +51,8 @@ pub struct Gateway {
     pub(super) config: EtcdConfig,
     /// Room on this node's disk.
     pub(super) space: watch::Receiver<Space>,
-    identify: Arc<dyn Identify>,
+    /// Who is who.
+    pub(super) accounts: Arc<Accounts>,
     /// The newest revision and term this door has told of, for answers that
     /// touch no key.
     revision: AtomicU64,
@@ -72,11 +73,11 @@ impl Gateway {
         space: watch::Receiver<Space>,
         node: NodeId,
         config: EtcdConfig,
-        identify: Arc<dyn Identify>,
+        accounts: Arc<Accounts>,
     ) -> Self {
         let client = client.with_deadline(DEADLINE);
         let (revision, term) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { client, router, node, config, space, identify, revision, term }
+        Self { client, router, node, config, space, accounts, revision, term }
     }
 
     /// The volume served.
@@ -100,7 +101,9 @@ impl Gateway {
         if needs_leader(metadata) && !self.has_leader() {
             return Err(EtcdFault::NoLeader);
         }
-        let principal = self.identify.identify(Caller::of(metadata, extensions)).await?;
+        let Caller { token, certificate } = Caller::of(metadata, extensions);
+        let certified = certificate.as_deref().and_then(common_name);
+        let principal = self.accounts.principal(token.as_deref(), certified.as_deref());
         Ok(self.client.acting_as(principal))
     }
 

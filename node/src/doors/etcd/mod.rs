@@ -13,12 +13,14 @@
 //! Source: etcd's API and server, release 3.5. What differs is in
 //! `node/docs/etcd.md`.
 
+mod auth;
 pub mod caller;
-
+mod election;
 pub mod faults;
 mod gateway;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 mod members;
 pub mod proto;
@@ -41,13 +43,21 @@ use tonic::transport::{
 };
 
 use self::{
+    auth::AuthService,
+    election::ElectionService,
     kv::KvService,
     lease::LeaseService,
+    lock::LockService,
     maintenance::MaintenanceService,
     members::ClusterService,
-    proto::etcdserverpb::{
-        cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-        maintenance_server::MaintenanceServer, watch_server::WatchServer,
+    proto::{
+        etcdserverpb::{
+            auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
+            lease_server::LeaseServer, maintenance_server::MaintenanceServer,
+            watch_server::WatchServer,
+        },
+        v3electionpb::election_server::ElectionServer,
+        v3lockpb::lock_server::LockServer,
     },
     watch::WatchService,
 };
@@ -104,12 +114,18 @@ fn services(gateway: Arc<Gateway>, tls: Option<ServerTlsConfig>) -> anyhow::Resu
     let lease = LeaseServer::new(LeaseService(gateway.clone())).max_decoding_message_size(message);
     let watch = WatchServer::new(WatchService(gateway.clone())).max_decoding_message_size(message);
     let members = ClusterServer::new(ClusterService::new(gateway.clone()));
+    let auth = AuthServer::new(AuthService(gateway.clone()));
+    let lock = LockServer::new(LockService(gateway.clone()));
+    let election = ElectionServer::new(ElectionService(gateway.clone()));
     let maintenance = MaintenanceServer::new(MaintenanceService(gateway));
     Ok(server
         .add_service(kv)
         .add_service(lease)
         .add_service(watch)
         .add_service(members)
+        .add_service(auth)
+        .add_service(lock)
+        .add_service(election)
         .add_service(maintenance))
 }
 

@@ -1,0 +1,289 @@
+//! etcd's service Auth: users, roles, permissions, and who has shown a password.
+//!
+//! Accounts are the volume's own (`cluster::auth`) and changes of them are judged
+//! there; what is left to do here is slow and salted, or only words.
+
+use std::sync::Arc;
+
+use cluster::{
+    auth::{Access, AuthCommand, AuthError, AuthQuery, AuthView, Permission},
+    mvcc::version::Version,
+    shard::transaction::Keys,
+};
+use tonic::{Code, Request, Response, Status};
+
+use super::{
+    faults::EtcdFault,
+    gateway::Gateway,
+    proto::{
+        authpb::{self, permission::Type},
+        etcdserverpb::{
+            AuthDisableRequest, AuthDisableResponse, AuthEnableRequest, AuthEnableResponse,
+            AuthRoleAddRequest, AuthRoleAddResponse, AuthRoleDeleteRequest, AuthRoleDeleteResponse,
+            AuthRoleGetRequest, AuthRoleGetResponse, AuthRoleGrantPermissionRequest,
+            AuthRoleGrantPermissionResponse, AuthRoleListRequest, AuthRoleListResponse,
+            AuthRoleRevokePermissionRequest, AuthRoleRevokePermissionResponse, AuthStatusRequest,
+            AuthStatusResponse, AuthUserAddRequest, AuthUserAddResponse,
+            AuthUserChangePasswordRequest, AuthUserChangePasswordResponse, AuthUserDeleteRequest,
+            AuthUserDeleteResponse, AuthUserGetRequest, AuthUserGetResponse,
+            AuthUserGrantRoleRequest, AuthUserGrantRoleResponse, AuthUserListRequest,
+            AuthUserListResponse, AuthUserRevokeRoleRequest, AuthUserRevokeRoleResponse,
+            AuthenticateRequest, AuthenticateResponse, ResponseHeader, auth_server::Auth,
+        },
+    },
+    translate::keys_of,
+};
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(super) struct AuthService(pub(super) Arc<Gateway>);
+
+impl AuthService {
+    /// Changes accounts as whoever asks.
+    async fn change<T>(
+        &self,
+        request: Request<T>,
+        command: impl FnOnce(T) -> Result<AuthCommand, EtcdFault>,
+    ) -> Result<Option<ResponseHeader>, Status> {
+        let (client, request) = self.0.admit(request).await?;
+        let command = command(request)?;
+        let changed = client.change_accounts(self.0.volume(), command).await;
+        Ok(Some(self.0.header(changed.map_err(EtcdFault::from)?.version)))
+    }
+
+    /// The same with a new password, whose hash is only made for who may set it.
+    async fn change_password<T>(
+        &self,
+        request: Request<T>,
+        password: impl FnOnce(&mut T) -> Option<String>,
+        command: impl FnOnce(T, Option<String>) -> AuthCommand,
+    ) -> Result<Option<ResponseHeader>, Status> {
+        let (client, mut request) = self.0.admit(request).await?;
+        let ask = client.ask_accounts(self.0.volume(), AuthQuery::Users).await;
+        ask.map_err(EtcdFault::from)?;
+        let hash = match password(&mut request) {
+            Some(password) => Some(self.0.accounts.hash(&password).await),
+            None => None,
+        };
+        let changed = client.change_accounts(self.0.volume(), command(request, hash)).await;
+        Ok(Some(self.0.header(changed.map_err(EtcdFault::from)?.version)))
+    }
+
+    async fn ask<T>(
+        &self,
+        request: Request<T>,
+        query: impl FnOnce(T) -> AuthQuery,
+    ) -> Result<(AuthView, Option<ResponseHeader>), Status> {
+        let (client, request) = self.0.admit(request).await?;
+        let asked = client.ask_accounts(self.0.volume(), query(request)).await;
+        let (view, version): (AuthView, Version) = asked.map_err(EtcdFault::from)?;
+        Ok((view, Some(self.0.header(version))))
+    }
+
+    async fn names<T>(
+        &self,
+        request: Request<T>,
+        query: impl FnOnce(T) -> AuthQuery,
+    ) -> Result<(Vec<String>, Option<ResponseHeader>), Status> {
+        match self.ask(request, query).await? {
+            (AuthView::Names(names), header) => Ok((names, header)),
+            (other, _) => Err(strange(&other)),
+        }
+    }
+}
+
+fn strange(view: &AuthView) -> Status {
+    let kind = match view {
+        AuthView::Status { .. } => "a status",
+        AuthView::Names(_) => "names",
+        AuthView::Permissions(_) => "permissions",
+        AuthView::Secret { .. } => "a hash",
+    };
+    Status::new(Code::Internal, format!("etcdserver: {kind} came instead"))
+}
+
+fn permission_of(permission: Option<authpb::Permission>) -> Result<Permission, EtcdFault> {
+    let given = permission.ok_or_else(|| EtcdFault::from(&AuthError::PermissionMissing))?;
+    let access = match given.perm_type() {
+        Type::Read => Access::Read,
+        Type::Write => Access::Write,
+        Type::Readwrite => Access::ReadWrite,
+    };
+    Ok(Permission { access, keys: keys_of(&given.key, &given.range_end) })
+}
+
+fn shown(permission: Permission) -> authpb::Permission {
+    let perm_type = match permission.access {
+        Access::Read => Type::Read,
+        Access::Write => Type::Write,
+        Access::ReadWrite => Type::Readwrite,
+    };
+    let (key, range_end) = match permission.keys {
+        Keys::One(key) => (key, Vec::new()),
+        Keys::Range { from, to } if to.is_empty() => (from, vec![0]),
+        Keys::Range { from, to } => (from, to),
+    };
+    authpb::Permission { perm_type: perm_type.into(), key, range_end }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Auth for AuthService {
+    async fn auth_enable(&self, request: Request<AuthEnableRequest>) -> Answer<AuthEnableResponse> {
+        let header = self.change(request, |_| Ok(AuthCommand::Enable)).await?;
+        Ok(Response::new(AuthEnableResponse { header }))
+    }
+
+    async fn auth_disable(
+        &self,
+        request: Request<AuthDisableRequest>,
+    ) -> Answer<AuthDisableResponse> {
+        let header = self.change(request, |_| Ok(AuthCommand::Disable)).await?;
+        Ok(Response::new(AuthDisableResponse { header }))
+    }
+
+    async fn auth_status(&self, request: Request<AuthStatusRequest>) -> Answer<AuthStatusResponse> {
+        match self.ask(request, |_| AuthQuery::Status).await? {
+            (AuthView::Status { enabled, revision }, header) => {
+                Ok(Response::new(AuthStatusResponse { header, enabled, auth_revision: revision }))
+            }
+            (other, _) => Err(strange(&other)),
+        }
+    }
+
+    async fn authenticate(
+        &self,
+        request: Request<AuthenticateRequest>,
+    ) -> Answer<AuthenticateResponse> {
+        let AuthenticateRequest { name, password } = request.into_inner();
+        let token = self.0.accounts.authenticate(&name, &password).await;
+        let (token, header) = (token.map_err(EtcdFault::from)?, Some(self.0.header_now()));
+        Ok(Response::new(AuthenticateResponse { header, token }))
+    }
+
+    async fn user_add(&self, request: Request<AuthUserAddRequest>) -> Answer<AuthUserAddResponse> {
+        let password = |request: &mut AuthUserAddRequest| {
+            let none = request.options.is_some_and(|options| options.no_password);
+            (!none).then(|| std::mem::take(&mut request.password))
+        };
+        let add =
+            |request: AuthUserAddRequest, hash| AuthCommand::AddUser { name: request.name, hash };
+        let header = self.change_password(request, password, add).await?;
+        Ok(Response::new(AuthUserAddResponse { header }))
+    }
+
+    async fn user_get(&self, request: Request<AuthUserGetRequest>) -> Answer<AuthUserGetResponse> {
+        let (roles, header) = self.names(request, |user| AuthQuery::User(user.name)).await?;
+        Ok(Response::new(AuthUserGetResponse { header, roles }))
+    }
+
+    async fn user_list(
+        &self,
+        request: Request<AuthUserListRequest>,
+    ) -> Answer<AuthUserListResponse> {
+        let (users, header) = self.names(request, |_| AuthQuery::Users).await?;
+        Ok(Response::new(AuthUserListResponse { header, users }))
+    }
+
+    async fn user_delete(
+        &self,
+        request: Request<AuthUserDeleteRequest>,
+    ) -> Answer<AuthUserDeleteResponse> {
+        let delete = |user: AuthUserDeleteRequest| Ok(AuthCommand::DeleteUser(user.name));
+        let header = self.change(request, delete).await?;
+        Ok(Response::new(AuthUserDeleteResponse { header }))
+    }
+
+    async fn user_change_password(
+        &self,
+        request: Request<AuthUserChangePasswordRequest>,
+    ) -> Answer<AuthUserChangePasswordResponse> {
+        let password = |request: &mut AuthUserChangePasswordRequest| {
+            Some(std::mem::take(&mut request.password))
+        };
+        let change = |request: AuthUserChangePasswordRequest, hash: Option<String>| {
+            AuthCommand::ChangePassword { name: request.name, hash: hash.unwrap_or_default() }
+        };
+        let header = self.change_password(request, password, change).await?;
+        Ok(Response::new(AuthUserChangePasswordResponse { header }))
+    }
+
+    async fn user_grant_role(
+        &self,
+        request: Request<AuthUserGrantRoleRequest>,
+    ) -> Answer<AuthUserGrantRoleResponse> {
+        let grant =
+            |AuthUserGrantRoleRequest { user, role }| Ok(AuthCommand::GrantRole { user, role });
+        let header = self.change(request, grant).await?;
+        Ok(Response::new(AuthUserGrantRoleResponse { header }))
+    }
+
+    async fn user_revoke_role(
+        &self,
+        request: Request<AuthUserRevokeRoleRequest>,
+    ) -> Answer<AuthUserRevokeRoleResponse> {
+        let revoke = |AuthUserRevokeRoleRequest { name, role }| {
+            Ok(AuthCommand::RevokeRole { user: name, role })
+        };
+        let header = self.change(request, revoke).await?;
+        Ok(Response::new(AuthUserRevokeRoleResponse { header }))
+    }
+
+    async fn role_add(&self, request: Request<AuthRoleAddRequest>) -> Answer<AuthRoleAddResponse> {
+        let add = |role: AuthRoleAddRequest| Ok(AuthCommand::AddRole(role.name));
+        let header = self.change(request, add).await?;
+        Ok(Response::new(AuthRoleAddResponse { header }))
+    }
+
+    async fn role_get(&self, request: Request<AuthRoleGetRequest>) -> Answer<AuthRoleGetResponse> {
+        match self.ask(request, |role| AuthQuery::Role(role.role)).await? {
+            (AuthView::Permissions(permissions), header) => {
+                let perm = permissions.into_iter().map(shown).collect();
+                Ok(Response::new(AuthRoleGetResponse { header, perm }))
+            }
+            (other, _) => Err(strange(&other)),
+        }
+    }
+
+    async fn role_list(
+        &self,
+        request: Request<AuthRoleListRequest>,
+    ) -> Answer<AuthRoleListResponse> {
+        let (roles, header) = self.names(request, |_| AuthQuery::Roles).await?;
+        Ok(Response::new(AuthRoleListResponse { header, roles }))
+    }
+
+    async fn role_delete(
+        &self,
+        request: Request<AuthRoleDeleteRequest>,
+    ) -> Answer<AuthRoleDeleteResponse> {
+        let delete = |role: AuthRoleDeleteRequest| Ok(AuthCommand::DeleteRole(role.role));
+        let header = self.change(request, delete).await?;
+        Ok(Response::new(AuthRoleDeleteResponse { header }))
+    }
+
+    async fn role_grant_permission(
+        &self,
+        request: Request<AuthRoleGrantPermissionRequest>,
+    ) -> Answer<AuthRoleGrantPermissionResponse> {
+        let grant = |AuthRoleGrantPermissionRequest { name, perm }| {
+            let permission = permission_of(perm)?;
+            Ok(AuthCommand::GrantPermission { role: name, permission })
+        };
+        let header = self.change(request, grant).await?;
+        Ok(Response::new(AuthRoleGrantPermissionResponse { header }))
+    }
+
+    async fn role_revoke_permission(
+        &self,
+        request: Request<AuthRoleRevokePermissionRequest>,
+    ) -> Answer<AuthRoleRevokePermissionResponse> {
+        let revoke = |request: AuthRoleRevokePermissionRequest| {
+            let keys = keys_of(&request.key, &request.range_end);
+            Ok(AuthCommand::RevokePermission { role: request.role, keys })
+        };
+        let header = self.change(request, revoke).await?;
+        Ok(Response::new(AuthRoleRevokePermissionResponse { header }))
+    }
+}
