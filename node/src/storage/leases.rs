@@ -50,7 +50,7 @@ impl MvccStore {
         let lease = LeaseId(lease_id.cast_unsigned());
         let (shown, _) =
             self.run(|client| async move { client.show_lease(VOLUME, lease, true).await })?;
-        Ok(shown.0.map(|shown| shown.keys).unwrap_or_default())
+        Ok(shown.map(|shown| shown.keys).unwrap_or_default())
     }
 
     /// Hangs a key on a lease and leaves its value as it is.

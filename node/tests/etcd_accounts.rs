@@ -1,0 +1,300 @@
+//! Users, roles, locks and elections at the etcd door, asked by etcdctl and by a
+//! client of the services; and the same script against a real etcd, if there is
+//! one, answer by answer.
+#![cfg(feature = "etcd")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and waits on the machine's own clock"
+)]
+
+mod common;
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use clusterdb::doors::etcd::proto::{
+    etcdserverpb::{
+        AuthEnableRequest, AuthRoleGrantPermissionRequest, AuthUserAddRequest,
+        AuthUserGrantRoleRequest, AuthenticateRequest, PutRequest, auth_client::AuthClient,
+        kv_client::KvClient,
+    },
+    v3electionpb::{
+        CampaignRequest, LeaderRequest, ProclaimRequest, ResignRequest,
+        election_client::ElectionClient,
+    },
+    v3lockpb::{LockRequest, UnlockRequest, lock_client::LockClient},
+};
+use common::{Cluster, LONG, Ports, until};
+use tonic::{Request, transport::Channel};
+
+/// A node with an open etcd door.
+struct Door {
+    _cluster: Cluster,
+    _folder: tempfile::TempDir,
+    address: SocketAddr,
+}
+
+fn door() -> Door {
+    let folder = tempfile::tempdir().unwrap();
+    let address = Ports::take().of(1).0;
+    let extra = format!("doors:\n  etcd:\n    listen: {address}\n    replicas: 1\n");
+    let mut cluster = Cluster::prepare(folder.path(), 1, &extra);
+    cluster.found();
+    Door { _cluster: cluster, _folder: folder, address }
+}
+
+/// A real etcd, ended when it is dropped.
+struct Etcd(Child);
+
+impl Etcd {
+    fn start(root: &Path, address: SocketAddr, peer: SocketAddr) -> Option<Self> {
+        let (client, peer) = (format!("http://{address}"), format!("http://{peer}"));
+        let child = Command::new("etcd")
+            .arg("--data-dir")
+            .arg(root)
+            .args(["--name", "one", "--initial-cluster", &format!("one={peer}")])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        child.ok().map(Self)
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// What a call of etcdctl prints, or its error.
+fn etcdctl(address: SocketAddr, user: &str, words: &str) -> String {
+    let mut command = Command::new("etcdctl");
+    command.env("ETCDCTL_API", "3").args(["--endpoints", &address.to_string()]);
+    if !user.is_empty() {
+        command.args(["--user", user]);
+    }
+    let output = command.args(words.split(' ').map(|word| word.replace('_', ""))).output().unwrap();
+    if output.status.success() {
+        return String::from_utf8_lossy(&output.stdout).into_owned();
+    }
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    errors.lines().rfind(|line| line.starts_with("Error: ")).unwrap_or(&errors).to_owned()
+}
+
+/// Who asks, what, and what the answer holds. An underscore stands for an empty word.
+const SCRIPT: &[(&str, &str, &str)] = &[
+    ("", "auth enable", "Error: etcdserver: root user does not exist"),
+    ("", "user add root:rootpw", "User root created"),
+    ("", "user add root:rootpw", "Error: etcdserver: user name already exists"),
+    ("", "user add ann:annpw", "User ann created"),
+    ("", "role add app", "Role app created"),
+    ("", "role add app", "Error: etcdserver: role name already exists"),
+    ("", "role grant-permission --prefix app readwrite app/", "Role app updated"),
+    ("", "role grant-permission app read seen", "Role app updated"),
+    ("", "role grant-permission none read seen", "Error: etcdserver: role name not found"),
+    ("", "role revoke-permission app seen seem", "permission is not granted to the role"),
+    ("", "user grant-role ann none", "Error: etcdserver: role name not found"),
+    ("", "user grant-role ann app", "Role app is granted to user ann"),
+    ("", "user revoke-role ann none", "Error: etcdserver: role is not granted to the user"),
+    ("", "put seen 1", "OK"),
+    ("", "put hidden 1", "OK"),
+    ("ann:annpw", "put app/1 x", ""),
+    ("", "auth enable", "Authentication Enabled"),
+    ("", "get app/1", "Error: etcdserver: user name is empty"),
+    ("", "user list", "Error: etcdserver: user name is empty"),
+    ("", "lease grant 60", "etcdserver: user name is empty"),
+    ("ann:wrong", "get app/1", "authentication failed, invalid user ID or password"),
+    ("bob:annpw", "get app/1", "authentication failed, invalid user ID or password"),
+    ("ann:annpw", "put app/1 one", "OK"),
+    ("ann:annpw", "put app/1 two --prev-kv", "one"),
+    ("ann:annpw", "get app/1", "two"),
+    ("ann:annpw", "get seen", "1"),
+    ("ann:annpw", "put seen 2", "Error: etcdserver: permission denied"),
+    ("ann:annpw", "get hidden", "Error: etcdserver: permission denied"),
+    ("ann:annpw", "get --prefix _", "Error: etcdserver: permission denied"),
+    ("ann:annpw", "get --prefix app/", "two"),
+    ("ann:annpw", "get --prefix app", "Error: etcdserver: permission denied"),
+    ("ann:annpw", "del --prefix app/ --prev-kv", "two"),
+    ("ann:annpw", "del hidden", "Error: etcdserver: permission denied"),
+    ("ann:annpw", "user list", "Error: etcdserver: permission denied"),
+    ("ann:annpw", "user get ann", "Roles: app"),
+    ("ann:annpw", "user get root", "Error: etcdserver: permission denied"),
+    ("ann:annpw", "role get app", "[app/, app0) (prefix app/)"),
+    ("ann:annpw", "role get other", "Error: etcdserver: permission denied"),
+    ("ann:annpw", "auth disable", "Error: etcdserver: permission denied"),
+    ("root:rootpw", "user delete root", "Error: etcdserver: invalid auth management"),
+    ("root:rootpw", "user revoke-role root root", "Error: etcdserver: invalid auth management"),
+    ("root:rootpw", "role delete root", "Error: etcdserver: invalid auth management"),
+    ("root:rootpw", "user list", "ann\nroot"),
+    ("root:rootpw", "role list", "app\nroot"),
+    ("root:rootpw", "role get root", "[, <open ended>"),
+    ("root:rootpw", "get hidden", "1"),
+    ("root:rootpw", "role revoke-permission app seen", "Permission of key seen is revoked"),
+    ("ann:annpw", "get seen", "Error: etcdserver: permission denied"),
+    ("root:rootpw", "role delete app", "Role app deleted"),
+    ("ann:annpw", "get app/1", "Error: etcdserver: permission denied"),
+    ("root:rootpw", "user delete ann", "User ann deleted"),
+    ("ann:annpw", "get app/1", "authentication failed, invalid user ID or password"),
+    ("root:rootpw", "user get ann", "Error: etcdserver: user name not found"),
+    ("root:rootpw", "role get app", "Error: etcdserver: role name not found"),
+    ("root:rootpw", "auth disable", "Authentication Disabled"),
+    ("", "get hidden", "1"),
+];
+
+/// Steps that Debian's etcd 3.4 answers otherwise than newer ones: it lets strangers
+/// grant leases, and shows no permission of the role root.
+const NEWER: &[&str] = &["lease grant 60", "role get root"];
+
+#[test]
+fn etcdctl_is_answered_about_users_as_by_a_real_etcd() {
+    if Command::new("etcdctl").arg("version").output().is_err() {
+        eprintln!("etcdctl is not installed: nothing was compared");
+        return;
+    }
+    let door = door();
+    let folder = tempfile::tempdir().unwrap();
+    let ports = Ports::take();
+    let (address, peer) = (ports.of(1).0, ports.of(2).0);
+    let etcd = Etcd::start(folder.path(), address, peer);
+    for address in [Some(door.address), etcd.as_ref().map(|_| address)].into_iter().flatten() {
+        until("an answer", LONG, || etcdctl(address, "", "get nothing").is_empty().then_some(()));
+    }
+    let mut wrong = Vec::new();
+    for (user, words, wanted) in SCRIPT {
+        let ours = etcdctl(door.address, user, words);
+        if !ours.contains(wanted) {
+            wrong.push(format!("{user} {words}: {ours}"));
+        }
+        if etcd.is_some() && !NEWER.contains(words) {
+            let theirs = etcdctl(address, user, words);
+            if ours != theirs {
+                wrong.push(format!("{user} {words}: {ours} and etcd {theirs}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+async fn connect(address: SocketAddr) -> Channel {
+    Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+#[tokio::test]
+async fn locks_are_queues_and_leaders_are_told_of() {
+    let door = tokio::task::spawn_blocking(door).await.unwrap();
+    let channel = connect(door.address).await;
+    let mut locks = LockClient::new(channel.clone());
+    let lock = || LockRequest { name: b"l".to_vec(), lease: 0 };
+    // The volume is made while this is asked.
+    let first = loop {
+        match locks.lock(lock()).await {
+            Ok(held) => break held.into_inner(),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    };
+    assert!(first.key.starts_with(b"l/"), "{first:?}");
+    let mut other = locks.clone();
+    let second = tokio::spawn(async move { other.lock(lock()).await });
+    let mut third = locks.clone();
+    let given_up = tokio::time::timeout(Duration::from_millis(500), third.lock(lock())).await;
+    assert!(given_up.is_err() && !second.is_finished(), "it is held");
+    locks.unlock(UnlockRequest { key: first.key }).await.unwrap();
+    let second = tokio::time::timeout(LONG, second).await.unwrap().unwrap().unwrap().into_inner();
+    locks.unlock(UnlockRequest { key: second.key }).await.unwrap();
+    // Who gave up left the queue, long before its lease ends.
+    let third = tokio::time::timeout(Duration::from_secs(10), locks.lock(lock())).await;
+    third.unwrap().unwrap();
+    let none = locks.lock(LockRequest { name: b"m".to_vec(), lease: 77 }).await.unwrap_err();
+    assert_eq!(none.message(), "etcdserver: requested lease not found");
+
+    let mut elections = ElectionClient::new(channel);
+    let name = || b"e".to_vec();
+    let none = elections.leader(LeaderRequest { name: name() }).await.unwrap_err();
+    assert_eq!(none.message(), "election: no leader");
+    let mut told = elections.observe(LeaderRequest { name: name() }).await.unwrap().into_inner();
+    let campaign = |value: &str| CampaignRequest { name: name(), lease: 0, value: value.into() };
+    let won = elections.campaign(campaign("one")).await.unwrap().into_inner();
+    let leader = won.leader.unwrap();
+    let mut next = elections.clone();
+    let waiting = tokio::spawn({
+        let two = campaign("two");
+        async move { next.campaign(two).await }
+    });
+    let say = ProclaimRequest { leader: Some(leader.clone()), value: b"more".to_vec() };
+    elections.proclaim(say.clone()).await.unwrap();
+    let seen = elections.leader(LeaderRequest { name: name() }).await.unwrap().into_inner();
+    assert_eq!(seen.kv.unwrap().value, b"more");
+    assert!(!waiting.is_finished());
+    elections.resign(ResignRequest { leader: Some(leader) }).await.unwrap();
+    let second = tokio::time::timeout(LONG, waiting).await.unwrap().unwrap().unwrap();
+    assert!(second.into_inner().leader.unwrap().rev > seen.header.unwrap().revision - 10);
+    let late = elections.proclaim(say).await.unwrap_err();
+    assert_eq!(late.message(), "election: not leader");
+    let mut values = Vec::new();
+    while values.last() != Some(&b"two".to_vec()) {
+        let leader = tokio::time::timeout(LONG, told.message()).await.unwrap().unwrap().unwrap();
+        values.push(leader.kv.unwrap().value);
+    }
+    assert_eq!(values, [b"one".to_vec(), b"more".to_vec(), b"two".to_vec()]);
+    let none = elections.resign(ResignRequest { leader: None }).await.unwrap_err();
+    assert_eq!(none.message(), "\"leader\" field must be provided");
+}
+
+#[tokio::test]
+async fn a_token_stands_for_its_user_until_the_password_changes() {
+    let door = tokio::task::spawn_blocking(door).await.unwrap();
+    let channel = connect(door.address).await;
+    let (mut auth, mut kv) = (AuthClient::new(channel.clone()), KvClient::new(channel));
+    let user = |name: &str| AuthUserAddRequest {
+        name: name.into(),
+        password: "pw".into(),
+        ..Default::default()
+    };
+    while auth.user_add(user("root")).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let root = AuthUserGrantRoleRequest { user: "root".into(), role: "root".into() };
+    auth.user_grant_role(root).await.unwrap();
+    let none = AuthRoleGrantPermissionRequest { name: "r".into(), perm: None };
+    let missing = auth.role_grant_permission(none).await.unwrap_err();
+    assert_eq!(missing.message(), "etcdserver: permission not given");
+    let show =
+        |password: &str| AuthenticateRequest { name: "root".into(), password: password.into() };
+    let off = auth.authenticate(show("pw")).await.unwrap_err();
+    assert_eq!(off.message(), "etcdserver: authentication is not enabled");
+    auth.auth_enable(AuthEnableRequest {}).await.unwrap();
+    let token = auth.authenticate(show("pw")).await.unwrap().into_inner().token;
+    let with = |token: &str| {
+        let put = PutRequest { key: b"k".to_vec(), value: b"v".to_vec(), ..Default::default() };
+        let mut request = Request::new(put);
+        request.metadata_mut().insert("token", token.parse().unwrap());
+        request
+    };
+    kv.put(with(&token)).await.unwrap();
+    let strange = kv.put(with("strange")).await.unwrap_err();
+    assert_eq!(
+        (strange.code(), strange.message()),
+        (tonic::Code::Unauthenticated, "etcdserver: invalid auth token")
+    );
+    let mut change =
+        Request::new(clusterdb::doors::etcd::proto::etcdserverpb::AuthUserChangePasswordRequest {
+            name: "root".into(),
+            password: "new".into(),
+            ..Default::default()
+        });
+    change.metadata_mut().insert("token", token.parse().unwrap());
+    auth.user_change_password(change).await.unwrap();
+    assert_eq!(kv.put(with(&token)).await.unwrap_err().code(), tonic::Code::Unauthenticated);
+    auth.authenticate(show("pw")).await.unwrap_err();
+    let token = auth.authenticate(show("new")).await.unwrap().into_inner().token;
+    kv.put(with(&token)).await.unwrap();
+}
