@@ -100,6 +100,7 @@ struct EtcdSection {
     operations: Option<Spanned<usize>>,
     watches: Option<usize>,
     progress_seconds: Option<u32>,
+    plain_text: bool,
     tls: Option<TlsSection>,
 }
 
@@ -151,6 +152,12 @@ impl EtcdSection {
             }
             None => HostPort::from(listen),
         };
+        if !listen.ip().is_loopback() && self.tls.is_none() && !self.plain_text {
+            return Err(format!(
+                "line {line}: `listen: {listen}` is reachable from other machines, in plain text: \
+                 give the door `tls`, or say `plain_text: true`"
+            ));
+        }
         let volume = self.volume.unwrap_or_else(|| "etcd".to_owned());
         check_volume_name(&volume).map_err(|refusal| format!("`doors.etcd.volume`: {refusal}"))?;
         if let Some(request) = self.request.as_ref().filter(|size| size.value.0 > ETCD_REQUEST_MAX)

@@ -58,6 +58,7 @@ fn the_etcd_door_is_closed_unless_it_is_named() {
     assert!(!etcd.tls.unwrap().client_optional, "who names an authority wants certificates");
     for (door, expected) in [
         ("    listen: 0.0.0.0:2379\n", "advertise: HOST:2379"),
+        ("    listen: 10.0.0.1:2379\n", "plain_text: true"),
         ("    volume: Etcd\n", "a to z"),
         ("    request: 5MiB\n", "at most 4.0 MiB"),
         ("    operations: 1025\n", "1 to 1024"),
@@ -166,6 +167,7 @@ fn the_page_about_configuration_names_every_key() {
         "doors.etcd.operations",
         "doors.etcd.watches",
         "doors.etcd.progress_seconds",
+        "doors.etcd.plain_text",
         "doors.etcd.tls.key",
         "doors.etcd.tls.client_authority",
         "doors.etcd.tls.client_optional",

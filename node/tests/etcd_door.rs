@@ -1,0 +1,305 @@
+//! The etcd door where a comparison with one etcd says nothing: several
+//! members, TLS, slow readers, fragments, large transactions.
+#![cfg(feature = "etcd")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and waits on the machine's own clock"
+)]
+
+mod common;
+
+use std::{net::SocketAddr, time::Duration};
+
+use clusterdb::doors::etcd::proto::etcdserverpb::{
+    HashKvRequest, MemberListRequest, MoveLeaderRequest, PutRequest, RangeRequest, RequestOp,
+    StatusRequest, TxnRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest,
+    WatchResponse, cluster_client::ClusterClient, kv_client::KvClient,
+    maintenance_client::MaintenanceClient, request_op::Request, watch_client::WatchClient,
+    watch_request::RequestUnion,
+};
+use common::{Cluster, LONG, Node, Ports};
+use futures_util::stream;
+use tokio::{sync::mpsc, time::timeout};
+use tonic::{
+    Streaming,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
+
+/// Three nodes whose doors are open.
+struct Doors {
+    cluster: Cluster,
+    addresses: Vec<SocketAddr>,
+    _ports: Ports,
+    /// Dropped last.
+    _folder: tempfile::TempDir,
+}
+
+impl Doors {
+    /// Starts them; `extra` stands in the section of each door.
+    async fn open(extra: &str) -> Self {
+        let (ports, folder) = (Ports::take(), tempfile::tempdir().unwrap());
+        let cluster = Cluster::prepare(folder.path(), 3, "");
+        let addresses = (1..=3).map(|number| ports.of(number).0).collect();
+        let mut doors = Self { cluster, addresses, _ports: ports, _folder: folder };
+        doors.tell(extra);
+        doors.cluster.found();
+        doors
+    }
+
+    /// Writes the section of each door, in place of an earlier one.
+    fn tell(&self, extra: &str) {
+        for (node, address) in self.cluster.nodes.iter().zip(&self.addresses) {
+            let text = std::fs::read_to_string(&node.config).unwrap();
+            let before = text.split("doors:\n").next().unwrap();
+            let section = format!("doors:\n  etcd:\n    listen: {address}\n{extra}");
+            std::fs::write(&node.config, [before, &section].concat()).unwrap();
+        }
+    }
+
+    async fn channel(&self, number: usize) -> Channel {
+        let address = self.addresses[number - 1];
+        connect(Endpoint::from_shared(format!("http://{address}")).unwrap()).await
+    }
+
+    /// Waits until the volume serves.
+    async fn serve(self) -> Self {
+        let mut kv = KvClient::new(self.channel(1).await);
+        await_volume(&mut kv).await;
+        self
+    }
+}
+
+async fn connect(endpoint: Endpoint) -> Channel {
+    endpoint.timeout(Duration::from_secs(20)).connect().await.unwrap()
+}
+
+async fn await_volume(kv: &mut KvClient<Channel>) {
+    let serves = async {
+        while kv.range(get("none", "")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(LONG, serves).await.expect("the volume serves");
+}
+
+fn put(key: &str, value: Vec<u8>) -> PutRequest {
+    PutRequest { key: key.into(), value, ..PutRequest::default() }
+}
+
+fn get(key: &str, end: &str) -> RangeRequest {
+    RangeRequest { key: key.into(), range_end: end.into(), ..RangeRequest::default() }
+}
+
+/// One stream with its first watch.
+struct Stream {
+    asks: mpsc::UnboundedSender<WatchRequest>,
+    told: Streaming<WatchResponse>,
+}
+
+impl Stream {
+    async fn open(channel: Channel, first: WatchCreateRequest) -> Self {
+        let (asks, mut asked) = mpsc::unbounded_channel();
+        let requests = stream::poll_fn(move |context| asked.poll_recv(context));
+        let mut client = WatchClient::new(channel).max_decoding_message_size(64 << 20);
+        let told = client.watch(requests).await.unwrap().into_inner();
+        let stream = Self { asks, told };
+        stream.ask(RequestUnion::CreateRequest(first));
+        stream
+    }
+
+    fn ask(&self, request: RequestUnion) {
+        self.asks.send(WatchRequest { request_union: Some(request) }).unwrap();
+    }
+
+    async fn next(&mut self) -> WatchResponse {
+        timeout(LONG, self.told.message()).await.expect("a response").unwrap().expect("a stream")
+    }
+
+    /// The revisions of the next `count` events.
+    async fn revisions(&mut self, count: usize) -> Vec<i64> {
+        let mut found = Vec::new();
+        while found.len() < count {
+            let events = self.next().await.events;
+            found.extend(events.into_iter().map(|event| event.kv.unwrap().mod_revision));
+        }
+        found
+    }
+}
+
+fn watch(key: &str, end: &str, start_revision: i64) -> WatchCreateRequest {
+    let (key, range_end) = (key.into(), end.into());
+    WatchCreateRequest { key, range_end, start_revision, ..WatchCreateRequest::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_agree_and_a_watch_goes_on_at_another_one() {
+    let mut doors = Doors::open("").await.serve().await;
+    let mut kv = KvClient::new(doors.channel(1).await);
+    for n in 0..20_u8 {
+        kv.put(put(&format!("k{n}"), vec![n])).await.unwrap();
+    }
+    let mut hashes = Vec::new();
+    for number in 1..=3 {
+        let mut maintenance = MaintenanceClient::new(doors.channel(number).await);
+        // A member may not have applied it all yet.
+        let hash = timeout(LONG, async {
+            loop {
+                if let Ok(hash) = maintenance.hash_kv(HashKvRequest { revision: 21 }).await {
+                    return hash.into_inner().hash;
+                }
+            }
+        });
+        hashes.push(hash.await.unwrap());
+    }
+    assert!(hashes[0] != 0 && hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+
+    let mut first = Stream::open(doors.channel(2).await, watch("k", "l", 2)).await;
+    assert_eq!(first.revisions(10).await[..10], (2..12).collect::<Vec<_>>()[..]);
+    move_leader_to(&doors, 3).await;
+    doors.cluster.nodes[1].kill();
+    let mut other = Stream::open(doors.channel(3).await, watch("k", "l", 12)).await;
+    kv.put(put("k99", vec![])).await.unwrap();
+    assert_eq!(other.revisions(11).await, (12..23).collect::<Vec<_>>(), "none lost, none twice");
+
+    let mut cluster = ClusterClient::new(doors.channel(1).await);
+    let members = cluster.member_list(MemberListRequest::default()).await.unwrap().into_inner();
+    let names: Vec<_> = members.members.iter().map(|member| member.name.as_str()).collect();
+    assert_eq!(names, ["n1", "n2", "n3"]);
+    let reached = format!("http://{}", doors.addresses[2]);
+    assert_eq!(members.members[2].client_ur_ls, [reached]);
+}
+
+/// Gives leadership to a member, whoever has it.
+async fn move_leader_to(doors: &Doors, number: usize) {
+    let mut target = MaintenanceClient::new(doors.channel(number).await);
+    let target_id = target.status(StatusRequest {}).await.unwrap().into_inner().header.unwrap();
+    for at in 1..=3 {
+        let mut maintenance = MaintenanceClient::new(doors.channel(at).await);
+        let asked = MoveLeaderRequest { target_id: target_id.member_id };
+        let moved = maintenance.move_leader(asked).await;
+        if at == number {
+            continue;
+        }
+        if let Err(status) = moved {
+            assert_eq!(status.message(), "etcdserver: not leader");
+        }
+    }
+    let leads = async {
+        loop {
+            let status = target.status(StatusRequest {}).await.unwrap().into_inner();
+            if status.leader == target_id.member_id {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LONG, leads).await.expect("the leader moved");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_misses_nothing_and_progress_comes_after_events() {
+    let doors = Doors::open("    progress_seconds: 1\n    request: 256KiB\n").await.serve().await;
+    let mut kv = KvClient::new(doors.channel(1).await);
+    let mut slow = Stream::open(doors.channel(1).await, watch("s", "t", 0)).await;
+    assert!(slow.next().await.created);
+    let quiet = WatchCreateRequest { progress_notify: true, ..watch("q", "", 0) };
+    let mut quiet = Stream::open(doors.channel(2).await, quiet).await;
+    assert!(quiet.next().await.created);
+    // 24 MB, more than windows and queues hold.
+    for n in 0..120_u8 {
+        kv.put(put(&format!("s{n}"), vec![n; 200_000])).await.unwrap();
+    }
+    slow.ask(RequestUnion::ProgressRequest(WatchProgressRequest {}));
+    let (mut seen, mut progress) = (Vec::new(), None);
+    while progress.is_none() {
+        let response = slow.next().await;
+        if response.watch_id == -1 {
+            progress = response.header;
+        }
+        seen.extend(response.events.into_iter().map(|event| event.kv.unwrap().mod_revision));
+    }
+    assert_eq!(seen, (2..122).collect::<Vec<_>>(), "in order, each once, before the progress");
+    assert_eq!(progress.unwrap().revision, 121);
+
+    let told = quiet.next().await;
+    assert!(told.events.is_empty() && told.watch_id == 0, "{told:?}");
+    let later = async { while quiet.next().await.header.unwrap().revision < 121 {} };
+    timeout(LONG, later).await.expect("a progress up to the last revision");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_transaction_comes_whole_or_in_fragments() {
+    let doors = Doors::open("    request: 4MiB\n").await.serve().await;
+    let mut kv = KvClient::new(doors.channel(1).await);
+    let op = |n: u8| {
+        let put = put(&format!("t{n}"), vec![n; 400_000]);
+        RequestOp { request: Some(Request::RequestPut(put)) }
+    };
+    let eight = TxnRequest { success: (0..8).map(op).collect(), ..TxnRequest::default() };
+    kv.txn(eight).await.unwrap();
+    let mut whole = Stream::open(doors.channel(1).await, watch("t", "u", 2)).await;
+    assert!(whole.next().await.created);
+    let response = whole.next().await;
+    assert_eq!((response.events.len(), response.fragment), (8, false), "one revision at once");
+
+    let doors = doors.reopen("    request: 1MiB\n").await;
+    let order = WatchCreateRequest { fragment: true, ..watch("t", "u", 2) };
+    let mut parts = Stream::open(doors.channel(1).await, order).await;
+    assert!(parts.next().await.created);
+    let (mut events, mut responses) = (0, 0);
+    loop {
+        let response = parts.next().await;
+        (events, responses) = (events + response.events.len(), responses + 1);
+        if !response.fragment {
+            break;
+        }
+    }
+    assert!(events == 8 && responses > 3, "{events} events in {responses} responses");
+}
+
+impl Doors {
+    /// Starts all nodes again with other settings.
+    async fn reopen(mut self, extra: &str) -> Self {
+        self.cluster.nodes.iter_mut().for_each(Node::stop);
+        self.tell(extra);
+        self.cluster.nodes.iter_mut().for_each(|node| node.start(&[]));
+        self.cluster.nodes.iter_mut().for_each(Node::wait_ready);
+        self.serve().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_shown_and_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["door", "client"] {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(path(&format!("{name}.pem")), made.cert.pem()).unwrap();
+        std::fs::write(path(&format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+    }
+    let file = |name: &str| path(name).display().to_string();
+    let doors = Doors::open(&format!(
+        "    tls:\n      certificate: {}\n      key: {}\n      client_authority: {}\n",
+        file("door.pem"),
+        file("door.key"),
+        file("client.pem")
+    ))
+    .await;
+    let read = |name: &str| std::fs::read(path(name)).unwrap();
+    let known = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(read("door.pem")))
+        .domain_name("localhost");
+    let endpoint = Endpoint::from_shared(format!("https://{}", doors.addresses[0])).unwrap();
+    let identity = Identity::from_pem(read("client.pem"), read("client.key"));
+    let certified = endpoint.clone().tls_config(known.clone().identity(identity)).unwrap();
+    await_volume(&mut KvClient::new(connect(certified).await)).await;
+
+    let stranger = endpoint.tls_config(known).unwrap().connect().await;
+    let refused = match stranger {
+        Ok(channel) => KvClient::new(channel).range(get("a", "")).await.is_err(),
+        Err(_) => true,
+    };
+    assert!(refused, "without a certificate nobody is served");
+}
