@@ -38,7 +38,7 @@ struct Doors {
 
 impl Doors {
     /// Starts them; `extra` stands in the section of each door.
-    async fn open(extra: &str) -> Self {
+    fn open(extra: &str) -> Self {
         let (ports, folder) = (Ports::take(), tempfile::tempdir().unwrap());
         let cluster = Cluster::prepare(folder.path(), 3, "");
         let addresses = (1..=3).map(|number| ports.of(number).0).collect();
@@ -135,7 +135,7 @@ fn watch(key: &str, end: &str, start_revision: i64) -> WatchCreateRequest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_agree_and_a_watch_goes_on_at_another_one() {
-    let mut doors = Doors::open("").await.serve().await;
+    let mut doors = Doors::open("").serve().await;
     let mut kv = KvClient::new(doors.channel(1).await);
     for n in 0..20_u8 {
         kv.put(put(&format!("k{n}"), vec![n])).await.unwrap();
@@ -200,7 +200,7 @@ async fn move_leader_to(doors: &Doors, number: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_misses_nothing_and_progress_comes_after_events() {
-    let doors = Doors::open("    progress_seconds: 1\n    request: 256KiB\n").await.serve().await;
+    let doors = Doors::open("    progress_seconds: 1\n    request: 256KiB\n").serve().await;
     let mut kv = KvClient::new(doors.channel(1).await);
     let mut slow = Stream::open(doors.channel(1).await, watch("s", "t", 0)).await;
     assert!(slow.next().await.created);
@@ -231,7 +231,7 @@ async fn a_slow_reader_misses_nothing_and_progress_comes_after_events() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_transaction_comes_whole_or_in_fragments() {
-    let doors = Doors::open("    request: 4MiB\n").await.serve().await;
+    let doors = Doors::open("    request: 4MiB\n").serve().await;
     let mut kv = KvClient::new(doors.channel(1).await);
     let op = |n: u8| {
         let put = put(&format!("t{n}"), vec![n; 400_000]);
@@ -285,8 +285,7 @@ async fn certificates_are_shown_and_asked_for() {
         file("door.pem"),
         file("door.key"),
         file("client.pem")
-    ))
-    .await;
+    ));
     let read = |name: &str| std::fs::read(path(name)).unwrap();
     let known = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(read("door.pem")))
