@@ -9,8 +9,8 @@ use super::{
     directed::{Directed, strike_leader},
 };
 use crate::workloads::{
-    append::Appends, bank::Bank, leases::Leases, listing::Listings, register::Registers,
-    volumes::Volumes, watches::Watches,
+    accounts::Accounts, append::Appends, bank::Bank, leases::Leases, listing::Listings,
+    register::Registers, volumes::Volumes, watches::Watches,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -121,6 +121,24 @@ pub(super) const ALL: &[Scenario] = &[
             .plan(seed)
         },
         promises: &["lease granted", "lease ended", "lease revoked", "leader struck"],
+    },
+    Scenario {
+        name: "accounts-switched",
+        rows: &["A6"],
+        story: "rights come and go and accounts are switched while users write and leaders die",
+        plan: |seed| {
+            Directed {
+                faults: &["5.000 +1.000 isolate {m}"],
+                workloads: vec![
+                    Box::new(Accounts::new(4, USUAL)),
+                    Box::new(Registers::new(2, 2, USUAL)),
+                ],
+                script: Some(|stage| strike_leader(stage, (SECOND * 3, SECOND), "kill {n}")),
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["write permitted", "write denied", "accounts switched", "leader struck"],
     },
     Scenario {
         name: "flood",

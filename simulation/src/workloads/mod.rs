@@ -5,6 +5,7 @@
 //! world is whole, and checks what all of them were told. Its clients are the product's
 //! own; it sees only what they see.
 
+pub mod accounts;
 pub mod append;
 pub mod bank;
 pub mod counters;
