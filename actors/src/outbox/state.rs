@@ -43,7 +43,11 @@ impl OutboxState {
     pub(super) fn collect(&mut self, to: NodeId, messages: Vec<Addressed>, permit: Permit) {
         self.round.handled();
         let waiting = self.waiting.entry(to).or_default();
-        waiting.messages.extend(messages);
+        if waiting.messages.is_empty() {
+            waiting.messages = messages;
+        } else {
+            waiting.messages.extend(messages);
+        }
         waiting.permits.push(permit);
         self.round.begin();
         if self.round.end() {
@@ -69,6 +73,9 @@ impl OutboxState {
 
 /// Cuts messages into runs of about one frame each, keeping their order.
 pub(super) fn frames(messages: Vec<Addressed>) -> Vec<Vec<Addressed>> {
+    if messages.iter().map(weight).sum::<usize>() <= BATCH_BYTES_MAX {
+        return vec![messages];
+    }
     let mut frames = Vec::new();
     let mut frame = Vec::new();
     let mut bytes = 0;

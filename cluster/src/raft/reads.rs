@@ -54,7 +54,11 @@ impl Reads {
 
     /// Begins a round for all who wait, if none is under way.
     pub(super) fn issue(&mut self, raw: &mut RawNode<Log>) {
-        if raw.raft.state != StateRole::Leader || !raw.raft.commit_to_current_term() {
+        // Asked after each step, and most steps know of no read.
+        if self.is_idle()
+            || raw.raft.state != StateRole::Leader
+            || !raw.raft.commit_to_current_term()
+        {
             return;
         }
         let lost = raw.raft.pending_read_count() == 0 && raw.raft.ready_read_count() == 0;

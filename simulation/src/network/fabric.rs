@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::{
     Address, Delivery, Ticket, Weather,
     link::{Boots, Change, Link},
-    seats::{Seat, Seats},
+    slots::{Slot, Slots},
 };
 use crate::{rng::Rng, trace::Trace};
 
@@ -67,18 +67,18 @@ struct State {
     rng: Rng,
     trace: Trace,
     weather: Weather,
-    seats: Seats,
+    slots: Slots,
     boots: u64,
     /// Directions in which nothing passes, and how many cuts lie on each.
-    cuts: BTreeMap<(Seat, Seat), u32>,
+    cuts: BTreeMap<(Slot, Slot), u32>,
     /// Ways on which parcels queue up, and how many clogs lie on each.
-    clogs: BTreeMap<(Seat, Seat), u32>,
+    clogs: BTreeMap<(Slot, Slot), u32>,
     /// Hosts whose process stands still.
-    stalled: BTreeSet<Seat>,
+    stalled: BTreeSet<Slot>,
     /// Hosts with whom no connection comes up.
-    deaf: BTreeSet<Seat>,
+    deaf: BTreeSet<Slot>,
     /// By ordered pair.
-    links: BTreeMap<(Seat, Seat), Link>,
+    links: BTreeMap<(Slot, Slot), Link>,
     links_checked: Instant,
     /// When the first of them changes by itself …
     links_due: Option<Instant>,
@@ -86,10 +86,10 @@ struct State {
     links_stirred: bool,
     connections: u64,
     /// Who knows whose address.
-    known: BTreeSet<(Seat, Seat)>,
+    known: BTreeSet<(Slot, Slot)>,
     queue: BTreeMap<(Instant, u64), Parcel>,
     parcels: u64,
-    lanes: BTreeMap<(Seat, Seat), Direction>,
+    lanes: BTreeMap<(Slot, Slot), Direction>,
     pending: BTreeMap<Ticket, Pending>,
     tickets: u64,
 }
@@ -107,8 +107,8 @@ struct Direction {
 
 #[derive(Clone, Debug)]
 struct Parcel {
-    from: Seat,
-    to: Seat,
+    from: Slot,
+    to: Slot,
     /// The connection it rides on; none for a notice of the local transport.
     connection: Option<u64>,
     /// The boot a notice is for.
@@ -126,7 +126,7 @@ enum Body {
 
 #[derive(Debug)]
 struct Pending {
-    caller: Seat,
+    caller: Slot,
     to: NodeId,
     connection: Option<u64>,
     sender: oneshot::Sender<Outcome>,
@@ -144,7 +144,7 @@ impl Fabric {
             rng,
             trace,
             weather,
-            seats: Seats::default(),
+            slots: Slots::default(),
             boots: 0,
             cuts: BTreeMap::new(),
             clogs: BTreeMap::new(),
@@ -182,14 +182,14 @@ impl Fabric {
     /// Brings a host up and returns its boot.
     pub fn rise(&self, host: Address) -> u64 {
         self.with(|state| {
-            let seat = state.seats.of(host);
+            let slot = state.slots.of(host);
             state.boots += 1;
             state.links_stirred = true;
             if host.node().is_none() {
                 // A client that begins anew has no connection of an earlier one.
-                state.links.retain(|ends, _| ends.0 != seat && ends.1 != seat);
+                state.links.retain(|ends, _| ends.0 != slot && ends.1 != slot);
             }
-            state.seats.set_boot(seat, state.boots);
+            state.slots.set_boot(slot, state.boots);
             state.boots
         })
     }
@@ -197,12 +197,12 @@ impl Fabric {
     /// Takes a host down: what it sends from now on goes nowhere.
     pub fn fall(&self, host: Address) {
         self.with(|state| {
-            let seat = state.seats.of(host);
-            state.seats.set_boot(seat, 0);
-            state.stalled.remove(&seat);
+            let slot = state.slots.of(host);
+            state.slots.set_boot(slot, 0);
+            state.stalled.remove(&slot);
             state.links_stirred = true;
-            state.pending.retain(|_, pending| pending.caller != seat);
-            state.known.retain(|(who, _)| *who != seat);
+            state.pending.retain(|_, pending| pending.caller != slot);
+            state.known.retain(|(who, _)| *who != slot);
         });
     }
 
@@ -227,6 +227,10 @@ impl Fabric {
     /// and quinn sends them again.
     pub fn is_cut(&self, from: Address, to: Address) -> bool {
         self.with(|state| {
+            // Asked for each packet below quinn.
+            if state.cuts.is_empty() && state.clogs.is_empty() {
+                return false;
+            }
             let way = state.way(from, to);
             state.cuts.contains_key(&way) || state.clogs.contains_key(&way)
         })
@@ -253,24 +257,24 @@ impl Fabric {
     pub fn stall(&self, host: Address) {
         self.with(|state| {
             state.links_stirred = true;
-            let seat = state.seats.of(host);
-            state.stalled.insert(seat)
+            let slot = state.slots.of(host);
+            state.stalled.insert(slot)
         });
     }
 
     /// The process goes on.
     pub fn unstall(&self, host: Address) {
         self.with(|state| {
-            let seat = state.seats.of(host);
-            state.unstall(seat);
+            let slot = state.slots.of(host);
+            state.unstall(slot);
         });
     }
 
     /// Breaks every connection of a host at once.
     pub fn reset(&self, host: Address) {
         self.with(|state| {
-            let seat = state.seats.of(host);
-            state.reset(seat);
+            let slot = state.slots.of(host);
+            state.reset(slot);
         });
     }
 
@@ -278,8 +282,8 @@ impl Fabric {
     pub fn deafen(&self, host: Address, on: bool) {
         self.with(|state| {
             state.links_stirred = true;
-            let seat = state.seats.of(host);
-            if on { state.deaf.insert(seat) } else { state.deaf.remove(&seat) }
+            let slot = state.slots.of(host);
+            if on { state.deaf.insert(slot) } else { state.deaf.remove(&slot) }
         });
     }
 
@@ -304,13 +308,13 @@ impl Fabric {
     }
 
     /// Where a host stands in the tables.
-    pub(super) fn seat(&self, host: Address) -> Seat {
-        self.with(|state| state.seats.of(host))
+    pub(super) fn slot(&self, host: Address) -> Slot {
+        self.with(|state| state.slots.of(host))
     }
 
     pub(super) fn send(
         &self,
-        from: (Seat, u64),
+        from: (Slot, u64),
         to: NodeId,
         lane: Lane,
         bytes: Bytes,
@@ -321,7 +325,7 @@ impl Fabric {
 
     pub(super) fn request(
         &self,
-        from: (Seat, u64),
+        from: (Slot, u64),
         to: NodeId,
         class: RequestClass,
         bytes: Bytes,
@@ -330,18 +334,18 @@ impl Fabric {
         self.with(|state| state.request(from, to, class, bytes, at))
     }
 
-    pub(super) fn answer(&self, from: (Seat, u64), ticket: Ticket, bytes: Bytes, at: Instant) {
+    pub(super) fn answer(&self, from: (Slot, u64), ticket: Ticket, bytes: Bytes, at: Instant) {
         self.with(|state| state.answer(from, ticket, bytes, at));
     }
 
-    pub(super) fn learn(&self, from: (Seat, u64), node: NodeId) {
+    pub(super) fn learn(&self, from: (Slot, u64), node: NodeId) {
         self.with(|state| state.learn(from, node));
     }
 
-    pub(super) fn forget(&self, from: (Seat, u64), node: NodeId) {
+    pub(super) fn forget(&self, from: (Slot, u64), node: NodeId) {
         self.with(|state| {
-            if state.seats.boot(from.0) == from.1 {
-                let way = (from.0, state.seats.of(Address::Node(node)));
+            if state.slots.boot(from.0) == from.1 {
+                let way = (from.0, state.slots.of(Address::Node(node)));
                 state.known.remove(&way);
                 state.links_stirred = true;
             }
@@ -353,13 +357,13 @@ impl Fabric {
     }
 }
 
-fn pair(a: Seat, b: Seat) -> (Seat, Seat) {
+fn pair(a: Slot, b: Slot) -> (Slot, Slot) {
     if a <= b { (a, b) } else { (b, a) }
 }
 
 impl State {
-    fn way(&mut self, from: Address, to: Address) -> (Seat, Seat) {
-        (self.seats.of(from), self.seats.of(to))
+    fn way(&mut self, from: Address, to: Address) -> (Slot, Slot) {
+        (self.slots.of(from), self.slots.of(to))
     }
 
     fn due(&self) -> Instant {
@@ -384,7 +388,7 @@ impl State {
                 break;
             }
             let parcel = entry.remove();
-            let to = self.seats.node(parcel.to);
+            let to = self.slots.node(parcel.to);
             if let Some(delivery) = self.arrive(parcel) {
                 // Hosts have no finer clock than milliseconds.
                 let grain = 1_000_000;
@@ -395,7 +399,7 @@ impl State {
         arrivals
     }
 
-    fn open(&self, (low, high): (Seat, Seat)) -> bool {
+    fn open(&self, (low, high): (Slot, Slot)) -> bool {
         let cut = self.cuts.contains_key(&(low, high)) || self.cuts.contains_key(&(high, low));
         !cut && !self.stalled.contains(&low) && !self.stalled.contains(&high)
     }
@@ -406,7 +410,7 @@ impl State {
         self.links_stirred = false;
         let pairs: Vec<_> = self.links.keys().copied().collect();
         for ends in pairs {
-            let wanted = match (self.seats.node(ends.0), self.seats.node(ends.1)) {
+            let wanted = match (self.slots.node(ends.0), self.slots.node(ends.1)) {
                 (Some(_), Some(_)) => self.knows_either(ends),
                 // A client dials when it asks, never by itself.
                 (None, _) | (_, None) => {
@@ -423,12 +427,12 @@ impl State {
     }
 
     /// Whether one of two nodes knows where the other is.
-    fn knows_either(&self, (a, b): (Seat, Seat)) -> bool {
+    fn knows_either(&self, (a, b): (Slot, Slot)) -> bool {
         self.known.contains(&(a, b)) || self.known.contains(&(b, a))
     }
 
-    fn check_link(&mut self, ends: (Seat, Seat)) {
-        let boots = (self.seats.boot(ends.0), self.seats.boot(ends.1));
+    fn check_link(&mut self, ends: (Slot, Slot)) {
+        let boots = (self.slots.boot(ends.0), self.slots.boot(ends.1));
         let fresh = self.links.get(&ends).is_some_and(|link| link.connection().is_none());
         let open = self.open(ends) && !(fresh && self.deaf(ends));
         let Some(link) = self.links.get_mut(&ends) else { return };
@@ -439,13 +443,13 @@ impl State {
         }
     }
 
-    fn deaf(&self, ends: (Seat, Seat)) -> bool {
+    fn deaf(&self, ends: (Slot, Slot)) -> bool {
         self.deaf.contains(&ends.0) || self.deaf.contains(&ends.1)
     }
 
-    fn reset(&mut self, host: Seat) {
+    fn reset(&mut self, host: Slot) {
         self.links_stirred = true;
-        let touches = |ends: &&(Seat, Seat)| ends.0 == host || ends.1 == host;
+        let touches = |ends: &&(Slot, Slot)| ends.0 == host || ends.1 == host;
         let pairs: Vec<_> = self.links.keys().filter(touches).copied().collect();
         for ends in pairs {
             let (now, rng) = (self.now, &mut self.rng);
@@ -457,18 +461,18 @@ impl State {
         }
     }
 
-    fn close(&mut self, ends: (Seat, Seat)) {
+    fn close(&mut self, ends: (Slot, Slot)) {
         if let Some(Link::Up { connection, boots, .. }) = self.links.remove(&ends) {
             self.lose(ends, connection, boots);
         }
     }
 
     /// Tells both ends, as far as these boots live.
-    fn tell(&mut self, ends: (Seat, Seat), boots: Boots, up: bool) {
-        let hosts = (self.seats.host(ends.0), self.seats.host(ends.1));
+    fn tell(&mut self, ends: (Slot, Slot), boots: Boots, up: bool) {
+        let hosts = (self.slots.host(ends.0), self.slots.host(ends.1));
         for (to, boot, peer) in [(ends.0, boots.0, hosts.1), (ends.1, boots.1, hosts.0)] {
-            let (Some(peer), Some(_)) = (peer.node(), self.seats.node(to)) else { continue };
-            if self.seats.boot(to) == boot {
+            let (Some(peer), Some(_)) = (peer.node(), self.slots.node(to)) else { continue };
+            if self.slots.boot(to) == boot {
                 let body = Body::Notice { peer, up };
                 let parcel = Parcel { from: to, to, connection: None, boot, body };
                 self.enqueue(self.now, parcel);
@@ -481,7 +485,7 @@ impl State {
         }
     }
 
-    fn lose(&mut self, ends: (Seat, Seat), connection: u64, boots: Boots) {
+    fn lose(&mut self, ends: (Slot, Slot), connection: u64, boots: Boots) {
         self.tell(ends, boots, false);
         for direction in [ends, (ends.1, ends.0)] {
             self.lanes.remove(&direction);
@@ -499,9 +503,9 @@ impl State {
     }
 
     /// Hands a request's failure to its caller, as its own transport does.
-    fn fail(&mut self, at: Instant, ticket: Ticket, caller: Seat, error: RequestError) {
+    fn fail(&mut self, at: Instant, ticket: Ticket, caller: Slot, error: RequestError) {
         let body = Body::Answer { ticket, outcome: Err(error) };
-        let boot = self.seats.boot(caller);
+        let boot = self.slots.boot(caller);
         self.enqueue(at, Parcel { from: caller, to: caller, connection: None, boot, body });
     }
 
@@ -513,7 +517,7 @@ impl State {
         }
     }
 
-    fn unclog(&mut self, way: (Seat, Seat)) {
+    fn unclog(&mut self, way: (Slot, Slot)) {
         let Some(clogs) = self.clogs.get_mut(&way) else { return };
         *clogs -= 1;
         if *clogs == 0 {
@@ -522,7 +526,7 @@ impl State {
         }
     }
 
-    fn unstall(&mut self, host: Seat) {
+    fn unstall(&mut self, host: Slot) {
         self.links_stirred = true;
         if self.stalled.remove(&host) {
             let ways: Vec<_> = self.lanes.keys().filter(|way| way.1 == host).copied().collect();
@@ -532,7 +536,7 @@ impl State {
         }
     }
 
-    fn mend(&mut self, way: (Seat, Seat)) {
+    fn mend(&mut self, way: (Slot, Slot)) {
         let Some(cuts) = self.cuts.get_mut(&way) else { return };
         *cuts -= 1;
         if *cuts == 0 {
@@ -543,7 +547,7 @@ impl State {
     }
 
     /// Sends on what waited for a way to open.
-    fn release(&mut self, way: (Seat, Seat)) {
+    fn release(&mut self, way: (Slot, Slot)) {
         let Some(lane) = self.lanes.get_mut(&way) else { return };
         let held = std::mem::take(&mut lane.held);
         lane.under_way += held.len();
@@ -553,12 +557,12 @@ impl State {
         }
     }
 
-    fn learn(&mut self, from: (Seat, u64), node: NodeId) {
-        if self.seats.node(from.0).is_none_or(|me| me == node) {
+    fn learn(&mut self, from: (Slot, u64), node: NodeId) {
+        if self.slots.node(from.0).is_none_or(|me| me == node) {
             return;
         }
-        let peer = self.seats.of(Address::Node(node));
-        if self.seats.boot(from.0) == from.1 && self.known.insert((from.0, peer)) {
+        let peer = self.slots.of(Address::Node(node));
+        if self.slots.boot(from.0) == from.1 && self.known.insert((from.0, peer)) {
             let ends = pair(from.0, peer);
             let link = Link::fresh(self.now, &mut self.rng);
             self.links.entry(ends).or_insert(link);
@@ -568,16 +572,16 @@ impl State {
 
     fn send(
         &mut self,
-        (from, boot): (Seat, u64),
+        (from, boot): (Slot, u64),
         to: NodeId,
         lane: Lane,
         bytes: Bytes,
         at: Instant,
     ) -> Result<(), SendError> {
-        if self.seats.boot(from) != boot || self.seats.node(from).is_none() {
+        if self.slots.boot(from) != boot || self.slots.node(from).is_none() {
             return Err(SendError::Closed);
         }
-        let target = self.seats.of(Address::Node(to));
+        let target = self.slots.of(Address::Node(to));
         if !self.knows_either((from, target)) {
             return Err(SendError::UnknownNode(to));
         }
@@ -620,14 +624,14 @@ impl State {
 
     fn request(
         &mut self,
-        (from, boot): (Seat, u64),
+        (from, boot): (Slot, u64),
         to: NodeId,
         class: RequestClass,
         bytes: Bytes,
         at: Instant,
     ) -> Result<oneshot::Receiver<Outcome>, RequestError> {
-        let target = self.seats.of(Address::Node(to));
-        if self.seats.boot(from) != boot || from == target {
+        let target = self.slots.of(Address::Node(to));
+        if self.slots.boot(from) != boot || from == target {
             let cause = "this host is down or the same".to_owned();
             return Err(RequestError::Unreachable { node: to, cause });
         }
@@ -637,7 +641,7 @@ impl State {
         }
         self.trace.mix(at, &bytes);
         let ends = pair(from, target);
-        if self.seats.node(from).is_none() {
+        if self.slots.node(from).is_none() {
             // A client dials at once.
             self.links.entry(ends).or_insert(Link::Down { dial_at: self.now });
             self.check_link(ends);
@@ -660,8 +664,8 @@ impl State {
         Ok(receiver)
     }
 
-    fn answer(&mut self, (from, boot): (Seat, u64), ticket: Ticket, bytes: Bytes, at: Instant) {
-        let alive = self.seats.boot(from) == boot;
+    fn answer(&mut self, (from, boot): (Slot, u64), ticket: Ticket, bytes: Bytes, at: Instant) {
+        let alive = self.slots.boot(from) == boot;
         let Some(pending) = self.pending.get(&ticket).filter(|_| alive) else { return };
         let (to, connection) = (pending.caller, pending.connection);
         self.trace.mix(at, &bytes);
@@ -701,7 +705,7 @@ impl State {
     /// What becomes of a parcel whose time has come.
     fn arrive(&mut self, parcel: Parcel) -> Option<Delivery> {
         let (from, to) = (parcel.from, parcel.to);
-        let boot = self.seats.boot(to);
+        let boot = self.slots.boot(to);
         if let Some(connection) = parcel.connection {
             if let Some(lane) = self.lanes.get_mut(&(from, to)) {
                 lane.under_way = lane.under_way.saturating_sub(1);
@@ -734,10 +738,10 @@ impl State {
     fn delivery(&mut self, parcel: Parcel) -> Option<Delivery> {
         Some(match parcel.body {
             Body::Message { lane, bytes } => {
-                Delivery::Message { from: self.seats.node(parcel.from)?, lane, bytes }
+                Delivery::Message { from: self.slots.node(parcel.from)?, lane, bytes }
             }
             Body::Request { class, bytes, ticket } => {
-                Delivery::Request { from: peer(self.seats.host(parcel.from)), class, bytes, ticket }
+                Delivery::Request { from: peer(self.slots.host(parcel.from)), class, bytes, ticket }
             }
             Body::Answer { ticket, outcome } => {
                 let sender = self.pending.remove(&ticket)?.sender;

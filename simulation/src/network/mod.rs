@@ -13,7 +13,7 @@
 mod fabric;
 mod link;
 mod port;
-mod seats;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod weather;

@@ -8,21 +8,21 @@ use cluster::{
     ports::network::{BoxFuture, Lane, Network, RequestClass, RequestError, SendError},
 };
 
-use super::{Address, Fabric, Ticket, seats::Seat};
+use super::{Address, Fabric, Ticket, slots::Slot};
 use crate::clock::HostClock;
 
 /// The port of one boot of one host. Once the host fell it is mute.
 #[derive(Clone, Debug)]
 pub struct Port {
     fabric: Fabric,
-    me: (Seat, u64),
+    me: (Slot, u64),
     clock: Arc<HostClock>,
 }
 
 impl Port {
     /// The port of `host` at `boot`.
     pub fn new(fabric: Fabric, host: Address, boot: u64, clock: Arc<HostClock>) -> Self {
-        let me = (fabric.seat(host), boot);
+        let me = (fabric.slot(host), boot);
         Self { fabric, me, clock }
     }
 
