@@ -65,6 +65,7 @@ mod tests {
         assert_ne!(slots.of(client), slot);
         slots.set_boot(slot, 0);
         assert_eq!((slots.of(node), slots.host(slot), slots.boot(slot)), (slot, node, 0));
-        assert_eq!(slots.node(slots.of(Address::Client(1))), None);
+        let other = slots.of(client);
+        assert_eq!(slots.node(other), None);
     }
 }
