@@ -61,7 +61,7 @@ impl KvService {
         let Step::Delete { keys, previous } = delete_of(&request)? else {
             return Err(EtcdFault::KeyNotFound);
         };
-        let deleted = client.delete_range(self.0.volume(), keys, previous).await?;
+        let deleted = client.delete_range_in_parts(self.0.volume(), keys, previous).await?;
         let header = self.0.header(deleted.version);
         Ok(delete_response(deleted.count, deleted.previous, header))
     }
