@@ -91,7 +91,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        self.refuse(request, "remove a node with: cdb node remove NODE").await
+        self.refuse(request, "remove a node with: cdb node rm NODE").await
     }
 
     async fn member_update(
@@ -118,5 +118,25 @@ impl Cluster for ClusterService {
         let how = "the cluster promotes its replicas itself once they have caught up; see cdb \
                    node show NODE";
         self.refuse(request, how).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::cli::Cli;
+
+    #[test]
+    fn the_commands_that_refusals_name_exist() {
+        for command in [
+            "cdb node rm n2",
+            "cdb node show n2",
+            "cdb cluster token",
+            "cdb start -c FILE --join HOST:1 --token TOKEN",
+        ] {
+            let parsed = Cli::try_parse_from(command.split(' '));
+            assert!(parsed.is_ok(), "{command}: {:?}", parsed.err());
+        }
     }
 }
