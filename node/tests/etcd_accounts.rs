@@ -21,8 +21,8 @@ use std::{
 use clusterdb::doors::etcd::proto::{
     etcdserverpb::{
         AuthEnableRequest, AuthRoleGrantPermissionRequest, AuthUserAddRequest,
-        AuthUserGrantRoleRequest, AuthenticateRequest, PutRequest, auth_client::AuthClient,
-        kv_client::KvClient,
+        AuthUserGrantRoleRequest, AuthenticateRequest, MemberListRequest, PutRequest,
+        auth_client::AuthClient, cluster_client::ClusterClient, kv_client::KvClient,
     },
     v3electionpb::{
         CampaignRequest, LeaderRequest, ProclaimRequest, ResignRequest,
@@ -101,6 +101,10 @@ const SCRIPT: &[(&str, &str, &str)] = &[
     ("", "role grant-permission --prefix app readwrite app/", "Role app updated"),
     ("", "role grant-permission app read seen", "Role app updated"),
     ("", "role grant-permission none read seen", "Error: etcdserver: role name not found"),
+    ("", "role add all", "Role all created"),
+    ("", "role grant-permission all read --prefix _", "Role all updated"),
+    ("", "role get all", "<open ended>"),
+    ("", "role revoke-permission all --prefix _", "is revoked from role all"),
     ("", "role revoke-permission app seen seem", "permission is not granted to the role"),
     ("", "user grant-role ann none", "Error: etcdserver: role name not found"),
     ("", "user grant-role ann app", "Role app is granted to user ann"),
@@ -253,7 +257,7 @@ async fn locks_are_queues_and_leaders_are_told_of() {
 async fn a_token_stands_for_its_user_until_the_password_changes() {
     let door = tokio::task::spawn_blocking(door).await.unwrap();
     let channel = connect(door.address).await;
-    let (mut auth, mut kv) = (AuthClient::new(channel.clone()), KvClient::new(channel));
+    let (mut auth, mut kv) = (AuthClient::new(channel.clone()), KvClient::new(channel.clone()));
     let user = |name: &str| AuthUserAddRequest {
         name: name.into(),
         password: "pw".into(),
@@ -272,6 +276,9 @@ async fn a_token_stands_for_its_user_until_the_password_changes() {
     let off = auth.authenticate(show("pw")).await.unwrap_err();
     assert_eq!(off.message(), "etcdserver: authentication is not enabled");
     auth.auth_enable(AuthEnableRequest {}).await.unwrap();
+    let list = MemberListRequest { linearizable: true };
+    let stranger = ClusterClient::new(channel).member_list(list).await.unwrap_err();
+    assert_eq!(stranger.message(), "etcdserver: user name is empty");
     let token = auth.authenticate(show("pw")).await.unwrap().into_inner().token;
     let with = |token: &str| {
         let put = PutRequest { key: b"k".to_vec(), value: b"v".to_vec(), ..Default::default() };

@@ -15,6 +15,12 @@ use ractor::ActorRef;
 use super::{FollowerArguments, FollowerMessage, RETRY, WAIT, cache};
 use crate::{membership::MembershipMessage, volumes::VolumesMessage};
 
+/// Questions to which the replica on this node may tell nothing before another
+/// is asked once: half a minute. More often would make the news wait for peers
+/// that have just died; never would leave a replica that is no member of its
+/// group any more believed for good.
+const SILENT_HERE_MAX: u32 = 6;
+
 /// State of the follower.
 #[derive(Debug)]
 pub struct FollowerState {
@@ -23,10 +29,9 @@ pub struct FollowerState {
     /// Counts questions, to go round those who can be asked.
     turn: usize,
     failures: u32,
-    /// The replica on this node was asked last and told nothing. It may be one
-    /// that waits for its first snapshot, or that nobody counts any more: the
-    /// next question goes elsewhere.
-    silent_here: bool,
+    /// Questions in a row to which the replica on this node told nothing. It may
+    /// be one that nobody counts any more: see [`SILENT_HERE_MAX`].
+    silent_here: u32,
     /// When the question under way was asked.
     asked: Instant,
 }
@@ -35,7 +40,7 @@ impl FollowerState {
     pub(super) fn new(arguments: FollowerArguments) -> Self {
         let view = Arc::clone(&arguments.view);
         let asked = Instant::ORIGIN;
-        Self { arguments, view, turn: 0, failures: 0, silent_here: false, asked }
+        Self { arguments, view, turn: 0, failures: 0, silent_here: 0, asked }
     }
 
     /// Shows the view to everyone who follows it.
@@ -66,8 +71,9 @@ impl FollowerState {
     ) -> impl Future<Output = Result<Answer, String>> + Send + 'static {
         let router = self.arguments.router.clone();
         let network = Arc::clone(&self.arguments.world.network);
-        let here = router.holds_catalog() && !self.silent_here;
-        self.silent_here = here;
+        // One that waits for its first snapshot is not asked at all.
+        let here = router.holds_catalog() && self.silent_here < SILENT_HERE_MAX;
+        self.silent_here = if here { self.silent_here + 1 } else { 0 };
         let node = if here { None } else { self.next_node() };
         async move {
             match node {
@@ -102,7 +108,9 @@ impl FollowerState {
                 if version > after && after == self.view.version() {
                     self.advance(version, &changes);
                     let read = self.view.version() > after;
-                    self.silent_here &= !read;
+                    if read {
+                        self.silent_here = 0;
+                    }
                     return if read { Duration::ZERO } else { RETRY };
                 }
                 // Nothing new, and at once: who answers cannot wait (its

@@ -213,15 +213,19 @@ impl Lock {
     async fn keep_on(&self) -> ClientError {
         let third = self.ttl / 3;
         let client = self.client.with_deadline(third);
+        // Nobody knows how long ago it was kept: at once, then on.
         let mut kept = Instant::now();
         loop {
-            tokio::time::sleep(third).await;
-            let asked = Instant::now();
-            match client.keep_lease_alive(&self.volume, self.lease).await {
-                Ok(_) => kept = asked,
-                Err(error) if error.is_retryable() && kept.elapsed() < self.ttl => {}
-                Err(error) => return error,
+            let (asked, lives) = (Instant::now(), kept + self.ttl);
+            let keep = client.keep_lease_alive(&self.volume, self.lease);
+            match tokio::time::timeout_at(lives, keep).await {
+                Ok(Ok(_)) => kept = asked,
+                Ok(Err(error)) if error.is_retryable() => {}
+                Ok(Err(error)) => return error,
+                // It may have ended, and nobody could say so.
+                Err(_) => return ClientError::BadLease(LeaseError::Unknown(self.lease)),
             }
+            tokio::time::sleep_until((asked + third).min(kept + self.ttl)).await;
         }
     }
 

@@ -29,6 +29,8 @@ use crate::{
 /// Pages copied on the way to a value, and the largest value beside: what a
 /// store keeps free at least, in bytes.
 const KEPT_BYTES_MIN: u64 = 8 << 20;
+/// Room of a store that cannot be asked: enough, for it is not known to be full.
+const UNKNOWN_ROOM: u64 = 1 << 62;
 /// The part of its free pages that a store keeps, so that copying and
 /// fragments find room.
 const KEPT_PART: u64 = 4;
@@ -96,10 +98,9 @@ impl Candidate {
     fn judge(&self, tight: bool) {
         let grown = self.held.grown.load(Ordering::Relaxed);
         let overlay = self.held.overlay.load(Ordering::Relaxed) as u64;
-        // A store that cannot be asked is known not to be full either.
         let room = self.half.store.usage().map(|usage| room(usage, overlay));
-        let until = if tight { room.ok() } else { None };
-        let until = until.map_or(u64::MAX, |room| grown.saturating_add(room));
+        let room = room.unwrap_or(UNKNOWN_ROOM);
+        let until = if tight { grown.saturating_add(room) } else { u64::MAX };
         self.held.grows_until.store(until, Ordering::Relaxed);
     }
 }

@@ -266,7 +266,7 @@ impl Accounts {
     fn grant_permission(&mut self, role: &str, permission: &Permission) -> Result<bool, AuthError> {
         let sound = match &permission.keys {
             Keys::One(key) => !key.is_empty(),
-            Keys::Range { from, to } => !from.is_empty() && (to.is_empty() || from < to),
+            Keys::Range { from, to } => to.is_empty() || from < to,
         };
         if !sound {
             return Err(AuthError::InvalidManagement);
@@ -295,7 +295,7 @@ impl Accounts {
     /// As etcd refuses it.
     pub fn answer(&self, query: &AuthQuery) -> Result<AuthView, AuthError> {
         Ok(match query {
-            AuthQuery::Status => {
+            AuthQuery::Status | AuthQuery::Named => {
                 AuthView::Status { enabled: self.enabled, revision: self.revision }
             }
             AuthQuery::User(name) => AuthView::Names(self.user(name)?.roles.clone()),

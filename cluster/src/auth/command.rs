@@ -77,6 +77,9 @@ pub struct AuthOutcome {
 pub enum AuthQuery {
     /// Whether they are in force.
     Status,
+    /// The same, for who has a name: whether somebody may be served what any
+    /// user may know.
+    Named,
     /// The roles of a user.
     User(String),
     /// All users.

@@ -172,6 +172,7 @@ fn of_command(command: &AuthCommand) -> Need {
 fn of_query(query: &AuthQuery) -> Need {
     match query {
         AuthQuery::Status => Need::Nothing,
+        AuthQuery::Named => Need::Name,
         AuthQuery::User(name) => Need::BeUser(name.clone()),
         AuthQuery::Role(name) => Need::HaveRole(name.clone()),
         AuthQuery::Users | AuthQuery::Roles => Need::Root,

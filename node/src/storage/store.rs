@@ -343,13 +343,14 @@ fn parts(items: Vec<Item>) -> Vec<Transaction> {
     let mut parts = Vec::new();
     let (mut part, mut keys, mut bytes) = (Transaction::new(), 0, 0);
     for item in items {
-        bytes += item.value.len();
-        keys += 1;
-        part = part.then(Step::Put(Put::new(item.key, item.value).under(item.lease)));
-        if keys >= RESTORE_KEYS || bytes >= RESTORE_BYTES {
+        // Before, not after: one value more may be as large as a request.
+        if keys >= RESTORE_KEYS || (keys > 0 && bytes + item.value.len() > RESTORE_BYTES) {
             parts.push(std::mem::take(&mut part));
             (keys, bytes) = (0, 0);
         }
+        bytes += item.value.len();
+        keys += 1;
+        part = part.then(Step::Put(Put::new(item.key, item.value).under(item.lease)));
     }
     parts.extend((keys > 0).then_some(part));
     parts

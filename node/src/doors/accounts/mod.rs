@@ -23,6 +23,9 @@ use self::{
     tokens::{Proof, Tokens},
 };
 
+/// Characters of a name that strangers sent, as far as it is logged.
+const NAME_CHARS_LOGGED: usize = 64;
+
 /// The accounts of one volume, as a door of a node sees them.
 #[derive(Debug)]
 pub struct Accounts {
@@ -77,7 +80,8 @@ impl Accounts {
             }
         };
         if !self.passwords.fits(password, hash).await {
-            tracing::warn!(user = name, volume = self.volume, "a password was refused");
+            let user: String = name.chars().take(NAME_CHARS_LOGGED).collect();
+            tracing::warn!(user, volume = self.volume, "a password was refused");
             return Err(self.denied(AuthError::Failed));
         }
         Ok(self.tokens.issue(Proof { name: name.to_owned(), since }))

@@ -109,7 +109,15 @@ fn permission_of(permission: Option<authpb::Permission>) -> Result<Permission, E
         Type::Write => Access::Write,
         Type::Readwrite => Access::ReadWrite,
     };
+    if given.key.is_empty() {
+        return Err(EtcdFault::from(&AuthError::InvalidManagement));
+    }
     Ok(Permission { access, keys: keys_of(&given.key, &given.range_end) })
+}
+
+/// The beginning of all keys, as etcd writes it.
+fn shown_from(from: Vec<u8>) -> Vec<u8> {
+    if from.is_empty() { vec![0] } else { from }
 }
 
 fn shown(permission: Permission) -> authpb::Permission {
@@ -120,8 +128,8 @@ fn shown(permission: Permission) -> authpb::Permission {
     };
     let (key, range_end) = match permission.keys {
         Keys::One(key) => (key, Vec::new()),
-        Keys::Range { from, to } if to.is_empty() => (from, vec![0]),
-        Keys::Range { from, to } => (from, to),
+        Keys::Range { from, to } if to.is_empty() => (shown_from(from), vec![0]),
+        Keys::Range { from, to } => (shown_from(from), to),
     };
     authpb::Permission { perm_type: perm_type.into(), key, range_end }
 }

@@ -117,6 +117,14 @@ impl Gateway {
         Ok(message)
     }
 
+    /// Lets a request in that touches no key, of anybody with a name where
+    /// accounts are in force.
+    pub(super) async fn admit_named<T>(&self, request: Request<T>) -> Result<T, EtcdFault> {
+        let (client, message) = self.admit(request).await?;
+        client.ask_accounts(self.volume(), AuthQuery::Named).await?;
+        Ok(message)
+    }
+
     /// What an answer says of its member, at a version.
     pub(super) fn header(&self, version: Version) -> ResponseHeader {
         self.revision.fetch_max(version.0, Ordering::Relaxed);

@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use actors::client::Client;
 use cluster::{
+    limits::TRANSACTION_REPLY_BYTES_MAX,
     mvcc::version::Version,
-    request::ReadLevel,
-    shard::range::{Range, RangeResult},
+    request::{Item, ReadLevel},
+    shard::{
+        range::{Range, RangeResult},
+        transaction::TransactionError,
+    },
 };
 use futures_util::{Stream, stream};
 use prost::Message;
@@ -70,21 +74,32 @@ impl KvService {
         let (client, request) = self.0.admit(request).await?;
         self.check_size(&request)?;
         let Translated { transaction, past } = txn_of(request.clone(), self.0.config.operations)?;
+        transaction.check().map_err(|error| EtcdFault::from(&error))?;
         let past = self.read_past(&client, past).await?;
         let done = client.transact(self.0.volume(), transaction).await?;
         let header = self.0.header(done.version);
         Assembly::response(&request, done, past, header)
     }
 
-    /// Reads what a transaction wants to know of the past.
+    /// Reads what a transaction wants to know of the past: no more ranges, and no
+    /// more bytes, than a transaction may read of the present.
     async fn read_past(
         &self,
         client: &Client,
         ranges: Vec<Range>,
     ) -> Result<Vec<RangeResult>, EtcdFault> {
+        if ranges.len() > self.0.config.operations {
+            return Err(EtcdFault::TooManyOps);
+        }
         let mut results = Vec::with_capacity(ranges.len());
+        let mut bytes = 0;
         for range in ranges {
             let read = client.range(self.0.volume(), range, ReadLevel::Strong).await?;
+            let of_item = |item: &Item| item.key.len() + item.value.len();
+            bytes += read.result.items.iter().map(of_item).sum::<usize>();
+            if bytes > TRANSACTION_REPLY_BYTES_MAX {
+                return Err(EtcdFault::from(&TransactionError::ReadsTooMuch));
+            }
             results.push(read.result);
         }
         Ok(results)

@@ -107,7 +107,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
-        self.gateway.admit(request).await?;
+        self.gateway.admit_named(request).await?;
         Ok(Response::new(Box::pin(self.list()).await?))
     }
 

@@ -71,6 +71,13 @@ const MESSAGE_OVERHEAD_BYTES: usize = (512 << 10) + KEY_BYTES_MAX;
 /// Streams of one connection at a time: what a proxy in front of many clients
 /// needs; a client library opens a handful.
 const STREAMS_PER_CONNECTION_MAX: u32 = 10_000;
+/// A silent connection is asked so often whether its peer lives, so that a
+/// watch of a dead one ends.
+const ALIVE_EVERY: Duration = Duration::from_secs(30);
+/// Longest wait for that answer, and for the first words of TLS.
+const ALIVE_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of a message of the services that carry names only.
+const SMALL_MESSAGE_BYTES: usize = 64 << 10;
 /// Pause between tries to create the volume.
 const CREATE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -95,7 +102,8 @@ pub async fn bind(config: &EtcdConfig) -> anyhow::Result<TcpListener> {
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) -> anyhow::Result<()> {
     let tls = gateway.config.tls.as_ref().map(tls_of).transpose()?;
     let create = create_volume(gateway.client.clone(), gateway.config.clone());
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming =
+        TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(ALIVE_EVERY));
     let serve = services(gateway, tls)?.serve_with_incoming(incoming);
     // The creation ends; the service does not.
     let (served, ()) = tokio::join!(serve, create);
@@ -106,18 +114,25 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) -> anyhow::Resu
 fn services(gateway: Arc<Gateway>, tls: Option<ServerTlsConfig>) -> anyhow::Result<Router> {
     let request = usize::try_from(gateway.config.request.bytes()).unwrap_or(usize::MAX);
     let message = request.saturating_add(MESSAGE_OVERHEAD_BYTES);
-    let mut server = Server::builder().max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX));
+    let mut server = Server::builder()
+        .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
+        .http2_keepalive_interval(Some(ALIVE_EVERY))
+        .http2_keepalive_timeout(Some(ALIVE_WITHIN));
     if let Some(tls) = tls {
         server = server.tls_config(tls).context("the certificates of the etcd door")?;
     }
     let kv = KvServer::new(KvService(gateway.clone())).max_decoding_message_size(message);
     let lease = LeaseServer::new(LeaseService(gateway.clone())).max_decoding_message_size(message);
     let watch = WatchServer::new(WatchService(gateway.clone())).max_decoding_message_size(message);
-    let members = ClusterServer::new(ClusterService::new(gateway.clone()));
-    let auth = AuthServer::new(AuthService(gateway.clone()));
-    let lock = LockServer::new(LockService(gateway.clone()));
-    let election = ElectionServer::new(ElectionService(gateway.clone()));
-    let maintenance = MaintenanceServer::new(MaintenanceService(gateway));
+    let small = SMALL_MESSAGE_BYTES;
+    let members =
+        ClusterServer::new(ClusterService::new(gateway.clone())).max_decoding_message_size(small);
+    let auth = AuthServer::new(AuthService(gateway.clone())).max_decoding_message_size(small);
+    let lock = LockServer::new(LockService(gateway.clone())).max_decoding_message_size(small);
+    let election =
+        ElectionServer::new(ElectionService(gateway.clone())).max_decoding_message_size(message);
+    let maintenance =
+        MaintenanceServer::new(MaintenanceService(gateway)).max_decoding_message_size(small);
     Ok(server
         .add_service(kv)
         .add_service(lease)
@@ -134,7 +149,7 @@ fn tls_of(config: &TlsConfig) -> anyhow::Result<ServerTlsConfig> {
         std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
     };
     let identity = Identity::from_pem(read(&config.certificate)?, read(&config.key)?);
-    let tls = ServerTlsConfig::new().identity(identity);
+    let tls = ServerTlsConfig::new().identity(identity).timeout(ALIVE_WITHIN);
     match &config.client_authority {
         Some(authority) => Ok(tls
             .client_ca_root(Certificate::from_pem(read(authority)?))
