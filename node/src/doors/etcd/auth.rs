@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use cluster::{
-    auth::{Access, AuthCommand, AuthError, AuthQuery, AuthView, Permission},
+    auth::{Access, AuthCommand, AuthError, AuthQuery, AuthView, Permission, ROOT},
     mvcc::version::Version,
     shard::transaction::Keys,
 };
@@ -245,9 +245,14 @@ impl Auth for AuthService {
     }
 
     async fn role_get(&self, request: Request<AuthRoleGetRequest>) -> Answer<AuthRoleGetResponse> {
+        let root = request.get_ref().role == ROOT;
         match self.ask(request, |role| AuthQuery::Role(role.role)).await? {
             (AuthView::Permissions(permissions), header) => {
-                let perm = permissions.into_iter().map(shown).collect();
+                let mut perm: Vec<_> = permissions.into_iter().map(shown).collect();
+                // What root holds nobody granted: etcd shows it without a key.
+                for all in perm.iter_mut().filter(|perm| root && perm.key == [0]) {
+                    all.key.clear();
+                }
                 Ok(Response::new(AuthRoleGetResponse { header, perm }))
             }
             (other, _) => Err(strange(&other)),
