@@ -360,7 +360,7 @@ impl Router {
     ///
     /// # Errors
     /// [`Fault::NotLeader`] if the replica here does not lead; [`Fault::Timeout`]
-    /// if it still does after [`MOVE_MAX`]: the other one may be far behind.
+    /// if it still does after the time a move may take: the other one may be far behind.
     pub async fn move_leader(&self, shard: ShardId, to: ReplicaId) -> Result<(), Fault> {
         let handle = self.hosted.borrow().by_shard.get(&shard).cloned();
         let Some(handle) = handle else { return Err(Fault::NoReplica(shard)) };

@@ -2,7 +2,7 @@
 //!
 //! A hash says how it was made, so that the number of rounds can rise later and
 //! old ones still fit: `$pbkdf2-sha256$ROUNDS$SALT$HASH`, both in base64. Making
-//! one takes a core for a fifth of a second; at most [`AT_ONCE`] are made at a
+//! one takes a core for a fifth of a second; at most `AT_ONCE` are made at a
 //! time, the rest wait, so that guessing costs the guesser and not the node.
 //!
 //! Source: RFC 8018; OWASP's password storage notes for the number of rounds.
