@@ -185,7 +185,7 @@ impl NodeBudget {
     }
 
     /// Bytes that need room on the disk and that its last measure does not
-    /// know: what was applied since, and what is asked for now.
+    /// know: what was applied since, and requests under way.
     pub(crate) fn promised_bytes(&self) -> u64 {
         let measured = self.grown_measured.load(Ordering::Relaxed);
         self.grown_bytes().saturating_sub(measured) + self.requests.bytes() as u64

@@ -1,6 +1,6 @@
 //! The same requests to a real etcd and to us, answer by answer.
 //!
-//! Two clients ask: `etcdctl` and the stubs generated from etcd's protocol
+//! Two clients ask: `etcdctl` and the one generated from etcd's protocol
 //! buffers. What names members and clusters is taken out of the answers; all
 //! else must be equal, or be a row of the table in `node/docs/etcd.md` with its
 //! reason. The table is made from the answers: `CDB_WRITE_DOCS=1` writes it.

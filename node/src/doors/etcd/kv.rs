@@ -81,16 +81,13 @@ impl KvService {
         Assembly::response(&request, done, past, header)
     }
 
-    /// Reads what a transaction wants to know of the past: no more ranges, and no
-    /// more bytes, than a transaction may read of the present.
+    /// Reads what a transaction wants to know of the past: no more bytes than it
+    /// may read of the present.
     async fn read_past(
         &self,
         client: &Client,
         ranges: Vec<Range>,
     ) -> Result<Vec<RangeResult>, EtcdFault> {
-        if ranges.len() > self.0.config.operations {
-            return Err(EtcdFault::TooManyOps);
-        }
         let mut results = Vec::with_capacity(ranges.len());
         let mut bytes = 0;
         for range in ranges {

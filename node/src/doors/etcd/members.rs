@@ -27,6 +27,15 @@ use crate::status::NodeStatus;
 /// How long a node has to say where its doors are.
 const ANSWER_MAX: Duration = Duration::from_millis(500);
 
+/// How members are added, removed, changed and promoted here.
+const ADD: &str = "a node joins by itself: cdb cluster token, then cdb start -c FILE --join \
+                   HOST:PORT --token TOKEN on it";
+const REMOVE: &str = "remove a node with: cdb node rm NODE";
+const UPDATE: &str = "a node says itself where it is reached: set `advertise` in its \
+                      configuration and start it again (cdb start -c FILE)";
+const PROMOTE: &str = "the cluster promotes its replicas itself once they have caught up; see \
+                       cdb node show NODE";
+
 /// The service.
 #[derive(Clone, Debug)]
 pub(super) struct ClusterService {
@@ -82,25 +91,21 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        let how = "a node joins by itself: cdb cluster token, then cdb start -c FILE --join \
-                   HOST:PORT --token TOKEN on it";
-        self.refuse(request, how).await
+        self.refuse(request, ADD).await
     }
 
     async fn member_remove(
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        self.refuse(request, "remove a node with: cdb node rm NODE").await
+        self.refuse(request, REMOVE).await
     }
 
     async fn member_update(
         &self,
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        let how = "a node says itself where it is reached: set `advertise` in its configuration \
-                   and start it again (cdb start -c FILE)";
-        self.refuse(request, how).await
+        self.refuse(request, UPDATE).await
     }
 
     async fn member_list(
@@ -115,9 +120,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        let how = "the cluster promotes its replicas itself once they have caught up; see cdb \
-                   node show NODE";
-        self.refuse(request, how).await
+        self.refuse(request, PROMOTE).await
     }
 }
 
@@ -125,17 +128,21 @@ impl Cluster for ClusterService {
 mod tests {
     use clap::Parser;
 
+    use super::*;
     use crate::cli::Cli;
 
     #[test]
     fn the_commands_that_refusals_name_exist() {
-        for command in [
-            "cdb node rm n2",
-            "cdb node show n2",
-            "cdb cluster token",
-            "cdb start -c FILE --join HOST:1 --token TOKEN",
+        for (refusal, command) in [
+            (ADD, "cdb cluster token"),
+            (ADD, "cdb start -c FILE --join HOST:PORT --token TOKEN"),
+            (REMOVE, "cdb node rm NODE"),
+            (UPDATE, "cdb start -c FILE"),
+            (PROMOTE, "cdb node show NODE"),
         ] {
-            let parsed = Cli::try_parse_from(command.split(' '));
+            assert!(refusal.contains(command), "{refusal}");
+            let written = command.replace("HOST:PORT", "host:7400");
+            let parsed = Cli::try_parse_from(written.split(' '));
             assert!(parsed.is_ok(), "{command}: {:?}", parsed.err());
         }
     }

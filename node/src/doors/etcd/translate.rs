@@ -163,6 +163,11 @@ pub(super) struct Translated {
 pub(super) fn txn_of(request: TxnRequest, ops_max: usize) -> Result<Translated, EtcdFault> {
     let mut translated = Translated { transaction: Transaction { blocks: vec![] }, past: vec![] };
     translated.take(request, ops_max)?;
+    // What is read beforehand is not judged by the store: side by side in nested
+    // transactions it could be far more than one path through them.
+    if translated.past.len() > ops_max {
+        return Err(EtcdFault::TooManyOps);
+    }
     Ok(translated)
 }
 

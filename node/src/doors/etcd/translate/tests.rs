@@ -67,6 +67,16 @@ fn operations_are_counted_by_the_longest_list_and_by_depth() {
 }
 
 #[test]
+fn reads_of_the_past_are_counted_over_all_branches() {
+    let two = || TxnRequest { success: vec![get("a", 3), get("b", 3)], ..Default::default() };
+    let beside = || op(Request::RequestTxn(two()));
+    let request = TxnRequest { success: vec![beside(), beside()], ..Default::default() };
+    assert!(txn_of(request.clone(), 4).is_ok());
+    let three = TxnRequest { failure: vec![beside()], ..request };
+    assert_eq!(txn_of(three, 4), Err(EtcdFault::TooManyOps), "six in all");
+}
+
+#[test]
 fn an_operation_that_is_none_is_refused_as_etcd_does() {
     let empty = TxnRequest { success: vec![RequestOp { request: None }], ..Default::default() };
     assert_eq!(txn_of(empty, 128), Err(EtcdFault::KeyNotFound));
