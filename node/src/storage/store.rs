@@ -355,3 +355,35 @@ fn parts(items: Vec<Item>) -> Vec<Transaction> {
     parts.extend((keys > 0).then_some(part));
     parts
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(number: u32, bytes: usize) -> Item {
+        Item {
+            key: number.to_be_bytes().to_vec(),
+            value: vec![7; bytes],
+            value_bytes: bytes as u64,
+            created: Version(2),
+            modified: Version(2),
+            changes: 1,
+            modified_ms: 0,
+            lease: LeaseId(0),
+        }
+    }
+
+    /// What was there before is deleted by then: a part too large is data lost.
+    #[test]
+    fn the_log_takes_every_part_of_a_restore() {
+        let large = 4 << 20;
+        let items = vec![item(1, RESTORE_BYTES - 1), item(2, large), item(3, large), item(4, 9)];
+        let restored = parts(items);
+        assert!(restored.iter().all(|part| part.check().is_ok()), "{}", restored.len());
+        assert_eq!(restored.len(), 4);
+        let many =
+            parts((0..=u32::try_from(RESTORE_KEYS).unwrap_or(0)).map(|n| item(n, 1)).collect());
+        assert_eq!(many.len(), 2, "no more keys than one transaction takes");
+        assert!(parts(Vec::new()).is_empty());
+    }
+}
