@@ -17,6 +17,9 @@ use simulation::{disk::Death, hooks::on_seeded_thread, stage::Stage, world::Setu
 
 const SECOND: Duration = Duration::from_secs(1);
 const TTL: Duration = Duration::from_secs(3);
+/// Longer than a cluster needs to start: a holder that could not ask for as long
+/// as its lease lives must take it for lost, rightly or not.
+const LONG_TTL: Duration = Duration::from_secs(10);
 const VOLUME: &str = "locks";
 
 struct Play {
@@ -95,7 +98,7 @@ fn who_waits_gets_its_turn_in_order_and_keeps_it_over_a_dead_leader() {
         play.stage.world.crash_all(Death::Power);
         play.stage.pass(SECOND / 10).expect("a live world");
         play.stage.world.start_all();
-        play.stage.pass(SECOND * 60).expect("a live world");
+        play.stage.pass(LONG_TTL * 12).expect("a live world");
         let turns = turns.lock().expect("no panic").clone();
         let tokens: Vec<_> = turns.iter().map(|(_, took)| took.clone().expect("a turn")).collect();
         let numbers: Vec<_> = turns.iter().map(|(number, _)| *number).collect();
@@ -106,8 +109,8 @@ fn who_waits_gets_its_turn_in_order_and_keeps_it_over_a_dead_leader() {
 
 /// Holds the lock for twice the time it lives by itself; its token.
 async fn take_turn(client: &Client) -> Result<Version, ClientError> {
-    let lock = client.lock(VOLUME, "l", TTL).await?;
-    lock.hold(tokio::time::sleep(TTL * 2)).await?;
+    let lock = client.lock(VOLUME, "l", LONG_TTL).await?;
+    lock.hold(tokio::time::sleep(LONG_TTL * 2)).await?;
     assert!(lock.is_held().await?, "it was kept");
     let token = lock.token();
     lock.release().await?;
