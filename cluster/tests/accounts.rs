@@ -62,7 +62,7 @@ fn proved(accounts: &Accounts, name: &str) -> Principal {
 
 /// Judges what has no lease in it.
 fn judge(accounts: &Accounts, principal: &Principal, needs: &[Need]) -> Result<(), AuthError> {
-    let no_keys = |_| Ok::<_, Infallible>(Vec::new());
+    let no_keys = |_, _: &mut dyn FnMut(&[u8]) -> bool| Ok::<_, Infallible>(());
     accounts.check(principal, needs, no_keys).map_err(|denial| match denial {
         Denial::Denied(error) => error,
         Denial::Unread(never) => match never {},
@@ -332,9 +332,14 @@ fn a_lease_is_as_far_out_of_reach_as_the_keys_that_hang_on_it() {
     change(&mut accounts, grant("reader", Access::Write, "mine")).unwrap();
     let ann = proved(&accounts, "ann");
     let (mine, theirs) = (LeaseId(1), LeaseId(2));
-    let keys_of = |lease: LeaseId| {
+    let keys_of = |lease: LeaseId, tell: &mut dyn FnMut(&[u8]) -> bool| {
         let keys: &[&str] = if lease == mine { &["mine"] } else { &["mine", "theirs"] };
-        Ok::<_, Infallible>(keys.iter().map(|key| key.as_bytes().to_vec()).collect())
+        for key in keys {
+            if !tell(key.as_bytes()) {
+                break;
+            }
+        }
+        Ok::<_, Infallible>(())
     };
     let may = |needs: &[Need]| accounts.check(&ann, needs, keys_of).is_ok();
     let lease = |command| {
@@ -403,4 +408,59 @@ fn what_comes_as_a_request_and_goes_into_the_log_needs_the_same() {
     ] {
         assert_eq!(needs::of_body(&body), read("k"), "{body:?}");
     }
+}
+
+/// A keep-alive is judged in apply: what it costs there everybody waits for.
+#[test]
+fn the_first_key_out_of_reach_ends_the_judgement_of_a_lease() {
+    let mut accounts = in_force();
+    change(&mut accounts, grant("reader", Access::Write, Keys::range("a", "b"))).unwrap();
+    let ann = proved(&accounts, "ann");
+    let told = std::cell::Cell::new(0);
+    let keys_of = |_, tell: &mut dyn FnMut(&[u8]) -> bool| {
+        for number in 0..10_000 {
+            told.set(number + 1);
+            let key = if number < 7 { format!("a{number}") } else { format!("b{number}") };
+            if !tell(key.as_bytes()) {
+                break;
+            }
+        }
+        Ok::<_, Infallible>(())
+    };
+    let needs = [Need::Name, Need::Lease(Access::Write, LeaseId(1))];
+    assert_eq!(accounts.check(&ann, &needs, keys_of), Err(Denial::Denied(AuthError::Denied)));
+    assert_eq!(told.get(), 8);
+}
+
+/// Permissions are joined before anything is judged: what touches is one stretch,
+/// what does not is a gap, whatever the order they were granted in.
+#[test]
+fn permissions_that_touch_cover_what_none_covers_alone() {
+    let mut chance = Chance(11);
+    let letter = |chance: &mut Chance| (b'a' + u8::try_from(chance.below(8)).unwrap()) as char;
+    let (mut covered, mut open) = (0, 0);
+    for _ in 0..2_000 {
+        let mut accounts = in_force();
+        let mut granted = Vec::new();
+        for _ in 0..chance.below(4) {
+            let (from, to) = (letter(&mut chance), letter(&mut chance));
+            if from < to {
+                let keys = Keys::range(from.to_string(), to.to_string());
+                change(&mut accounts, grant("reader", Access::Read, keys)).unwrap();
+                granted.push((from, to));
+            }
+        }
+        let (from, to) = (letter(&mut chance), letter(&mut chance));
+        if from >= to {
+            continue;
+        }
+        // Letter by letter: each whole stretch up to the next letter is somebody's.
+        let of = |letter: char| granted.iter().any(|(from, to)| (*from..*to).contains(&letter));
+        let plain = (from..to).all(of);
+        let needs = [Need::Keys(Access::Read, Keys::range(from.to_string(), to.to_string()))];
+        let ann = proved(&accounts, "ann");
+        assert_eq!(judge(&accounts, &ann, &needs).is_ok(), plain, "{granted:?} {from} {to}");
+        *(if plain { &mut covered } else { &mut open }) += 1;
+    }
+    assert!(covered > 50 && open > 300, "{covered} {open}");
 }

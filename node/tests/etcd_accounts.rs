@@ -21,8 +21,9 @@ use std::{
 use clusterdb::doors::etcd::proto::{
     etcdserverpb::{
         AuthEnableRequest, AuthRoleGrantPermissionRequest, AuthUserAddRequest,
-        AuthUserGrantRoleRequest, AuthenticateRequest, MemberListRequest, PutRequest,
-        auth_client::AuthClient, cluster_client::ClusterClient, kv_client::KvClient,
+        AuthUserGrantRoleRequest, AuthenticateRequest, LeaseGrantRequest, MemberListRequest,
+        PutRequest, auth_client::AuthClient, cluster_client::ClusterClient, kv_client::KvClient,
+        lease_client::LeaseClient,
     },
     v3electionpb::{
         CampaignRequest, LeaderRequest, ProclaimRequest, ResignRequest,
@@ -190,6 +191,42 @@ fn etcdctl_is_answered_about_users_as_by_a_real_etcd() {
 
 async fn connect(address: SocketAddr) -> Channel {
     Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+/// A client that repeats a request under its lease stands in the place of the first
+/// one: whatever becomes of that one, two must not hold and none must lose its turn.
+#[tokio::test]
+async fn who_gives_up_a_lock_leaves_the_place_to_its_own_retry() {
+    let door = tokio::task::spawn_blocking(door).await.unwrap();
+    let channel = connect(door.address).await;
+    let (mut locks, mut leases) = (LockClient::new(channel.clone()), LeaseClient::new(channel));
+    let ttl = LeaseGrantRequest { ttl: 60, id: 0 };
+    let lease = loop {
+        match leases.lease_grant(ttl).await {
+            Ok(granted) => break granted.into_inner().id,
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    };
+    let lock = |lease| LockRequest { name: b"r".to_vec(), lease };
+    let first = locks.lock(lock(0)).await.unwrap().into_inner();
+    let waiting = locks.clone();
+    let begin = |lease| {
+        let mut locks = waiting.clone();
+        tokio::spawn(async move { locks.lock(lock(lease)).await })
+    };
+    let given_up = begin(lease);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let retry = begin(lease);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    given_up.abort();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    locks.unlock(UnlockRequest { key: first.key }).await.unwrap();
+    let held = tokio::time::timeout(LONG, retry).await.unwrap().unwrap().unwrap().into_inner();
+    let third = begin(0);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!third.is_finished(), "somebody holds");
+    locks.unlock(UnlockRequest { key: held.key }).await.unwrap();
+    tokio::time::timeout(LONG, third).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -107,6 +107,55 @@ fn who_waits_gets_its_turn_in_order_and_keeps_it_over_a_dead_leader() {
     });
 }
 
+#[test]
+fn who_waits_longer_than_anybody_answers_waits_on() {
+    on_seeded_thread(9, || {
+        let mut play = Play::begin(9);
+        let first = play.ask(|client| async move { client.lock(VOLUME, "l", LONG_TTL * 6).await });
+        let first = first.expect("the lock");
+        let turn = Arc::new(Mutex::new(None));
+        let (client, waited) = (play.client.with_deadline(SECOND), turn.clone());
+        play.stage.world.spawn(async move {
+            let took = client.lock(VOLUME, "l", LONG_TTL * 6).await;
+            *waited.lock().expect("no panic") = Some(took);
+        });
+        play.stage.pass(SECOND * 2).expect("a live world");
+        play.stage.world.crash_all(Death::Power);
+        play.stage.pass(SECOND * 5).expect("a live world");
+        play.stage.world.start_all();
+        play.stage.pass(SECOND * 10).expect("a live world");
+        assert!(turn.lock().expect("no panic").is_none(), "it waits");
+        let token = first.token();
+        play.ask(|_| async move { first.release().await }).expect("a release");
+        play.stage.pass(SECOND * 5).expect("a live world");
+        let took = turn.lock().expect("no panic").take().expect("its turn").expect("the lock");
+        assert!(took.token() > token);
+    });
+}
+
+#[test]
+fn what_is_held_ends_with_the_lease_that_nobody_could_keep() {
+    on_seeded_thread(10, || {
+        let mut play = Play::begin(10);
+        let lock = play.lock();
+        let ended = Arc::new(Mutex::new(None));
+        let (held, token) = (ended.clone(), lock.token());
+        play.stage.world.spawn(async move {
+            let done = lock.hold(tokio::time::sleep(TTL * 20)).await;
+            *held.lock().expect("no panic") = Some(done);
+        });
+        play.stage.pass(TTL * 3).expect("a live world");
+        assert!(ended.lock().expect("no panic").is_none(), "it is kept for longer than it lives");
+        play.stage.world.crash_all(Death::Power);
+        play.stage.pass(TTL + SECOND / 10).expect("a live world");
+        let done = ended.lock().expect("no panic").take();
+        assert!(matches!(done, Some(Err(_))), "it went on past its lease: {done:?}");
+        play.stage.world.start_all();
+        play.stage.pass(TTL * 3).expect("a live world");
+        assert!(play.lock().token() > token);
+    });
+}
+
 /// Holds the lock for twice the time it lives by itself; its token.
 async fn take_turn(client: &Client) -> Result<Version, ClientError> {
     let lock = client.lock(VOLUME, "l", LONG_TTL).await?;

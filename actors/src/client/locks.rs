@@ -21,7 +21,7 @@ use std::{future::Future, pin::pin, time::Duration};
 use cluster::{
     ids::LeaseId,
     mvcc::version::Version,
-    request::ReadLevel,
+    request::{Item, ReadLevel},
     shard::{
         leases::LeaseError,
         range::{Range, SortBy, Span},
@@ -34,6 +34,9 @@ use tokio::time::Instant;
 
 use super::{Client, error::ClientError};
 
+/// Pause after a question in a line that nobody answered.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// A place in a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queued {
@@ -41,15 +44,29 @@ pub struct Queued {
     pub key: Vec<u8>,
     /// The version that created it. Rises from holder to holder: a fencing token.
     pub token: Version,
-    /// The newest version then.
+    /// The version by which this request took it: whoever takes it over by a later
+    /// request under the same lease writes it anew, so the place has one owner.
     pub version: Version,
-    /// Its value, if the lease stood there before; then nothing was written.
+    /// Its value, if the lease stood there before.
     pub found: Option<Vec<u8>>,
+}
+
+impl Queued {
+    /// Leaves the line, unless a later request has taken the place over.
+    pub fn leave(&self) -> Transaction {
+        let own = Target::Modified(self.version);
+        let own = Compare::new(self.key.clone(), Relation::Equal, own);
+        Transaction::new().when(own).then(Step::delete(self.key.clone()))
+    }
 }
 
 impl Client {
     /// Stands in line under a prefix, with a value for others to see. Whoever
-    /// stands there already keeps its place.
+    /// stands there already keeps its place, and takes it over from the request
+    /// that stood there: it is written again, with the value it had.
+    ///
+    /// Departs from etcd, which writes nothing then: so whoever gives up an earlier
+    /// request deletes the place of the later one, and two hold.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -61,9 +78,11 @@ impl Client {
         value: &[u8],
     ) -> Result<Queued, ClientError> {
         let key = [prefix, format!("/{:x}", lease.0).as_bytes()].concat();
+        let take_over = Put { key: key.clone(), value: None, lease: None, previous: false };
         let transaction = Transaction::new()
             .when(Compare::absent(key.clone()))
             .then(Step::Put(Put::new(key.clone(), value).under(lease)))
+            .otherwise(Step::Put(take_over))
             .otherwise(Step::get(key.clone()));
         let done = self.transact(volume, transaction).await?;
         let version = done.version;
@@ -78,8 +97,28 @@ impl Client {
         Ok(Queued { key, token: item.created, version, found: Some(item.value) })
     }
 
+    /// Waits for the turn of a place; the newest version then, none if the place is
+    /// gone with its lease, or a later request has taken it over.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn have_turn(
+        &self,
+        volume: &str,
+        prefix: &[u8],
+        queued: &Queued,
+    ) -> Result<Option<Version>, ClientError> {
+        self.await_turn(volume, prefix, queued.token).await?;
+        let own = Range::of(queued.key.clone()).heads();
+        let own = self.range(volume, own, ReadLevel::Strong).await?;
+        let is_own = |item: &Item| item.created == queued.token && item.modified == queued.version;
+        Ok(own.result.items.first().is_some_and(is_own).then_some(own.now))
+    }
+
     /// Waits until nobody under the prefix stands before `token`; the newest
-    /// version then. That the own place is still there must be asked for.
+    /// version then. Nobody who could say so, a change of leader, is waited out:
+    /// whoever cannot wait drops this. That the own place is still there must be
+    /// asked for.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -89,23 +128,39 @@ impl Client {
         prefix: &[u8],
         token: Version,
     ) -> Result<Version, ClientError> {
+        loop {
+            match self.next_turn(volume, prefix, token).await {
+                Ok(Some(now)) => return Ok(now),
+                Ok(None) => {}
+                Err(error) if error.is_retryable() => tokio::time::sleep(PAUSE).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits until whoever stands next before `token` is gone; the newest version
+    /// if nobody does.
+    async fn next_turn(
+        &self,
+        volume: &str,
+        prefix: &[u8],
+        token: Version,
+    ) -> Result<Option<Version>, ClientError> {
         let before = Span { from: Version(0), to: Version(token.0.saturating_sub(1)) };
         let keys = Keys::prefix([prefix, b"/"].concat());
         let last = Range { created: before, ..Range::of(keys) };
         let last = last.sorted(SortBy::Created, true).limit(1).heads();
-        loop {
-            let found = self.range(volume, last.clone(), ReadLevel::Strong).await?;
-            let Some(ahead) = found.result.items.into_iter().next() else {
-                return Ok(found.now);
-            };
-            // Only the next one ahead is watched: its end wakes one, not all.
-            let watch =
-                Watch { keys: ahead.key.into(), puts: false, deletes: true, previous: false };
-            let from = Version(found.now.0 + 1);
-            let mut watching = self.watch(volume, watch, Some(from)).await?;
-            let gone = |kind| kind == EventKind::Delete;
-            while !watching.next().await?.events.iter().any(|event| gone(event.kind)) {}
-        }
+        let found = self.range(volume, last, ReadLevel::Strong).await?;
+        let Some(ahead) = found.result.items.into_iter().next() else {
+            return Ok(Some(found.now));
+        };
+        // Only the next one ahead is watched: its end wakes one, not all.
+        let watch = Watch { keys: ahead.key.into(), puts: false, deletes: true, previous: false };
+        let from = Version(found.now.0 + 1);
+        let mut watching = self.watch(volume, watch, Some(from)).await?;
+        let gone = |kind| kind == EventKind::Delete;
+        while !watching.next().await?.events.iter().any(|event| gone(event.kind)) {}
+        Ok(None)
     }
 
     /// Takes a lock, waiting for its turn; it is lost `ttl` after it was last

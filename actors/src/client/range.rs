@@ -114,12 +114,8 @@ impl Client {
         let mut all: Option<Ranged> = None;
         let mut bytes = 0;
         loop {
-            let body = || ShardBody::Range { range: page.clone(), level };
-            let part = match self.ask_shard(&mut trial, shard, who(level), &body).await? {
-                Reply::Reroute => return Ok(None),
-                Reply::Result(ShardResult::Range { result, at, now }) => Ranged { result, at, now },
-                Reply::Result(other) => return Err(strange_result(&trial, &other)),
-            };
+            let asked = self.ask_page(&mut trial, shard, &page, level).await?;
+            let Some(part) = asked else { return Ok(None) };
             bytes += part.result.items.iter().map(item_bytes).sum::<usize>();
             if bytes > GATHERED_BYTES_MAX {
                 return Err(too_large(&trial));
@@ -139,6 +135,45 @@ impl Client {
             match last {
                 Some(last) if more && !enough => go_on(&mut page, &last, range.limit, shown),
                 Some(_) | None => return Ok(all),
+            }
+        }
+    }
+
+    /// One answer of a shard, about a megabyte; none if it must be found again.
+    async fn ask_page(
+        &self,
+        trial: &mut Trial,
+        shard: ShardId,
+        page: &Range,
+        level: ReadLevel,
+    ) -> Result<Option<Ranged>, ClientError> {
+        let body = || ShardBody::Range { range: page.clone(), level };
+        match self.ask_shard(trial, shard, who(level), &body).await? {
+            Reply::Reroute => Ok(None),
+            Reply::Result(ShardResult::Range { result, at, now }) => {
+                Ok(Some(Ranged { result, at, now }))
+            }
+            Reply::Result(other) => Err(strange_result(trial, &other)),
+        }
+    }
+
+    /// Reads the first keys of a range in the order of keys, as many as come in one
+    /// answer: about a megabyte. The volume has one shard.
+    ///
+    /// # Errors
+    /// As [`Self::range`].
+    pub async fn range_page(
+        &self,
+        volume: &str,
+        range: &Range,
+        level: ReadLevel,
+    ) -> Result<Ranged, ClientError> {
+        let mut trial = self.trial(format!("volume {volume}"));
+        let page = page_of(range, range.at);
+        loop {
+            let shard = self.only_shard(&mut trial, volume).await?;
+            if let Some(part) = self.ask_page(&mut trial, shard, &page, level).await? {
+                return Ok(part);
             }
         }
     }
@@ -181,9 +216,11 @@ impl Client {
     /// Deletes keys, however many: what is more than one entry of the log takes
     /// goes in parts, each at a version of its own, from the first key on. Keys
     /// written meanwhile may stay or go. The version is that of the last part.
+    /// What they were is gathered as a range is, within the same bound.
     ///
     /// # Errors
-    /// As [`Self::transact`]; then part of them may be gone.
+    /// As [`Self::transact`]; then part of them may be gone. What would not fit
+    /// into the answer is refused before anything is deleted.
     pub async fn delete_range_in_parts(
         &self,
         volume: &str,
@@ -204,11 +241,13 @@ impl Client {
         if !too_much {
             return whole;
         }
+        if previous {
+            self.check_gathers(volume, from.clone(), &to).await?;
+        }
         let mut all = Deleted { version: Version(0), count: 0, previous: Vec::new() };
         loop {
-            let next = Range::of(Keys::range(from.clone(), to.clone())).limit(PART_KEYS);
-            let next = if previous { next } else { next.heads() };
-            let found = self.range(volume, next, ReadLevel::Strong).await?;
+            let next = Range::of(Keys::range(from.clone(), to.clone())).limit(PART_KEYS).heads();
+            let found = self.range_page(volume, &next, ReadLevel::Strong).await?;
             let part = cut(&found.result.items, previous);
             let Some(last) = part.last() else { return Ok(all) };
             let behind = [last.key.as_slice(), &[0]].concat();
@@ -218,6 +257,28 @@ impl Client {
             all.count = all.count.saturating_add(done.count);
             all.previous.extend(done.previous);
             from = behind;
+        }
+    }
+
+    /// Refuses a range of more bytes than one answer gathers.
+    async fn check_gathers(
+        &self,
+        volume: &str,
+        mut from: Vec<u8>,
+        to: &[u8],
+    ) -> Result<(), ClientError> {
+        let mut bytes = 0;
+        loop {
+            let next = Range::of(Keys::range(from, to)).heads();
+            let found = self.range_page(volume, &next, ReadLevel::Strong).await?.result;
+            bytes += found.items.iter().map(whole_bytes).sum::<usize>();
+            if bytes > GATHERED_BYTES_MAX {
+                return Err(too_large(&self.trial(format!("volume {volume}"))));
+            }
+            match found.items.last() {
+                Some(last) if found.more => from = [last.key.as_slice(), &[0]].concat(),
+                Some(_) | None => return Ok(()),
+            }
         }
     }
 
@@ -359,11 +420,16 @@ impl Ranged {
 fn cut(items: &[Item], shown: bool) -> &[Item] {
     let mut bytes = 0;
     let fits = items.iter().take_while(|item| {
-        bytes += if shown { item_bytes(item) } else { 0 };
+        bytes += if shown { whole_bytes(item) } else { 0 };
         bytes <= PART_BYTES
     });
     let fits = fits.count().max(1);
     items.get(..fits).unwrap_or(items)
+}
+
+/// Bytes of an item with its value, which a head only counts.
+fn whole_bytes(item: &Item) -> usize {
+    item.key.len().saturating_add(usize::try_from(item.value_bytes).unwrap_or(usize::MAX))
 }
 
 /// The first page of a range, in the order of keys.

@@ -1,6 +1,6 @@
 //! Users, roles and permissions of a volume, and the one judgement over them.
 
-use std::collections::BTreeSet;
+use std::{cell::OnceCell, collections::BTreeSet};
 
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use super::{
     AuthError, Principal,
     command::{AuthCommand, AuthQuery, AuthView},
     needs::Need,
-    permission::{Access, Permission, cover},
+    permission::{Access, Covered, Permission},
 };
 use crate::{ids::LeaseId, limits::ACCOUNTS_BYTES_MAX, shard::transaction::Keys};
 
@@ -61,6 +61,38 @@ impl<E> From<AuthError> for Denial<E> {
     }
 }
 
+/// What a user's roles permit together, joined once for all that is judged.
+struct Grants<'a> {
+    accounts: &'a Accounts,
+    user: &'a User,
+    read: OnceCell<Covered>,
+    write: OnceCell<Covered>,
+}
+
+impl<'a> Grants<'a> {
+    fn of(accounts: &'a Accounts, user: &'a User) -> Self {
+        Self { accounts, user, read: OnceCell::new(), write: OnceCell::new() }
+    }
+
+    fn hold(&self, access: Access, keys: &Keys) -> bool {
+        let joined = match access {
+            Access::Read => &self.read,
+            Access::Write => &self.write,
+            Access::ReadWrite => {
+                return self.hold(Access::Read, keys) && self.hold(Access::Write, keys);
+            }
+        };
+        joined.get_or_init(|| self.join(access)).holds(keys)
+    }
+
+    fn join(&self, access: Access) -> Covered {
+        let roles = self.user.roles.iter().filter_map(|name| self.accounts.role(name).ok());
+        let permissions = roles.flat_map(|role| &role.permissions);
+        let granted = permissions.filter(|permission| permission.access.includes(access));
+        Covered::by(granted.map(|permission| &permission.keys))
+    }
+}
+
 impl Default for Accounts {
     /// Nobody, and not in force, at etcd's first revision.
     fn default() -> Self {
@@ -70,7 +102,8 @@ impl Default for Accounts {
 
 impl Accounts {
     /// Whether `principal` may do what needs all of `needs`: the one judgement
-    /// of requests of all kinds. `keys_of` tells the keys that hang on a lease.
+    /// of requests of all kinds. `keys_of` tells the keys that hang on a lease, one
+    /// by one until it hears that no more is wanted.
     ///
     /// # Errors
     /// If it may not, or the keys of a lease cannot be told.
@@ -78,12 +111,13 @@ impl Accounts {
         &self,
         principal: &Principal,
         needs: &[Need],
-        mut keys_of: impl FnMut(LeaseId) -> Result<Vec<Vec<u8>>, E>,
+        mut keys_of: impl FnMut(LeaseId, &mut dyn FnMut(&[u8]) -> bool) -> Result<(), E>,
     ) -> Result<(), Denial<E>> {
         if *principal == Principal::Trusted {
             return Ok(());
         }
         let mut leases = BTreeSet::new();
+        let grants = OnceCell::new();
         for need in needs {
             // What only the cluster may is no matter of being in force.
             if *need == Need::Trust {
@@ -96,23 +130,28 @@ impl Accounts {
             if user.has(ROOT) {
                 continue;
             }
-            match need {
-                Need::Nothing | Need::Name => {}
-                Need::Root | Need::Trust | Need::AllLeases(_) => {
-                    return Err(AuthError::Denied.into());
-                }
-                Need::BeUser(name) if user.name == *name => {}
-                Need::HaveRole(role) if user.has(role) => {}
-                Need::BeUser(_) | Need::HaveRole(_) => return Err(AuthError::Denied.into()),
-                Need::Keys(access, keys) => self.check_keys(user, *access, keys)?,
+            let grants = grants.get_or_init(|| Grants::of(self, user));
+            let may = match need {
+                Need::Nothing | Need::Name => true,
+                Need::Root | Need::Trust | Need::AllLeases(_) => false,
+                Need::BeUser(name) => user.name == *name,
+                Need::HaveRole(role) => user.has(role),
+                Need::Keys(access, keys) => grants.hold(*access, keys),
                 Need::Lease(access, lease) => {
+                    let mut all = true;
+                    let mut judge = |key: &[u8]| {
+                        all = grants.hold(*access, &Keys::One(key.to_vec()));
+                        all
+                    };
                     // One of many keys is put under one lease again and again.
                     if leases.insert((*access == Access::Read, *lease)) {
-                        for key in keys_of(*lease).map_err(Denial::Unread)? {
-                            self.check_keys(user, *access, &Keys::One(key))?;
-                        }
+                        keys_of(*lease, &mut judge).map_err(Denial::Unread)?;
                     }
+                    all
                 }
+            };
+            if !may {
+                return Err(AuthError::Denied.into());
             }
         }
         Ok(())
@@ -127,14 +166,6 @@ impl Accounts {
             (Ok(_) | Err(_), Some(_)) => Err(AuthError::InvalidToken),
             (Err(_), None) => Err(AuthError::Denied),
         }
-    }
-
-    fn check_keys(&self, user: &User, access: Access, keys: &Keys) -> Result<(), AuthError> {
-        let roles = user.roles.iter().filter_map(|name| self.role(name).ok());
-        let permissions = roles.flat_map(|role| &role.permissions);
-        let granted = permissions.filter(|permission| permission.access.includes(access));
-        let covered = cover(granted.map(|permission| &permission.keys), keys);
-        if covered { Ok(()) } else { Err(AuthError::Denied) }
     }
 
     /// Changes them; all or nothing.

@@ -34,29 +34,57 @@ pub struct Permission {
     pub keys: Keys,
 }
 
-/// Whether `granted` together hold all of `wanted`.
-pub(super) fn cover<'a>(granted: impl Iterator<Item = &'a Keys>, wanted: &Keys) -> bool {
-    let (mut reach, end) = stretch(wanted);
-    let mut granted: Vec<_> = granted.map(stretch).collect();
-    granted.sort_unstable();
-    for (from, to) in granted {
-        if from > reach {
+/// Stretches of keys that some permissions hold together: in order, none touches
+/// the next. Made once for all that is asked of them.
+#[derive(Debug)]
+pub(super) struct Covered(Vec<Stretch>);
+
+/// First key, and the first one that is not meant; none for no end.
+type Stretch = (Vec<u8>, Option<Vec<u8>>);
+
+impl Covered {
+    /// What `granted` hold together.
+    pub(super) fn by<'a>(granted: impl Iterator<Item = &'a Keys>) -> Self {
+        let mut granted: Vec<_> = granted.map(stretch).collect();
+        granted.sort_unstable();
+        let mut joined: Vec<Stretch> = Vec::new();
+        for (from, to) in granted {
+            match joined.last_mut() {
+                Some((_, None)) => break,
+                Some((_, Some(end))) if from <= *end => match to {
+                    Some(to) => *end = to.max(std::mem::take(end)),
+                    None => set_endless(&mut joined),
+                },
+                Some(_) | None => joined.push((from, to)),
+            }
+        }
+        Self(joined)
+    }
+
+    /// Whether they hold all of `wanted`.
+    pub(super) fn holds(&self, wanted: &Keys) -> bool {
+        let (from, to) = stretch(wanted);
+        let behind = self.0.partition_point(|(begin, _)| *begin <= from);
+        let Some((_, end)) = behind.checked_sub(1).and_then(|place| self.0.get(place)) else {
             return false;
-        }
-        match to {
-            None => return true,
-            Some(to) => reach = reach.max(to),
-        }
-        if end.as_ref().is_some_and(|end| reach >= *end) {
-            return true;
+        };
+        match (end, to) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(end), Some(to)) => to <= *end,
         }
     }
-    false
+}
+
+fn set_endless(joined: &mut [Stretch]) {
+    if let Some((_, end)) = joined.last_mut() {
+        *end = None;
+    }
 }
 
 /// Keys as first one and first one that is not meant; none for no end. A range
 /// of nothing counts as its first key: even that is nobody's without a grant.
-fn stretch(keys: &Keys) -> (Vec<u8>, Option<Vec<u8>>) {
+fn stretch(keys: &Keys) -> Stretch {
     let after = |key: &[u8]| [key, &[0]].concat();
     match keys {
         Keys::One(key) => (key.clone(), Some(after(key))),

@@ -265,7 +265,14 @@ impl Reader {
         {
             needs.extend(self.leases().ids().map(|lease| Need::Lease(access, lease)));
         }
-        let judged = self.accounts().check(principal, &needs, |lease| self.lease_keys(view, lease));
+        let judged = self.accounts().check(principal, &needs, |lease, tell| {
+            for key in self.lease_keys(view, lease)? {
+                if !tell(&key) {
+                    break;
+                }
+            }
+            Ok(())
+        });
         judged.map_err(|denial| match denial {
             Denial::Denied(error) => error.into(),
             Denial::Unread(error) => error,

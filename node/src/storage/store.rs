@@ -1,6 +1,11 @@
 //! The versioned store: ranges, changes, transactions, what happened, snapshots.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use actors::client::{Client, ClientError};
 use cluster::{
@@ -8,11 +13,13 @@ use cluster::{
     codes::ErrorCode,
     formats,
     ids::LeaseId,
+    limits::LEASE_TTL_MS_MIN,
     mvcc::version::Version,
     request::{Fault, Item, ReadLevel},
     shard::{
+        leases::LeaseError,
         range::{self, Range},
-        transaction::{Block, Compare, Keys, Put, Step, StepResult, Transaction},
+        transaction::{Block, Compare, Keys, Put, Step, StepResult, Transaction, TransactionError},
         watch::Watch,
     },
 };
@@ -260,6 +267,7 @@ impl MvccStore {
             }
             Ok(leases)
         })?;
+        let leases = with_ended(leases, &all.items);
         let dump: Dump = (now, leases, all.items);
         let body = formats::to_versioned_bytes(SNAPSHOT_VERSION, &dump);
         Ok([&crc32c::crc32c(&body).to_le_bytes()[..], &body].concat())
@@ -279,16 +287,12 @@ impl MvccStore {
         self.run(|client| async move {
             client.delete_range_in_parts(VOLUME, Keys::range("", ""), false).await?;
             client.advance(VOLUME, bump).await?;
-            for (lease, ttl_ms) in leases {
-                let granted = client.grant_lease(VOLUME, Some(lease), ttl_ms).await;
-                if let Err(error) = granted
-                    && error.code() != ErrorCode::LeaseExists
-                {
-                    return Err(error);
-                }
+            let leases: BTreeMap<_, _> = leases.into_iter().collect();
+            for (lease, ttl_ms) in &leases {
+                grant(&client, *lease, *ttl_ms).await?;
             }
             for part in parts(items) {
-                client.transact(VOLUME, part).await?;
+                put_part(&client, part, &leases).await?;
             }
             Ok(())
         })
@@ -322,6 +326,45 @@ impl KeyIndex {
         let first = found.kvs.into_iter().next();
         Ok(first.map(|kv| Revision { main: kv.mod_revision, sub: 0 }))
     }
+}
+
+/// The leases of a snapshot, and those that ended between its keys and them: they
+/// get the least there is, so that their keys end a moment after a restore.
+fn with_ended(mut leases: Vec<(LeaseId, u64)>, items: &[Item]) -> Vec<(LeaseId, u64)> {
+    let known: BTreeSet<_> = leases.iter().map(|(lease, _)| *lease).collect();
+    let named: BTreeSet<_> = items.iter().map(|item| item.lease).collect();
+    let ended = named.difference(&known).filter(|lease| lease.0 != 0);
+    leases.extend(ended.map(|lease| (*lease, LEASE_TTL_MS_MIN)));
+    leases
+}
+
+/// Grants a lease, unless it is there.
+async fn grant(client: &Client, lease: LeaseId, ttl_ms: u64) -> Result<(), ClientError> {
+    match client.grant_lease(VOLUME, Some(lease), ttl_ms).await {
+        Err(error) if error.code() != ErrorCode::LeaseExists => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Writes part of a restore. Leases that end meanwhile, a long restore or a short
+/// lease, are granted again: each of a part's keys may hang on another one.
+async fn put_part(
+    client: &Client,
+    part: Transaction,
+    leases: &BTreeMap<LeaseId, u64>,
+) -> Result<(), ClientError> {
+    for _ in 0..RESTORE_KEYS {
+        match client.transact(VOLUME, part.clone()).await {
+            Err(ClientError::BadTransaction(TransactionError::Lease(LeaseError::Unknown(
+                lease,
+            )))) => {
+                let ttl_ms = leases.get(&lease).copied().unwrap_or(LEASE_TTL_MS_MIN);
+                grant(client, lease, ttl_ms).await?;
+            }
+            other => return other.map(drop),
+        }
+    }
+    client.transact(VOLUME, part).await.map(drop)
 }
 
 fn read_dump(snapshot: &[u8]) -> StorageResult<Dump> {
@@ -371,6 +414,15 @@ mod tests {
             modified_ms: 0,
             lease: LeaseId(0),
         }
+    }
+
+    /// Leases are read after the keys, and one may end in between.
+    #[test]
+    fn a_snapshot_names_every_lease_that_its_keys_hang_on() {
+        let under = |lease| Item { lease: LeaseId(lease), ..item(1, 1) };
+        let (lives, ended) = ((LeaseId(7), 60_000), (LeaseId(8), LEASE_TTL_MS_MIN));
+        let leases = with_ended(vec![lives], &[under(0), under(8), under(7), under(8)]);
+        assert_eq!(leases, [lives, ended]);
     }
 
     /// What was there before is deleted by then: a part too large is data lost.

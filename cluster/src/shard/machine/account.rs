@@ -20,8 +20,8 @@ impl Step<'_> {
         if *principal == Principal::Trusted {
             return Ok(None);
         }
-        let judged =
-            accounts.check(principal, &needs::of_action(action), |lease| self.keys_of(lease));
+        let judged = accounts
+            .check(principal, &needs::of_action(action), |lease, tell| self.tell_keys(lease, tell));
         match judged {
             Ok(()) => Ok(None),
             Err(Denial::Denied(error)) => Ok(Some(Refusal::Auth(error))),
@@ -29,16 +29,20 @@ impl Step<'_> {
         }
     }
 
-    /// The keys that hang on a lease.
-    fn keys_of(&self, lease: LeaseId) -> Result<Vec<Vec<u8>>, EngineError> {
+    /// Tells the keys that hang on a lease, until that is enough.
+    fn tell_keys(
+        &self,
+        lease: LeaseId,
+        tell: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<(), EngineError> {
         let draft = Draft::new(self.overlay, self.view, self.stamp(self.root.mark.clock));
-        let mut keys = attached_keys(self.overlay, self.view, lease)?;
-        let mut fault = None;
-        keys.retain(|key| match draft.get(key) {
-            Ok(record) => record.is_some_and(|record| record.head.lease == lease),
-            Err(error) => fault.replace(error).is_some(),
-        });
-        fault.map_or(Ok(keys), Err)
+        for key in attached_keys(self.overlay, self.view, lease)? {
+            let hangs = draft.get(&key)?.is_some_and(|record| record.head.lease == lease);
+            if hangs && !tell(&key) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn account(&mut self, command: &AuthCommand) -> Outcome {

@@ -24,7 +24,7 @@ use tonic::{Code, Request, Response, Status};
 use super::{
     faults::EtcdFault,
     gateway::Gateway,
-    lock::{Waiting, lease_of, take_turn},
+    lock::{Waiting, lease_of},
     proto::v3electionpb::{
         CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse,
         ProclaimRequest, ProclaimResponse, ResignRequest, ResignResponse,
@@ -146,15 +146,14 @@ impl Election for ElectionService {
         let volume = self.0.volume();
         let lease = lease_of(&client, volume, lease).await.map_err(fault)?;
         let queued = client.queue_up(volume, &name, lease, &value).await.map_err(fault)?;
-        let waiting = Waiting::new(&client, volume, &queued);
+        let mut waiting = Waiting::new(&client, volume, &queued);
         let rev = queued.token.0.cast_signed();
         let (key, lease) = (queued.key.clone(), lease.0.cast_signed());
         let leader = LeaderKey { name: name.clone(), key, rev, lease };
         if queued.found.as_ref().is_some_and(|found| *found != value) {
-            self.say(&client, &leader, value).await?;
+            waiting.said(self.say(&client, &leader, value).await?);
         }
-        Box::pin(take_turn(&client, volume, &name, &queued)).await?;
-        waiting.keep();
+        Box::pin(waiting.take_turn(&name)).await?;
         let header = Some(self.0.header(queued.version));
         Ok(Response::new(CampaignResponse { header, leader: Some(leader) }))
     }

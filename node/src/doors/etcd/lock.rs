@@ -7,10 +7,10 @@
 //!
 //! Source: etcd's v3lock and the queue of its concurrency package.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actors::client::{Client, ClientError, Queued};
-use cluster::{ids::LeaseId, mvcc::version::Version, request::ReadLevel, shard::range::Range};
+use cluster::{ids::LeaseId, mvcc::version::Version};
 use tonic::{Code, Request, Response, Status};
 
 use super::{
@@ -23,36 +23,60 @@ use super::{
 
 /// What a lock or a campaign without a lease gets, as in etcd: nobody keeps it.
 const LEASE_MS: u64 = 60_000;
+/// Pause after a question that nobody answered.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The service.
 #[derive(Clone, Debug)]
 pub(super) struct LockService(pub(super) Arc<Gateway>);
 
 /// A place in a queue that is given up unless it is kept: who asked may go away.
+/// What a later request of the same lease has taken over by then is left to that.
 pub(super) struct Waiting {
     client: Client,
     volume: String,
-    key: Option<Vec<u8>>,
+    queued: Option<Queued>,
 }
 
 impl Waiting {
     pub(super) fn new(client: &Client, volume: &str, queued: &Queued) -> Self {
-        let key = Some(queued.key.clone());
-        Self { client: client.clone(), volume: volume.to_owned(), key }
+        let queued = Some(queued.clone());
+        Self { client: client.clone(), volume: volume.to_owned(), queued }
     }
 
-    /// It was this one's turn.
-    pub(super) fn keep(mut self) {
-        self.key = None;
+    /// The place was written again, at a version.
+    pub(super) fn said(&mut self, version: Version) {
+        if let Some(queued) = &mut self.queued {
+            queued.version = version;
+        }
+    }
+
+    /// Waits for the turn of this place, over changes of leader; the newest
+    /// version then. Fails if the place is gone with its lease, or a later request
+    /// of the same lease has taken it over.
+    pub(super) async fn take_turn(mut self, name: &[u8]) -> Result<Version, Status> {
+        let expired = || Status::new(Code::Unknown, "mutex: session is expired");
+        loop {
+            let queued = self.queued.as_ref().ok_or_else(expired)?;
+            match self.client.have_turn(&self.volume, name, queued).await {
+                Ok(Some(version)) => {
+                    self.queued = None;
+                    return Ok(version);
+                }
+                Ok(None) => return Err(expired()),
+                Err(error) if error.is_retryable() => tokio::time::sleep(PAUSE).await,
+                Err(error) => return Err(EtcdFault::from(error).into()),
+            }
+        }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let Some(key) = self.key.take() else { return };
+        let Some(queued) = self.queued.take() else { return };
         let (client, volume) = (self.client.clone(), std::mem::take(&mut self.volume));
         tokio::spawn(async move {
-            if let Err(error) = client.delete_range(&volume, key, false).await {
+            if let Err(error) = client.transact(&volume, queued.leave()).await {
                 tracing::debug!(%error, "a place in a queue stays until its lease ends");
             }
         });
@@ -71,21 +95,6 @@ pub(super) async fn lease_of(
     }
 }
 
-/// Waits for the turn of a place that is there still; the newest version then.
-pub(super) async fn take_turn(
-    client: &Client,
-    volume: &str,
-    name: &[u8],
-    queued: &Queued,
-) -> Result<Version, Status> {
-    let fault = |error: ClientError| Status::from(EtcdFault::from(error));
-    client.await_turn(volume, name, queued.token).await.map_err(fault)?;
-    let own = Range::of(queued.key.clone()).heads();
-    let own = client.range(volume, own, ReadLevel::Strong).await.map_err(fault)?;
-    let held = own.result.items.first().is_some_and(|item| item.created == queued.token);
-    if held { Ok(own.now) } else { Err(Status::new(Code::Unknown, "mutex: session is expired")) }
-}
-
 #[tonic::async_trait]
 impl Lock for LockService {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
@@ -94,8 +103,7 @@ impl Lock for LockService {
         let lease = lease_of(&client, volume, lease).await.map_err(EtcdFault::from)?;
         let queued = client.queue_up(volume, &name, lease, b"").await.map_err(EtcdFault::from)?;
         let waiting = Waiting::new(&client, volume, &queued);
-        let version = Box::pin(take_turn(&client, volume, &name, &queued)).await?;
-        waiting.keep();
+        let version = Box::pin(waiting.take_turn(&name)).await?;
         Ok(Response::new(LockResponse { header: Some(self.0.header(version)), key: queued.key }))
     }
 

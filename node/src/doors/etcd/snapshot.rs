@@ -26,8 +26,9 @@ use super::{faults::EtcdFault, proto::etcdserverpb::SnapshotResponse, translate:
 const MAGIC: &[u8; 8] = b"CDBETCD1";
 /// Its length, without the sum, is a multiple of this.
 const BLOCK: usize = 512;
-/// Keys read at a time; a page of them has about a megabyte at most.
-const PAGE_KEYS: u32 = 512;
+/// Bytes of one message: an answer of the store has as many, or one largest value,
+/// and a client with gRPC's own limit takes four times that.
+const PIECE_BYTES_MAX: usize = 1 << 20;
 
 /// All keys at one version, page by page.
 struct Walk<'c> {
@@ -52,8 +53,8 @@ impl<'c> Walk<'c> {
             return Ok(None);
         }
         let keys = Keys::range(self.from.clone(), "");
-        let range = Range { at: self.at, ..Range::of(keys).limit(PAGE_KEYS) };
-        let read = self.client.range(self.volume, range, self.level).await?;
+        let range = Range { at: self.at, ..Range::of(keys) };
+        let read = self.client.range_page(self.volume, &range, self.level).await?;
         self.at = Some(read.at);
         self.now = self.now.max(read.now);
         match read.result.items.last() {
@@ -141,8 +142,14 @@ pub(super) async fn write_snapshot(
     Ok(())
 }
 
-async fn send(pieces: &mpsc::Sender<Result<SnapshotResponse, Status>>, blob: Vec<u8>) -> bool {
-    // How much is to come is not known; etcdctl does not ask.
-    let piece = SnapshotResponse { blob, ..SnapshotResponse::default() };
-    pieces.send(Ok(piece)).await.is_ok()
+/// Whether somebody still takes them.
+async fn send(pieces: &mpsc::Sender<Result<SnapshotResponse, Status>>, bytes: Vec<u8>) -> bool {
+    for blob in bytes.chunks(PIECE_BYTES_MAX) {
+        // How much is to come is not known; etcdctl does not ask.
+        let piece = SnapshotResponse { blob: blob.to_vec(), ..SnapshotResponse::default() };
+        if pieces.send(Ok(piece)).await.is_err() {
+            return false;
+        }
+    }
+    true
 }
