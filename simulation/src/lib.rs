@@ -23,6 +23,7 @@ pub mod oracle;
 pub mod orders;
 mod panics;
 pub mod plan;
+mod poison;
 #[cfg(feature = "real")]
 pub mod power;
 pub mod product;

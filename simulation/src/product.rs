@@ -45,7 +45,8 @@ use crate::{
     network::Address,
     node::{Diary, Parts, Resident},
     orders::Order,
-    witness::WitnessedLog,
+    poison,
+    witness::{WitnessedLog, WitnessedNetwork},
 };
 
 /// Memory of a simulated node: its sixteenth parts still take several of the
@@ -73,6 +74,9 @@ impl Resident for Product {
 async fn start(mut parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>, String> {
     let (_, closed) = mpsc::unbounded_channel();
     let orders = std::mem::replace(&mut parts.orders, closed);
+    if let Some(poison) = checkers.poisoned() {
+        poison::put(poison, &parts.log, &mut parts.recovery.replicas).await;
+    }
     checkers.starts(parts.node, parts.boot, &parts.recovery.replicas);
     if parts.life.is_damaged() {
         // What a destroyed disk held counts as it was when it was durable.
@@ -162,7 +166,11 @@ fn world(parts: &Parts, checkers: Checkers) -> World {
         clock: parts.clock.clone(),
         hybrid: Arc::new(NodeClock::default()),
         entropy: parts.entropy.clone(),
-        network: parts.network.clone(),
+        network: Arc::new(WitnessedNetwork {
+            network: parts.network.clone(),
+            checkers: checkers.clone(),
+            life: parts.life.clone(),
+        }),
         log: Arc::new(WitnessedLog {
             log: parts.log.clone(),
             checkers: checkers.clone(),

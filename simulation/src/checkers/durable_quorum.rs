@@ -80,6 +80,18 @@ impl DurableQuorum {
         }
     }
 
+    /// Whether replicas of which this is true can elect a leader: they are a
+    /// majority of the voters of some configuration, for a replica may be behind
+    /// and not know the newest. Of a joint one its new voters count alone: who
+    /// has left it may be first to say so.
+    pub(super) fn can_elect(&self, shard: ShardId, voted: impl Fn(ReplicaId) -> bool) -> bool {
+        let Some(configurations) = self.configurations.get(&shard) else { return true };
+        configurations.values().any(|one| {
+            let won = one.voters.iter().filter(|voter| voted(**voter)).count();
+            won * 2 > one.voters.len()
+        })
+    }
+
     fn applied(
         &mut self,
         logs: &Logs,

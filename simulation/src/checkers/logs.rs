@@ -117,6 +117,16 @@ impl Logs {
         self.logs.get(&replica)
     }
 
+    /// The last position of each log of a shard, and its term.
+    pub(super) fn ends(&self, shard: ShardId) -> impl Iterator<Item = (LogIndex, Term)> {
+        let of_shard = self.shards.iter().filter(move |(_, copied)| **copied == shard);
+        of_shard.filter_map(|(replica, _)| {
+            let log = self.of(*replica)?;
+            let last = LogIndex(log.last);
+            Some((last, log.term_of(last)?))
+        })
+    }
+
     /// The shard a replica is a copy of.
     pub(super) fn shard_of(&self, replica: ReplicaId) -> Option<ShardId> {
         self.shards.get(&replica).copied()

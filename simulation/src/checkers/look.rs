@@ -17,8 +17,8 @@ use cluster::{
 };
 
 use super::{
-    bounded_queues, equal_state::EqualState, one_owner::OneOwner, removed_nodes::RemovedNodes,
-    window::Window, zones::Zones,
+    bounded_queues, equal_state::EqualState, one_owner::OneOwner, poison::Poisoned,
+    removed_nodes::RemovedNodes, window::Window, zones::Zones,
 };
 use crate::trace::Trace;
 
@@ -35,6 +35,7 @@ pub(super) struct Look {
     catalog: Version,
     pub(super) owner: OneOwner,
     pub(super) removed: RemovedNodes,
+    pub(super) poisoned: Poisoned,
     equal: EqualState,
     zones: Zones,
     /// How far each shard was compacted.
@@ -136,8 +137,16 @@ impl Look {
     /// Compares everything, if the replicas of every shard stand at one
     /// position; else says which do not.
     pub(super) fn converged(&mut self, trace: &Trace) -> Result<Result<(), String>, String> {
+        if let Err(apart) = self.poisoned.contained(self.windows.iter()) {
+            return Ok(Err(apart));
+        }
         let mut apart = String::new();
+        let poisoned = self.poisoned.poison.map(|poison| poison.shard);
         for (shard, mut halves) in self.halves() {
+            // Too few are left of it to tell each other where they stand.
+            if poisoned == Some(shard) {
+                continue;
+            }
             keep_members(&mut halves);
             let at = |half: &Arc<ReadHalf>| half.reader.applied().0;
             let positions: BTreeSet<_> = halves.values().map(at).collect();

@@ -14,11 +14,13 @@ mod look;
 mod nothing_stops;
 mod old_images;
 mod one_owner;
+mod poison;
 mod removed_nodes;
 #[cfg(test)]
 mod samples;
 mod standing;
 mod state_machine_safety;
+mod votes;
 mod window;
 mod zones;
 
@@ -43,8 +45,11 @@ use look::Look;
 use nothing_stops::NothingStops;
 pub use nothing_stops::Stop;
 use old_images::OldImages;
+pub(crate) use poison::Poison;
 pub use standing::Silence;
 use standing::Standings;
+pub(crate) use votes::Ballot;
+use votes::Votes;
 pub(crate) use window::Window;
 
 use crate::trace::Trace;
@@ -74,6 +79,7 @@ struct Inner {
     quorum: DurableQuorum,
     matching: LogMatching,
     complete: LeaderCompleteness,
+    votes: Votes,
     look: Look,
     /// Who led each shard last, and in which term.
     leaders: BTreeMap<ShardId, (Term, u32)>,
@@ -110,6 +116,7 @@ impl Checkers {
         self.with(|inner| {
             let cut = inner.logs.durable(replica, record);
             inner.quorum.durable(replica, record);
+            inner.votes.durable(replica, record);
             if let LogRecord::Ready { entries, .. } = record {
                 let complete = inner.complete.entries(&inner.logs, replica, entries);
                 let matching = inner.matching.entries(&inner.logs, replica, entries);
@@ -119,10 +126,19 @@ impl Checkers {
         })
     }
 
+    /// A vote leaves a machine.
+    pub(crate) fn votes(&self, ballot: Ballot) {
+        self.with(|inner| {
+            let given = inner.votes.give(&inner.images, ballot);
+            inner.break_with(given.err());
+        });
+    }
+
     /// What a machine's log held when it started.
     pub(crate) fn recovered(&self, found: &[RecoveredReplica]) {
         self.with(|inner| {
             for replica in found.iter().filter(|replica| !replica.damaged) {
+                inner.votes.recovered(replica);
                 inner.logs.recovered(replica);
                 inner.quorum.recovered(replica);
                 let entries: Vec<_> = replica.entries.iter().map(outline).collect();
@@ -136,6 +152,7 @@ impl Checkers {
     pub(crate) fn recovered_beyond(&self, found: &[RecoveredReplica]) {
         self.with(|inner| {
             for replica in found.iter().filter(|replica| !replica.damaged) {
+                inner.votes.recovered(replica);
                 inner.logs.recovered_beyond(replica);
             }
         });
@@ -189,6 +206,23 @@ impl Checkers {
         self.with(|inner| inner.standings.silent())
     }
 
+    /// A poison entry is to lie behind all that a shard's logs hold: machines
+    /// that start find it there.
+    ///
+    /// # Errors
+    /// If the logs are not alike.
+    pub(crate) fn poison(&self, shard: ShardId) -> Result<(), String> {
+        self.with(|inner| {
+            inner.look.poisoned.poison = Some(Poison::after(&inner.logs, shard)?);
+            Ok(())
+        })
+    }
+
+    /// The poison entry of this run.
+    pub(crate) fn poisoned(&self) -> Option<Poison> {
+        self.with(|inner| inner.look.poisoned.poison)
+    }
+
     /// From now on something may stop: the plan brings it about.
     pub fn plan_stop(&self, stop: Stop) {
         self.with(|inner| inner.stops.plan(stop));
@@ -219,8 +253,11 @@ impl Inner {
         self.quorum.report(&self.logs, report)?;
         self.complete.report(node, report)?;
         self.images.report(node, report)?;
+        self.votes.report(&self.quorum, report)?;
         self.look.owner.report(node, report)?;
-        self.stops.report(node, report)?;
+        if !self.look.poisoned.report(node, report)? {
+            self.stops.report(node, report)?;
+        }
         self.all.iter_mut().try_for_each(|one| one.report(node, report))
     }
 

@@ -1,9 +1,9 @@
 //! An old disk image never leads: from the start at which a disk was set back,
 //! no replica that lay on it wins an election.
 //!
-//! Its votes and acknowledgements must not count either; whether one did shows
-//! elsewhere (election safety, durable quorum: the logs of the image are judged
-//! as they are). Source: the bug catalogue's D10.
+//! Its votes must not count either: `votes.rs` leaves them out. Whether an
+//! acknowledgement did shows in the durable quorum, for the logs of the image
+//! are judged as they are. Source: the bug catalogue's D10.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,12 +37,17 @@ impl OldImages {
         }
         *highest = (*highest).max(incarnation);
     }
+
+    /// Whether a replica lies, or lay, on such a disk.
+    pub(super) fn is_old(&self, replica: ReplicaId) -> bool {
+        self.old.contains(&replica)
+    }
 }
 
 impl Checker for OldImages {
     fn report(&mut self, node: u32, report: &Report) -> Result<(), String> {
         let Report::Elected { shard, replica, term } = report else { return Ok(()) };
-        if !self.old.contains(replica) {
+        if !self.is_old(*replica) {
             return Ok(());
         }
         Err(format!("{replica} leads {shard} in {term} from the old disk image of n{node}"))

@@ -10,6 +10,7 @@ mod deaths;
 mod directed;
 mod members;
 mod membership;
+mod poison;
 mod service;
 mod storage;
 mod swarm;
@@ -52,7 +53,8 @@ pub static ALL: LazyLock<Vec<&'static Scenario>> = LazyLock::new(|| {
         .chain(damage::ALL)
         .chain(members::ALL)
         .chain(deaths::ALL)
-        .chain(membership::ALL);
+        .chain(membership::ALL)
+        .chain(poison::ALL);
     [&SWARM].into_iter().chain(directed).collect()
 });
 
@@ -90,6 +92,7 @@ mod tests {
         ("damage.rs", damage::ALL),
         ("members.rs", members::ALL),
         ("membership.rs", membership::ALL),
+        ("poison.rs", poison::ALL),
         ("deaths.rs", deaths::ALL),
     ];
 

@@ -1,7 +1,4 @@
 //! A log that is watched: what it says to be durable is told to the checkers.
-//!
-//! It stands between a machine's actors and its log, so it hears the log's own
-//! word and not what replicas make of it. It changes nothing.
 
 use std::sync::Arc;
 
