@@ -120,11 +120,14 @@ impl Logs {
     /// The last position of each log of a shard, and its term.
     pub(super) fn ends(&self, shard: ShardId) -> impl Iterator<Item = (LogIndex, Term)> {
         let of_shard = self.shards.iter().filter(move |(_, copied)| **copied == shard);
-        of_shard.filter_map(|(replica, _)| {
-            let log = self.of(*replica)?;
-            let last = LogIndex(log.last);
-            Some((last, log.term_of(last)?))
-        })
+        of_shard.filter_map(|(replica, _)| self.end(*replica))
+    }
+
+    /// The last position of a log, and its term.
+    pub(super) fn end(&self, replica: ReplicaId) -> Option<(LogIndex, Term)> {
+        let log = self.of(replica)?;
+        let last = LogIndex(log.last);
+        Some((last, log.term_of(last)?))
     }
 
     /// The shard a replica is a copy of.

@@ -7,6 +7,7 @@ mod bounded_queues;
 mod durable_quorum;
 mod election_safety;
 mod equal_state;
+mod kept_logs;
 mod leader_completeness;
 mod log_matching;
 mod logs;
@@ -35,8 +36,10 @@ use cluster::{
     ids::{NodeId, ReplicaId, ShardId, Term},
     membership::Boot,
     ports::log::{LogRecord, RecoveredReplica},
+    units::Instant,
 };
 use durable_quorum::DurableQuorum;
+use kept_logs::KeptLogs;
 use leader_completeness::LeaderCompleteness;
 use log_matching::LogMatching;
 pub(crate) use log_matching::outline;
@@ -80,6 +83,7 @@ struct Inner {
     matching: LogMatching,
     complete: LeaderCompleteness,
     votes: Votes,
+    kept: KeptLogs,
     look: Look,
     /// Who led each shard last, and in which term.
     leaders: BTreeMap<ShardId, (Term, u32)>,
@@ -112,9 +116,10 @@ impl Checkers {
 
     /// A machine's log said that a record is durable; whether it replaced
     /// other entries.
-    pub(crate) fn durable(&self, replica: ReplicaId, record: &LogRecord) -> bool {
+    pub(crate) fn durable(&self, replica: ReplicaId, record: &LogRecord, now: Instant) -> bool {
         self.with(|inner| {
             let cut = inner.logs.durable(replica, record);
+            inner.kept.durable(&inner.logs, replica, now);
             inner.quorum.durable(replica, record);
             inner.votes.durable(replica, record);
             if let LogRecord::Ready { entries, .. } = record {
@@ -130,13 +135,15 @@ impl Checkers {
     pub(crate) fn votes(&self, ballot: Ballot) {
         self.with(|inner| {
             let given = inner.votes.give(&inner.images, ballot);
-            inner.break_with(given.err());
+            let kept = inner.kept.vote(ballot);
+            inner.break_with(given.and(kept).err());
         });
     }
 
     /// What a machine's log held when it started.
     pub(crate) fn recovered(&self, found: &[RecoveredReplica]) {
         self.with(|inner| {
+            inner.find(found, false);
             for replica in found.iter().filter(|replica| !replica.damaged) {
                 inner.votes.recovered(replica);
                 inner.logs.recovered(replica);
@@ -151,6 +158,7 @@ impl Checkers {
     /// What a machine's log held when it started on a disk that was harmed.
     pub(crate) fn recovered_beyond(&self, found: &[RecoveredReplica]) {
         self.with(|inner| {
+            inner.find(found, true);
             for replica in found.iter().filter(|replica| !replica.damaged) {
                 inner.votes.recovered(replica);
                 inner.logs.recovered_beyond(replica);
@@ -249,11 +257,20 @@ impl Checkers {
 }
 
 impl Inner {
+    /// Compares what was found with what was told, before it becomes what is known.
+    fn find(&mut self, found: &[RecoveredReplica], harmed: bool) {
+        for replica in found {
+            let kept = self.kept.recovered(&self.images, replica, harmed);
+            self.break_with(kept.err());
+        }
+    }
+
     fn judge(&mut self, node: u32, report: &Report) -> Result<(), String> {
         self.quorum.report(&self.logs, report)?;
         self.complete.report(node, report)?;
         self.images.report(node, report)?;
         self.votes.report(&self.quorum, report)?;
+        self.kept.report(report)?;
         self.look.owner.report(node, report)?;
         if !self.look.poisoned.report(node, report)? {
             self.stops.report(node, report)?;

@@ -2,20 +2,68 @@
 //! err, followers that were away. Rows R1 to R16 of the bug catalogue, as far
 //! as shards do not split.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Scenario,
     directed::{Directed, strike_leader},
 };
-use crate::workloads::{append::Appends, bank::Bank, levels::Levels, register::Registers};
+use crate::{
+    faults::Fault,
+    plan::SPAN,
+    stage::Stage,
+    workloads::{append::Appends, bank::Bank, levels::Levels, register::Registers},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Rests of clients that work much, and of those that mostly rest.
 const BUSY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(60));
+/// Rests of clients that hardly rest.
+const EAGER: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(5));
 const LAZY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(900));
 
+/// Stores that are slow, and so slow to apply, while syncs of logs are not.
+const SLOW_STORES: u32 = 80;
+
+/// Gives leadership to machines that have not yet applied what is committed.
+fn transfer_to_the_slow(stage: &mut Stage) -> Result<(), String> {
+    let end = stage.world.now() + SPAN;
+    let pace = |stage: &Stage, factor: u32| {
+        for node in stage.world.nodes() {
+            if let Some(storage) = stage.world.storage(node) {
+                storage.pace.set(factor);
+            }
+        }
+    };
+    while stage.world.now() + SECOND * 3 < end {
+        pace(stage, SLOW_STORES);
+        stage.pass(SECOND / 5)?;
+        let leaders: BTreeSet<u32> = stage.checkers.leaders().into_values().collect();
+        for n in leaders {
+            Fault::TransferLeaders { node: n }.begin(&mut stage.world);
+        }
+        stage.pass(SECOND)?;
+        pace(stage, 1);
+        stage.pass(SECOND)?;
+    }
+    Ok(())
+}
+
 pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "reads-after-transfers",
+        rows: &["R9"],
+        story: "leaders take over, and are read, before they have applied what is committed",
+        plan: |seed| {
+            Directed {
+                workloads: vec![Box::new(Registers::new(8, 2, EAGER))],
+                script: Some(transfer_to_the_slow),
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["leadership offered", "election", "operation"],
+    },
     Scenario {
         name: "commit-needs-a-quorum",
         rows: &["R1"],

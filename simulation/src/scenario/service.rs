@@ -9,8 +9,8 @@ use super::{
     directed::{Directed, strike_leader},
 };
 use crate::workloads::{
-    accounts::Accounts, append::Appends, bank::Bank, leases::Leases, listing::Listings,
-    register::Registers, volumes::Volumes, watches::Watches,
+    accounts::Accounts, append::Appends, bank::Bank, counters::Counters, leases::Leases,
+    listing::Listings, register::Registers, volumes::Volumes, watches::Watches,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -29,12 +29,29 @@ pub(super) const ALL: &[Scenario] = &[
                 workloads: vec![
                     Box::new(Appends::new(4, 2, USUAL)),
                     Box::new(Registers::new(3, 2, USUAL)),
+                    Box::new(Counters::new(2, USUAL).paired()),
                 ],
                 ..Directed::default()
             }
             .plan(seed)
         },
-        promises: &["compare failed", "operation", "kill"],
+        promises: &["compare failed", "operation", "kill", "repeated request"],
+    },
+    Scenario {
+        name: "quorum-gone-for-long",
+        rows: &["A4"],
+        story: "all machines are cut off from each other for longer than clients wait for an answer",
+        plan: |seed| {
+            Directed {
+                round: SECOND * 18,
+                faults: &["2.000 +11.500 isolate {n}", "2.000 +11.500 isolate {m}"],
+                workloads: vec![Box::new(Registers::new(6, 3, USUAL))],
+                pace_min: 1,
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["unknown outcome", "cut", "operation"],
     },
     Scenario {
         name: "wrong-wall-clocks",
@@ -43,7 +60,13 @@ pub(super) const ALL: &[Scenario] = &[
         plan: |seed| {
             Directed {
                 offset_ms: 200,
-                faults: &["3.000 +2.000 isolate {n}"],
+                faults: &[
+                    "1.000 +0.100 transfer-leaders {n}",
+                    "2.000 +0.100 transfer-leaders {m}",
+                    "3.000 +2.000 isolate {n}",
+                    "7.000 +0.100 transfer-leaders {n}",
+                    "8.000 +0.100 transfer-leaders {m}",
+                ],
                 workloads: vec![
                     Box::new(Registers::new(5, 2, USUAL)),
                     Box::new(Listings::new(2, 1, 10, USUAL)),
@@ -52,7 +75,7 @@ pub(super) const ALL: &[Scenario] = &[
             }
             .plan(seed)
         },
-        promises: &["operation", "cut"],
+        promises: &["operation", "cut", "leadership offered"],
     },
     Scenario {
         name: "restart-storm",

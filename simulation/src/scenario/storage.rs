@@ -4,14 +4,12 @@
 
 use std::time::Duration;
 
-use super::{
-    Scenario,
-    directed::{Directed, strike_leader},
-};
+use super::{Scenario, directed::Directed};
 use crate::{
     disk::OFFERED_BYTES,
-    plan::Plan,
-    stage::Stage,
+    faults::Fault,
+    plan::{Plan, SPAN},
+    stage::{KEEPER, Stage, VOLUME, told},
     workloads::{
         append::Appends, bank::Bank, filling::Fillings, listing::Listings, register::Registers,
     },
@@ -24,6 +22,11 @@ const BUSY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mil
 /// free once they are full, so smaller ones would have no room to give back.
 const SCARCE_BYTES: u64 = 64 << 20;
 const SCARCE_SPAN: Duration = Duration::from_mins(2);
+/// How long a disk stalls.
+const STALL: Duration = Duration::from_secs(10);
+/// Time to the next acknowledgement: five seconds until a leader gives up, and
+/// an election that may fail once.
+const STALL_BORNE: Duration = Duration::from_secs(9);
 
 /// In the end somebody adds space: a replica whose own disk could not take what
 /// its leader's could waits for that.
@@ -33,6 +36,28 @@ fn space_is_added(stage: &mut Stage) -> Result<(), String> {
         if let Some(storage) = stage.world.storage(node) {
             storage.offer(OFFERED_BYTES);
         }
+    }
+    Ok(())
+}
+
+/// Stalls the syncs of whoever leads; a write must be acknowledged meanwhile.
+fn stall_leaders(stage: &mut Stage) -> Result<(), String> {
+    let end = stage.world.now() + SPAN;
+    while stage.world.now() + STALL + SECOND * 4 < end {
+        stage.pass(SECOND * 4)?;
+        let Some(n) = stage.checkers.leaders().into_values().next_back() else { continue };
+        let stall: Fault = format!("stalled-disk {n}").parse()?;
+        stage.world.trace().count("leader struck");
+        stall.begin(&mut stage.world);
+        let until = stage.world.now() + STALL;
+        let client = stage.client(KEEPER).with_deadline(STALL_BORNE);
+        let put = stage.ask("a write beside a stalled disk", STALL, async move {
+            client.put(VOLUME, "stalled", "served").await
+        })?;
+        put.map_err(|error| format!("a leader keeps a stalled disk: {}", told(&error)))?;
+        stage.world.trace().count("served beside a stall");
+        stage.pass(until.since(stage.world.now()))?;
+        stall.end(&mut stage.world);
     }
     Ok(())
 }
@@ -94,13 +119,13 @@ pub(super) const ALL: &[Scenario] = &[
         plan: |seed| {
             Directed {
                 round: SECOND * 2,
-                faults: &["0.500 +0.400 kill {n}"],
+                faults: &["0.500 +0.400 kill {n}", "1.000 +0.900 fail-point 0 flush.commit kill"],
                 workloads: vec![Box::new(Registers::new(5, 6, BUSY)), Box::new(Bank::new(2, BUSY))],
                 ..Directed::default()
             }
             .plan(seed)
         },
-        promises: &["kill", "operation"],
+        promises: &["kill", "failpoint flush.commit", "operation"],
     },
     Scenario {
         name: "torn-tails",
@@ -194,17 +219,11 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "stalled-leader",
         rows: &["O2"],
-        story: "the syncs of whoever leads stall for ten seconds",
+        story: "the disk of whoever leads stalls for ten seconds, and writes are acknowledged meanwhile",
         plan: |seed| {
-            Directed {
-                script: Some(|stage| {
-                    strike_leader(stage, (SECOND * 4, SECOND * 10), "slow-syncs {n} 9000")
-                }),
-                ..Directed::default()
-            }
-            .plan(seed)
+            Directed { shards: 1, script: Some(stall_leaders), ..Directed::default() }.plan(seed)
         },
-        promises: &["leader struck", "election"],
+        promises: &["leader struck", "election", "served beside a stall"],
     },
     Scenario {
         name: "one-slow-disk",

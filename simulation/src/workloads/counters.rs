@@ -37,6 +37,8 @@ pub struct Counters {
     evict_ppm: u32,
     /// How long the last client rests between two writes, if it does.
     nap: Option<Duration>,
+    /// Whether a client has two writes under way at a time.
+    paired: bool,
     seen: Shared<BTreeMap<String, Counter>>,
 }
 
@@ -52,7 +54,7 @@ struct Counter {
 impl Counters {
     /// Clients that never lose a session by their own doing.
     pub fn new(clients: u32, rest: (Duration, Duration)) -> Self {
-        Self { clients, rest, evict_ppm: 0, nap: None, seen: Shared::default() }
+        Self { clients, rest, evict_ppm: 0, nap: None, paired: false, seen: Shared::default() }
     }
 
     /// Clients that have their sessions evicted, with this chance per write.
@@ -65,6 +67,12 @@ impl Counters {
     #[must_use]
     pub fn napping(self, nap: Duration) -> Self {
         Self { nap: Some(nap), ..self }
+    }
+
+    /// Clients that have two writes under way at a time, in one session.
+    #[must_use]
+    pub fn paired(self) -> Self {
+        Self { paired: true, ..self }
     }
 
     /// Few or many of them.
@@ -86,15 +94,26 @@ impl Counters {
             if player.rng.chance(self.evict_ppm) {
                 evict(&player, &key).await;
             }
-            number += 1;
-            let write = player.client.put(&player.volume, &key, number.to_le_bytes()).await;
-            let heard = player.hear(&format!("count {key} to {number}"), write);
-            self.note(&key, &heard);
+            number += 2;
+            if self.paired {
+                tokio::join!(
+                    self.count(&player, &key, number - 1),
+                    self.count(&player, &key, number)
+                );
+            } else {
+                self.count(&player, &key, number).await;
+            }
             if let Some(nap) = self.nap.filter(|_| naps) {
                 doze(&player, nap).await;
             }
             player.rest(self.rest).await;
         }
+    }
+
+    async fn count(&self, player: &Player, key: &str, number: u64) {
+        let write = player.client.put(&player.volume, key, number.to_le_bytes()).await;
+        let heard = player.hear(&format!("count {key} to {number}"), write);
+        self.note(key, &heard);
     }
 
     fn note<T>(&self, key: &str, heard: &Heard<T>) {

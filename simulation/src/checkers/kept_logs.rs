@@ -1,0 +1,197 @@
+//! A log gives back what it said to be durable, or says that the replica is
+//! damaged; and a damaged replica takes no part any more: it gives no vote,
+//! leads nobody and applies nothing.
+//!
+//! What is found at a start is compared with what was told, as Raft compares
+//! logs: by the last term, then by length. On a disk that the plan harmed the
+//! last batch may be gone without a word: where nothing behind a bad record
+//! states that it was durable, it looks like a torn tail. What was told before
+//! that batch must be there. Sources: design.md §5, the log; the bug catalogue's
+//! D1, D7 and D9.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use actors::probe::Report;
+use cluster::{
+    ids::{LogIndex, ReplicaId, Term},
+    ports::log::RecoveredReplica,
+    units::Instant,
+};
+
+use super::{logs::Logs, old_images::OldImages, votes::Ballot};
+
+/// Last term and position of a log.
+type End = (Term, LogIndex);
+
+/// What logs told last, and whose were found damaged.
+#[derive(Debug, Default)]
+pub(super) struct KeptLogs {
+    told: BTreeMap<ReplicaId, Told>,
+    damaged: BTreeSet<ReplicaId>,
+}
+
+/// Where a log ended when it last told of a batch, and before that.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    at: Instant,
+    end: End,
+    before: End,
+}
+
+fn end_of(found: &RecoveredReplica) -> End {
+    let base = (found.base_term, found.base_index);
+    found.entries.last().map_or(base, |last| (last.term, last.index))
+}
+
+impl KeptLogs {
+    /// A log told, just now, that something is durable.
+    pub(super) fn durable(&mut self, logs: &Logs, replica: ReplicaId, now: Instant) {
+        let Some((index, term)) = logs.end(replica) else { return };
+        let told = self.told.entry(replica).or_default();
+        if now > told.at {
+            (told.at, told.before) = (now, told.end);
+        }
+        // A shorter one of a later term is no loss.
+        told.end = (term, index);
+    }
+
+    /// Judges what a machine found at its start, on a disk that was `harmed` by
+    /// the plan or not.
+    pub(super) fn recovered(
+        &mut self,
+        images: &OldImages,
+        found: &RecoveredReplica,
+        harmed: bool,
+    ) -> Result<(), String> {
+        let replica = found.replica;
+        if found.damaged {
+            self.damaged.insert(replica);
+            return Ok(());
+        }
+        // What could not be read at one start may be whole at the next.
+        self.damaged.remove(&replica);
+        let (told, end) = (self.told.entry(replica).or_default(), end_of(found));
+        let wanted = if harmed { told.before } else { told.end };
+        if end < wanted && !images.is_old(replica) {
+            return Err(format!(
+                "the log of {replica} ends at {end:?}, was durable up to {wanted:?}, and does not say that it is damaged"
+            ));
+        }
+        *told = Told { end, before: end, ..*told };
+        Ok(())
+    }
+
+    /// Judges a vote that leaves its machine.
+    pub(super) fn vote(&self, ballot: Ballot) -> Result<(), String> {
+        self.takes_part(ballot.voter, "votes")
+    }
+
+    /// Judges a report of who leads or applies.
+    pub(super) fn report(&self, report: &Report) -> Result<(), String> {
+        match report {
+            Report::Elected { replica, .. } => self.takes_part(*replica, "leads"),
+            Report::Applied { replica, .. } => self.takes_part(*replica, "applies"),
+            Report::Configured { .. }
+            | Report::SnapshotInstalled { .. }
+            | Report::SnapshotResumed { .. }
+            | Report::LeadershipOffered { .. }
+            | Report::Hibernating { .. }
+            | Report::ReplicaLost { .. }
+            | Report::ReplicaReplaced { .. }
+            | Report::ReplicaStopped { .. }
+            | Report::Restarted { .. }
+            | Report::PeerRefused { .. }
+            | Report::DiskFenced { .. } => Ok(()),
+        }
+    }
+
+    fn takes_part(&self, replica: ReplicaId, does: &str) -> Result<(), String> {
+        if self.damaged.contains(&replica) {
+            return Err(format!("{replica} {does} though its log was found damaged"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::{
+        ids::{Incarnation, NodeId, ShardId, StoreId, VolumeId},
+        raft::types::{Entry, HardState, Payload},
+    };
+
+    use super::{
+        super::{
+            logs::samples::{born, entry},
+            samples::applied,
+        },
+        *,
+    };
+
+    const REPLICA: ReplicaId = ReplicaId(1);
+
+    /// A log that told of three entries of the first term, one after the other.
+    fn three() -> KeptLogs {
+        let (mut logs, mut checker) = (Logs::default(), KeptLogs::default());
+        logs.durable(REPLICA, &born());
+        for index in 1..=3 {
+            logs.durable(REPLICA, &entry(index, 1));
+            checker.durable(&logs, REPLICA, Instant::from_nanos(index));
+        }
+        checker
+    }
+
+    fn found(last: u64, term: u64) -> RecoveredReplica {
+        let at =
+            |index| Entry { index: LogIndex(index), term: Term(term), payload: Payload::Empty };
+        RecoveredReplica {
+            replica: REPLICA,
+            shard: ShardId(1),
+            volume: VolumeId(1),
+            store: StoreId(1),
+            hard_state: HardState::default(),
+            base_index: LogIndex(0),
+            base_term: Term(0),
+            entries: (1..=last).map(at).collect(),
+            damaged: false,
+        }
+    }
+
+    fn judged(found: &RecoveredReplica, harmed: bool) -> Result<(), String> {
+        three().recovered(&OldImages::default(), found, harmed)
+    }
+
+    #[test]
+    fn a_sound_disk_that_lost_the_last_entry_is_found() {
+        assert_eq!(judged(&found(3, 1), false), Ok(()));
+        assert_eq!(judged(&found(4, 1), false), Ok(()), "a crash kept more than was told");
+        assert_eq!(judged(&found(2, 2), false), Ok(()), "a crash kept what replaced the others");
+        assert!(judged(&found(2, 1), false).is_err());
+    }
+
+    #[test]
+    fn a_harmed_disk_may_lose_its_last_batch_and_nothing_before() {
+        assert_eq!(judged(&found(2, 1), true), Ok(()));
+        assert!(judged(&found(1, 1), true).is_err());
+        let damaged = RecoveredReplica { damaged: true, ..found(0, 1) };
+        assert_eq!(judged(&damaged, true), Ok(()), "it says so");
+        let mut images = OldImages::default();
+        images.starts(NodeId(1), Incarnation(1), &[]);
+        images.starts(NodeId(1), Incarnation(1), &[found(1, 1)]);
+        assert_eq!(three().recovered(&images, &found(1, 1), true), Ok(()), "an old image");
+    }
+
+    #[test]
+    fn a_damaged_replica_that_takes_part_is_found() {
+        let mut checker = three();
+        assert_eq!(checker.report(&applied(1, 1)), Ok(()));
+        let damaged = RecoveredReplica { damaged: true, ..found(0, 1) };
+        assert_eq!(checker.recovered(&OldImages::default(), &damaged, true), Ok(()));
+        assert!(checker.report(&applied(1, 1)).is_err());
+        let (shard, candidate, term) = (ShardId(1), ReplicaId(2), Term(3));
+        assert!(checker.report(&Report::Elected { shard, replica: REPLICA, term }).is_err());
+        let voted = |voter| checker.vote(Ballot { shard, voter, candidate, term });
+        assert!(voted(REPLICA).is_err());
+        assert_eq!(voted(ReplicaId(2)), Ok(()));
+    }
+}
