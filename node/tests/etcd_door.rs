@@ -230,6 +230,28 @@ async fn a_slow_reader_misses_nothing_and_progress_comes_after_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn history_that_is_older_than_told_goes_by_itself() {
+    let doors = Doors::open("    auto_compaction:\n      seconds: 3\n").serve().await;
+    let mut kv = KvClient::new(doors.channel(2).await);
+    let first = kv.put(put("a", b"1".to_vec())).await.unwrap().into_inner();
+    kv.put(put("a", b"2".to_vec())).await.unwrap();
+    let at = RangeRequest { revision: first.header.unwrap().revision, ..get("a", "") };
+    assert_eq!(kv.range(at.clone()).await.unwrap().into_inner().kvs[0].value, b"1");
+    let gone = async {
+        loop {
+            match kv.range(at.clone()).await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+                Err(status) => return status,
+            }
+        }
+    };
+    let gone = timeout(LONG, gone).await.expect("a compaction");
+    assert_eq!(gone.message(), "etcdserver: mvcc: required revision has been compacted");
+    let newest = kv.range(get("a", "")).await.unwrap().into_inner();
+    assert_eq!(newest.kvs[0].value, b"2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_large_transaction_comes_whole_or_in_fragments() {
     let doors = Doors::open("    request: 4MiB\n").serve().await;
     let mut kv = KvClient::new(doors.channel(1).await);

@@ -23,6 +23,7 @@ mod map;
 mod pool;
 mod range;
 mod read;
+mod room;
 mod transact;
 mod trial;
 mod volumes;
@@ -38,6 +39,7 @@ pub use leases::LeaseGranted;
 pub use list::{ListOptions, Listing, Page};
 pub use locks::{Lock, Queued};
 pub use range::{Deleted, Ranged};
+pub use room::Room;
 pub use volumes::VolumeView;
 pub use watching::{Happened, Places, Watching};
 pub use write::{BatchWritten, Written};
@@ -72,6 +74,7 @@ pub struct Client {
     shared: Arc<Shared>,
     deadline: Duration,
     principal: Principal,
+    room: Option<Arc<Room>>,
 }
 
 struct Shared {
@@ -113,13 +116,20 @@ impl Client {
             hints: Mutex::new(BTreeMap::new()),
             pools: Pools::default(),
         };
-        Self { shared: Arc::new(shared), deadline: DEADLINE, principal: Principal::Trusted }
+        let (deadline, principal) = (DEADLINE, Principal::Trusted);
+        Self { shared: Arc::new(shared), deadline, principal, room: None }
     }
 
     /// The same client with another deadline for what it does from now on.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
         Self { deadline, ..self.clone() }
+    }
+
+    /// The same client taking room for all that its ranges gather.
+    #[must_use]
+    pub fn within(&self, room: Arc<Room>) -> Self {
+        Self { room: Some(room), ..self.clone() }
     }
 
     /// The same client asking as somebody whom the accounts of a volume bind.

@@ -7,6 +7,7 @@
 
 use cluster::{
     ids::ShardId,
+    limits::LIST_PAGE_BYTES_MAX,
     mvcc::version::Version,
     request::{Fault, Item, ReadLevel, ShardBody, ShardResult},
     shard::{
@@ -31,6 +32,8 @@ use super::{
 
 /// Bytes of items one range gathers: what a process should hold at once.
 const GATHERED_BYTES_MAX: usize = 256 << 20;
+/// When to try again if there was no room to gather a range.
+const ROOM_RETRY_MS: u32 = 1_000;
 /// Keys of one part of a large delete: a fifth of what an entry may meet, so that
 /// keys that come meanwhile still fit.
 const PART_KEYS: u32 = 2_000;
@@ -114,9 +117,14 @@ impl Client {
         let mut all: Option<Ranged> = None;
         let mut bytes = 0;
         loop {
+            // One key is no larger than what asks for it may be.
+            let gathers = matches!(page.keys, Keys::Range { .. });
+            self.take_room(&trial, gathers).await?;
             let asked = self.ask_page(&mut trial, shard, &page, level).await?;
+            let part_bytes = asked.iter().flat_map(|part| &part.result.items).map(item_bytes).sum();
+            self.keep_room(gathers, part_bytes);
             let Some(part) = asked else { return Ok(None) };
-            bytes += part.result.items.iter().map(item_bytes).sum::<usize>();
+            bytes += part_bytes;
             if bytes > GATHERED_BYTES_MAX {
                 return Err(too_large(&trial));
             }
@@ -136,6 +144,24 @@ impl Client {
                 Some(last) if more && !enough => go_on(&mut page, &last, range.limit, shown),
                 Some(_) | None => return Ok(all),
             }
+        }
+    }
+
+    /// Takes room for one answer of a shard, before it is asked for.
+    async fn take_room(&self, trial: &Trial, gathers: bool) -> Result<(), ClientError> {
+        match &self.room {
+            Some(room) if gathers && !room.grow(LIST_PAGE_BYTES_MAX).await => {
+                let (subject, retry_after_ms) = (trial.subject().to_owned(), ROOM_RETRY_MS);
+                Err(ClientError::Fault { subject, fault: Fault::Busy { retry_after_ms } })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Gives back what an answer did not need of it.
+    fn keep_room(&self, gathers: bool, bytes: usize) {
+        if let Some(room) = self.room.as_ref().filter(|_| gathers) {
+            room.give_back(LIST_PAGE_BYTES_MAX.saturating_sub(bytes));
         }
     }
 
@@ -251,8 +277,10 @@ impl Client {
             let part = cut(&found.result.items, previous);
             let Some(last) = part.last() else { return Ok(all) };
             let behind = [last.key.as_slice(), &[0]].concat();
+            self.take_room(&self.trial(format!("volume {volume}")), previous).await?;
             let done =
                 self.delete_range(volume, Keys::range(from, behind.clone()), previous).await?;
+            self.keep_room(previous, done.previous.iter().map(item_bytes).sum());
             all.version = done.version;
             all.count = all.count.saturating_add(done.count);
             all.previous.extend(done.previous);

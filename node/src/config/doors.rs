@@ -34,6 +34,12 @@ const ETCD_WATCHES_DEFAULT: usize = 10_000;
 /// How often a watch that asked for it is told how far nothing happened: etcd's
 /// `--experimental-watch-progress-notify-interval`.
 const ETCD_PROGRESS_DEFAULT: Duration = Duration::from_mins(10);
+/// Connections at a time: a quarter of the files a node asks the system for.
+const ETCD_CONNECTIONS_DEFAULT: usize = 8_192;
+/// Bytes of requests and answers under way: an eighth of a node's memory.
+const ETCD_MEMORY_DEFAULT: ByteSize = ByteSize::mib(256);
+/// Least: a few of the largest requests, or a dozen answers of a megabyte.
+const ETCD_MEMORY_MIN: ByteSize = ByteSize::mib(16);
 /// Copies of the volume a door creates.
 const ETCD_REPLICAS_DEFAULT: u32 = 3;
 
@@ -64,10 +70,30 @@ pub struct EtcdConfig {
     pub operations: usize,
     /// Watches of one stream. Default 10,000.
     pub watches: usize,
+    /// Connections at a time, whoever comes beyond waits. Default 8,192; each is a
+    /// file and up to a megabyte of what was not looked at yet.
+    pub connections: usize,
+    /// Bytes that requests under way and answers to them may hold, half of it each.
+    /// 16 MiB and more, default 256 MiB. What exceeds it is refused: more means more
+    /// large ranges at a time, and larger ones.
+    pub memory: ByteSize,
     /// How often a quiet watch that asked for it hears of progress. Default 10 min.
     pub progress: Duration,
+    /// What of the history is let go of by itself, as etcd's `--auto-compaction-mode`
+    /// and `--auto-compaction-retention`. Default: nothing.
+    pub auto_compaction: Option<AutoCompaction>,
     /// Files of TLS; none for plain text. Default: none.
     pub tls: Option<TlsConfig>,
+}
+
+/// How much history a door keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// What is older than this goes; it is looked at ten times as often, and once an
+    /// hour at least.
+    Age(Duration),
+    /// All but so many revisions go, every five minutes.
+    Revisions(u32),
 }
 
 /// TLS of a door.
@@ -99,9 +125,19 @@ struct EtcdSection {
     request: Option<Spanned<Size>>,
     operations: Option<Spanned<usize>>,
     watches: Option<usize>,
+    connections: Option<usize>,
+    memory: Option<Spanned<Size>>,
     progress_seconds: Option<u32>,
     plain_text: bool,
+    auto_compaction: Option<Spanned<CompactionSection>>,
     tls: Option<TlsSection>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CompactionSection {
+    seconds: Option<u32>,
+    revisions: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -170,6 +206,7 @@ impl EtcdSection {
             let line = operations.defined.line();
             return Err(format!("line {line}: `operations` are 1 to {ETCD_OPERATIONS_MAX}"));
         }
+        let memory = super::at_least("memory", self.memory, ETCD_MEMORY_MIN)?;
         Ok(EtcdConfig {
             listen,
             advertise,
@@ -178,10 +215,13 @@ impl EtcdSection {
             request: self.request.map_or(ETCD_REQUEST_DEFAULT, |size| size.value.0),
             operations: self.operations.map_or(ETCD_OPERATIONS_DEFAULT, |number| number.value),
             watches: self.watches.unwrap_or(ETCD_WATCHES_DEFAULT).max(1),
+            connections: self.connections.unwrap_or(ETCD_CONNECTIONS_DEFAULT).max(1),
+            memory: memory.unwrap_or(ETCD_MEMORY_DEFAULT),
             progress: self
                 .progress_seconds
                 .filter(|seconds| *seconds > 0)
                 .map_or(ETCD_PROGRESS_DEFAULT, |seconds| Duration::from_secs(u64::from(seconds))),
+            auto_compaction: self.auto_compaction.as_ref().map(compaction).transpose()?,
             tls: self.tls.map(|tls| TlsConfig {
                 certificate: tls.certificate,
                 key: tls.key,
@@ -189,5 +229,20 @@ impl EtcdSection {
                 client_optional: tls.client_optional,
             }),
         })
+    }
+}
+
+fn compaction(section: &Spanned<CompactionSection>) -> Result<AutoCompaction, String> {
+    let line = section.defined.line();
+    match section.value {
+        CompactionSection { seconds: Some(seconds @ 1..), revisions: None } => {
+            Ok(AutoCompaction::Age(Duration::from_secs(u64::from(seconds))))
+        }
+        CompactionSection { seconds: None, revisions: Some(revisions @ 1..) } => {
+            Ok(AutoCompaction::Revisions(revisions))
+        }
+        CompactionSection { .. } => Err(format!(
+            "line {line}: `auto_compaction` keeps either so many `seconds` or so many `revisions`"
+        )),
     }
 }

@@ -47,7 +47,9 @@ fn the_etcd_door_is_closed_unless_it_is_named() {
     };
     let etcd = open("    listen: 127.0.0.1:2379\n").unwrap();
     assert_eq!((etcd.volume.as_str(), etcd.replicas, etcd.operations), ("etcd", 3, 128));
-    assert_eq!((etcd.request.bytes(), etcd.tls), (1_572_864, None));
+    assert_eq!((etcd.request.bytes(), etcd.tls, etcd.auto_compaction), (1_572_864, None, None));
+    let kept = open("    auto_compaction:\n      revisions: 1000\n").unwrap().auto_compaction;
+    assert_eq!(kept, Some(AutoCompaction::Revisions(1_000)));
     let etcd = open(
         "    listen: 0.0.0.0:2379\n    advertise: n1:2379\n    volume: kube\n    replicas: 5\n    \
          request: 4MiB\n    operations: 1024\n    watches: 5\n    progress_seconds: 5\n    tls:\n      \
@@ -62,6 +64,9 @@ fn the_etcd_door_is_closed_unless_it_is_named() {
         ("    volume: Etcd\n", "a to z"),
         ("    request: 5MiB\n", "at most 4.0 MiB"),
         ("    operations: 1025\n", "1 to 1024"),
+        ("    memory: 8MiB\n", "at least 16.0 MiB"),
+        ("    auto_compaction:\n      seconds: 5\n      revisions: 5\n", "either"),
+        ("    auto_compaction:\n      seconds: 0\n", "either"),
     ] {
         let report = open(door).unwrap_err();
         assert!(report.contains(expected), "{door}\n{report}");
@@ -166,7 +171,11 @@ fn the_page_about_configuration_names_every_key() {
         "doors.etcd.request",
         "doors.etcd.operations",
         "doors.etcd.watches",
+        "doors.etcd.connections",
+        "doors.etcd.memory",
         "doors.etcd.progress_seconds",
+        "doors.etcd.auto_compaction.seconds",
+        "doors.etcd.auto_compaction.revisions",
         "doors.etcd.plain_text",
         "doors.etcd.tls.key",
         "doors.etcd.tls.client_authority",

@@ -1,9 +1,9 @@
 //! Compaction by itself: what is older than a while, or more than so many
 //! revisions back, goes.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
-use actors::client::ClientError;
+use actors::client::{Client, ClientError};
 use cluster::{
     mvcc::version::Version,
     request::{Fault, ReadLevel},
@@ -63,26 +63,35 @@ impl Compactor {
     pub fn run(self) -> CompactorHandle {
         let client = self.store.client();
         let Self { store, mode, retention } = self;
-        let every = match mode {
-            CompactionMode::Periodic(every) => every.max(Duration::from_millis(1)),
-            CompactionMode::Revision(_) => LOOK_EVERY,
-        };
         CompactorHandle(store.begin(async move {
-            let mut history = History::new(mode, retention);
-            loop {
-                let now = Range::of(Keys::range("", "")).limit(1).heads();
-                match client.range(VOLUME, now, ReadLevel::Strong).await {
-                    Ok(read) => {
-                        let wanted = history.look(Instant::now(), read.now);
-                        if let Some(version) = wanted {
-                            tell(version, client.compact(VOLUME, version).await);
-                        }
-                    }
-                    Err(error) => tracing::debug!(%error, "the compactor cannot see the store"),
-                }
-                tokio::time::sleep(every).await;
-            }
+            keep_compacted(client, VOLUME.to_owned(), mode, retention).await;
         }))
+    }
+}
+
+/// Compacts a volume of kind *single* by itself, as long as it is asked.
+pub(crate) async fn keep_compacted(
+    client: Client,
+    volume: String,
+    mode: CompactionMode,
+    retention: Duration,
+) -> Infallible {
+    let every = match mode {
+        CompactionMode::Periodic(every) => every.max(Duration::from_millis(1)),
+        CompactionMode::Revision(_) => LOOK_EVERY,
+    };
+    let mut history = History::new(mode, retention);
+    loop {
+        let now = Range::of(Keys::range("", "")).limit(1).heads();
+        match client.range(&volume, now, ReadLevel::Strong).await {
+            Ok(read) => {
+                if let Some(version) = history.look(Instant::now(), read.now) {
+                    tell(version, client.compact(&volume, version).await);
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the compactor cannot see the store"),
+        }
+        tokio::time::sleep(every).await;
     }
 }
 

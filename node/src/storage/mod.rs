@@ -29,6 +29,8 @@ mod leases;
 mod store;
 
 pub use backend::{Backend, BackendConfig};
+#[cfg(feature = "etcd")]
+pub(crate) use compactor::keep_compacted;
 pub use compactor::{CompactionMode, Compactor, CompactorHandle};
 pub use error::{BackendError, BackendResult, StorageError, StorageResult};
 pub use kinds::{Event, KeyValue, OpResponse, RangeResult, Revision, StorageMetrics, TxnResult};

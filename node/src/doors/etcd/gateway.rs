@@ -15,7 +15,7 @@ use std::{
 };
 
 use actors::{
-    client::{Client, Ranged},
+    client::{Client, Ranged, Room},
     router::Router,
     world::Space,
 };
@@ -26,7 +26,7 @@ use cluster::{
     request::{ReadLevel, ReplicaStatus},
     shard::{range::Range, transaction::Keys},
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::{Extensions, Request, metadata::MetadataMap};
 
 use super::{
@@ -53,6 +53,11 @@ pub struct Gateway {
     pub(super) space: watch::Receiver<Space>,
     /// Who is who.
     pub(super) accounts: Arc<Accounts>,
+    /// Bytes that requests under way may hold.
+    pub(super) asked: Arc<Semaphore>,
+    /// Bytes that answers may hold: of their own, so that whoever reads none of them
+    /// keeps nobody from asking.
+    answers: Arc<Semaphore>,
     /// The newest revision and term this door has told of, for answers that
     /// touch no key.
     revision: AtomicU64,
@@ -77,7 +82,10 @@ impl Gateway {
     ) -> Self {
         let client = client.with_deadline(DEADLINE);
         let (revision, term) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { client, router, node, config, space, accounts, revision, term }
+        let half = usize::try_from(config.memory.bytes() / 2).unwrap_or(usize::MAX);
+        let bound = || Arc::new(Semaphore::new(half.min(Semaphore::MAX_PERMITS)));
+        let (asked, answers) = (bound(), bound());
+        Self { client, router, node, config, space, accounts, asked, answers, revision, term }
     }
 
     /// The volume served.
@@ -123,6 +131,11 @@ impl Gateway {
         let (client, message) = self.admit(request).await?;
         client.ask_accounts(self.volume(), AuthQuery::Named).await?;
         Ok(message)
+    }
+
+    /// Room for what a request gathers; nothing yet.
+    pub(super) fn room(&self) -> Arc<Room> {
+        Arc::new(Room::of(self.answers.clone()))
     }
 
     /// What an answer says of its member, at a version.

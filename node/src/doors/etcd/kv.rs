@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use actors::client::Client;
+use actors::client::{Client, Room};
 use cluster::{
     limits::TRANSACTION_REPLY_BYTES_MAX,
     mvcc::version::Version,
     request::{Item, ReadLevel},
     shard::{
         range::{Range, RangeResult},
-        transaction::TransactionError,
+        transaction::{Step, Transaction, TransactionError},
     },
 };
 use futures_util::{Stream, stream};
@@ -17,6 +17,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::{
+    bodies::PIECE_BYTES,
     faults::EtcdFault,
     gateway::Gateway,
     proto::etcdserverpb::{
@@ -29,7 +30,6 @@ use super::{
         range_response, txn_of,
     },
 };
-use cluster::shard::transaction::Step;
 
 /// Keys in one message of a streamed range.
 const STREAMED_KEYS: usize = 256;
@@ -39,12 +39,23 @@ const STREAMED_KEYS: usize = 256;
 pub(super) struct KvService(pub(super) Arc<Gateway>);
 
 impl KvService {
-    async fn read(&self, request: Request<RangeRequest>) -> Result<RangeResponse, EtcdFault> {
+    async fn read(
+        &self,
+        request: Request<RangeRequest>,
+        room: &Arc<Room>,
+    ) -> Result<RangeResponse, EtcdFault> {
         let (client, request) = self.0.admit(request).await?;
+        let client = client.within(room.clone());
         let level = if request.serializable { ReadLevel::Eventual } else { ReadLevel::Strong };
         let range = range_of(&request)?;
         let read = client.range(self.0.volume(), range, level).await?;
-        Ok(range_response(read.result, self.0.header(read.now)))
+        let response = range_response(read.result, self.0.header(read.now));
+        // One key took none before it was read, and what is small goes as it is.
+        let bytes = counted(&response);
+        if (room.taken() == 0 || bytes == 0) && !room.set(bytes) {
+            return Err(EtcdFault::TooManyRequests);
+        }
+        Ok(response)
     }
 
     async fn write(&self, request: Request<PutRequest>) -> Result<PutResponse, EtcdFault> {
@@ -59,8 +70,10 @@ impl KvService {
     async fn delete(
         &self,
         request: Request<DeleteRangeRequest>,
+        room: &Arc<Room>,
     ) -> Result<DeleteRangeResponse, EtcdFault> {
         let (client, request) = self.0.admit(request).await?;
+        let client = client.within(room.clone());
         self.check_size(&request)?;
         let Step::Delete { keys, previous } = delete_of(&request)? else {
             return Err(EtcdFault::KeyNotFound);
@@ -70,15 +83,27 @@ impl KvService {
         Ok(delete_response(deleted.count, deleted.previous, header))
     }
 
-    async fn transact(&self, request: Request<TxnRequest>) -> Result<TxnResponse, EtcdFault> {
+    async fn transact(
+        &self,
+        request: Request<TxnRequest>,
+        room: &Arc<Room>,
+    ) -> Result<TxnResponse, EtcdFault> {
         let (client, request) = self.0.admit(request).await?;
+        let client = client.within(room.clone());
         self.check_size(&request)?;
         let Translated { transaction, past } = txn_of(request.clone(), self.0.config.operations)?;
         transaction.check().map_err(|error| EtcdFault::from(&error))?;
         let past = self.read_past(&client, past).await?;
+        // What it shows must have room before it happens.
+        let shown = if shows(&transaction) { TRANSACTION_REPLY_BYTES_MAX } else { 0 };
+        if shown > 0 && !room.grow(shown).await {
+            return Err(EtcdFault::TooManyRequests);
+        }
         let done = client.transact(self.0.volume(), transaction).await?;
         let header = self.0.header(done.version);
-        Assembly::response(&request, done, past, header)
+        let response = Assembly::response(&request, done, past, header)?;
+        room.set(counted(&response).min(room.taken()));
+        Ok(response)
     }
 
     /// Reads what a transaction wants to know of the past: no more bytes than it
@@ -124,7 +149,8 @@ impl Kv for KvService {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
-        Ok(Response::new(Box::pin(self.read(request)).await?))
+        let room = self.0.room();
+        Ok(holding(Box::pin(self.read(request, &room)).await?, room))
     }
 
     type RangeStreamStream =
@@ -134,8 +160,11 @@ impl Kv for KvService {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        let whole = Box::pin(self.read(request)).await?;
-        Ok(Response::new(Box::pin(stream::iter(pieces_of(whole).into_iter().map(Ok)))))
+        let room = self.0.room();
+        let whole = Box::pin(self.read(request, &room)).await?;
+        let pieces: Self::RangeStreamStream =
+            Box::pin(stream::iter(pieces_of(whole).into_iter().map(Ok)));
+        Ok(holding(pieces, room))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
@@ -146,11 +175,13 @@ impl Kv for KvService {
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
-        Ok(Response::new(Box::pin(self.delete(request)).await?))
+        let room = self.0.room();
+        Ok(holding(Box::pin(self.delete(request, &room)).await?, room))
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        Ok(Response::new(Box::pin(self.transact(request)).await?))
+        let room = self.0.room();
+        Ok(holding(Box::pin(self.transact(request, &room)).await?, room))
     }
 
     async fn compact(
@@ -159,6 +190,32 @@ impl Kv for KvService {
     ) -> Result<Response<CompactionResponse>, Status> {
         Ok(Response::new(Box::pin(self.compaction(request)).await?))
     }
+}
+
+/// An answer that holds its room until it is read.
+fn holding<T>(answer: T, room: Arc<Room>) -> Response<T> {
+    let mut response = Response::new(answer);
+    if room.taken() > 0 {
+        response.extensions_mut().insert(room);
+    }
+    response
+}
+
+/// Bytes of an answer that are counted: small ones go as they are.
+fn counted(answer: &impl Message) -> usize {
+    Some(answer.encoded_len()).filter(|bytes| *bytes > PIECE_BYTES).unwrap_or(0)
+}
+
+/// Whether a transaction shows values.
+fn shows(transaction: &Transaction) -> bool {
+    let steps =
+        transaction.blocks.iter().flat_map(|block| block.then.iter().chain(&block.otherwise));
+    steps.into_iter().any(|step| match step {
+        Step::Read(_) => true,
+        Step::Put(put) => put.previous,
+        Step::Delete { previous, .. } => *previous,
+        Step::Nested(_) => false,
+    })
 }
 
 /// A range in several messages; what is said of the whole comes with the last.

@@ -6,15 +6,18 @@
 //! services. Nothing is kept between requests but the streams themselves, so
 //! any member may be asked next.
 //!
-//! Limits: bytes of a request, operations of a transaction, watches of a stream
-//! by configuration; answers that wait for a slow reader by number, and a
-//! stream's catch-up reads by a semaphore (`watch`).
+//! Limits: bytes of a request, operations of a transaction, watches of a stream,
+//! connections (`connections`), bytes of requests and answers under way (`bodies`)
+//! by configuration; responses of a stream that wait for a slow reader by number,
+//! and its catch-up reads by a semaphore (`watch`).
 //!
 //! Source: etcd's API and server, release 3.5. What differs is in
 //! `node/docs/etcd.md`.
 
 mod auth;
+mod bodies;
 pub mod caller;
+mod connections;
 mod election;
 pub mod faults;
 mod gateway;
@@ -28,7 +31,7 @@ mod snapshot;
 mod translate;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use actors::client::{Client, ClientError};
 use anyhow::Context;
@@ -37,13 +40,11 @@ use cluster::{
     limits::KEY_BYTES_MAX,
 };
 use tokio::net::TcpListener;
-use tonic::transport::{
-    Certificate, Identity, Server, ServerTlsConfig,
-    server::{Router, TcpIncoming},
-};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::Router};
 
 use self::{
     auth::AuthService,
+    bodies::Bounded,
     election::ElectionService,
     kv::KvService,
     lease::LeaseService,
@@ -61,7 +62,10 @@ use self::{
     },
     watch::WatchService,
 };
-use crate::config::{EtcdConfig, TlsConfig};
+use crate::{
+    config::{AutoCompaction, EtcdConfig, TlsConfig},
+    storage::{CompactionMode, keep_compacted},
+};
 
 pub use gateway::Gateway;
 
@@ -78,6 +82,9 @@ const ALIVE_EVERY: Duration = Duration::from_secs(30);
 const ALIVE_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of a message of the services that carry names only.
 const SMALL_MESSAGE_BYTES: usize = 64 << 10;
+/// How often the age of history is looked at, as etcd does.
+const LOOKS_PER_AGE: u32 = 10;
+const LOOK_EVERY_MAX: Duration = Duration::from_hours(1);
 /// Pause between tries to create the volume.
 const CREATE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -101,13 +108,29 @@ pub async fn bind(config: &EtcdConfig) -> anyhow::Result<TcpListener> {
 /// If the certificates are unusable, or the port no longer answers.
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) -> anyhow::Result<()> {
     let tls = gateway.config.tls.as_ref().map(tls_of).transpose()?;
-    let create = create_volume(gateway.client.clone(), gateway.config.clone());
-    let incoming =
-        TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(ALIVE_EVERY));
+    let upkeep = keep_volume(gateway.client.clone(), gateway.config.clone());
+    let incoming = connections::incoming(listener, gateway.config.connections);
     let serve = services(gateway, tls)?.serve_with_incoming(incoming);
-    // The creation ends; the service does not.
-    let (served, ()) = tokio::join!(serve, create);
-    served.context("the etcd port no longer answers")
+    tokio::select! {
+        served = serve => served.context("the etcd port no longer answers"),
+        never = upkeep => match never {},
+    }
+}
+
+/// Creates the volume, and compacts it by itself if that is wanted. Every door does:
+/// who is second finds it done.
+async fn keep_volume(client: Client, config: EtcdConfig) -> Infallible {
+    create_volume(client.clone(), &config).await;
+    let (mode, retention) = match config.auto_compaction {
+        Some(AutoCompaction::Age(age)) => {
+            (CompactionMode::Periodic((age / LOOKS_PER_AGE).min(LOOK_EVERY_MAX)), age)
+        }
+        Some(AutoCompaction::Revisions(kept)) => {
+            (CompactionMode::Revision(i64::from(kept)), Duration::ZERO)
+        }
+        None => return pending().await,
+    };
+    keep_compacted(client, config.volume, mode, retention).await
 }
 
 /// All services over one gateway.
@@ -121,6 +144,7 @@ fn services(gateway: Arc<Gateway>, tls: Option<ServerTlsConfig>) -> anyhow::Resu
     if let Some(tls) = tls {
         server = server.tls_config(tls).context("the certificates of the etcd door")?;
     }
+    let asked = gateway.asked.clone();
     let kv = KvServer::new(KvService(gateway.clone())).max_decoding_message_size(message);
     let lease = LeaseServer::new(LeaseService(gateway.clone())).max_decoding_message_size(message);
     let watch = WatchServer::new(WatchService(gateway.clone())).max_decoding_message_size(message);
@@ -134,14 +158,14 @@ fn services(gateway: Arc<Gateway>, tls: Option<ServerTlsConfig>) -> anyhow::Resu
     let maintenance =
         MaintenanceServer::new(MaintenanceService(gateway)).max_decoding_message_size(small);
     Ok(server
-        .add_service(kv)
-        .add_service(lease)
-        .add_service(watch)
-        .add_service(members)
-        .add_service(auth)
-        .add_service(lock)
-        .add_service(election)
-        .add_service(maintenance))
+        .add_service(Bounded::new(kv, &asked))
+        .add_service(Bounded::new(lease, &asked))
+        .add_service(Bounded::new(watch, &asked))
+        .add_service(Bounded::new(members, &asked))
+        .add_service(Bounded::new(auth, &asked))
+        .add_service(Bounded::new(lock, &asked))
+        .add_service(Bounded::new(election, &asked))
+        .add_service(Bounded::new(maintenance, &asked)))
 }
 
 fn tls_of(config: &TlsConfig) -> anyhow::Result<ServerTlsConfig> {
@@ -160,7 +184,7 @@ fn tls_of(config: &TlsConfig) -> anyhow::Result<ServerTlsConfig> {
 
 /// Creates the volume if there is none: once there are as many nodes as it has
 /// copies. Whoever is refused until then is told why.
-async fn create_volume(client: Client, config: EtcdConfig) {
+async fn create_volume(client: Client, config: &EtcdConfig) {
     let policy = || VolumePolicy { kind: VolumeKind::Single, replicas: config.replicas, shards: 1 };
     loop {
         match client.show_volume(&config.volume).await {

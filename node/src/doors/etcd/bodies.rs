@@ -1,0 +1,278 @@
+//! Bodies of requests and answers under way, within the bounds of the door.
+//!
+//! A request takes its bytes as they arrive, and is refused when there are no more:
+//! it must not wait, because those that hold part of the bound may wait for it. An
+//! answer took its bytes as it was gathered ([`Room`]), and gives them back when it
+//! is on its way. Whoever does not read a large answer holds what others wait for,
+//! so its stream ends after [`UNREAD_MAX`].
+//!
+//! What is not counted: an answer of [`PIECE_BYTES`] and less once it is made, a
+//! piece of a larger one that the connection has taken, and the second copy of an
+//! answer while it is encoded.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use actors::client::Room;
+use bytes::Bytes;
+use http_body::{Body as _, Frame};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{BoxFuture, Service, http},
+    server::NamedService,
+};
+
+use super::faults::EtcdFault;
+
+/// Bytes of a piece of a large answer.
+pub(super) const PIECE_BYTES: usize = 32 << 10;
+/// How long a large answer stands still before it is given up.
+const UNREAD_MAX: Duration = Duration::from_secs(30);
+/// What gRPC writes before each message: a flag and a length.
+const PREFIX_BYTES: usize = 5;
+
+/// A service whose requests and answers are counted.
+#[derive(Clone, Debug)]
+pub(super) struct Bounded<S> {
+    service: S,
+    bound: Arc<Semaphore>,
+}
+
+impl<S> Bounded<S> {
+    pub(super) fn new(service: S, bound: &Arc<Semaphore>) -> Self {
+        Self { service, bound: bound.clone() }
+    }
+}
+
+impl<S: NamedService> NamedService for Bounded<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<http::Request<Body>> for Bounded<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let room = Arc::new(Room::of(self.bound.clone()));
+        let asked = |body| Asked { body, framing: Framing::default(), room: room.clone() };
+        let answered = self.service.call(request.map(|body| Body::new(asked(body))));
+        Box::pin(async move {
+            let mut response = answered.await?;
+            // What was asked is held until it is answered, or longer by a stream.
+            drop(room);
+            Ok(match response.extensions_mut().remove::<Arc<Room>>() {
+                Some(room) => response.map(|body| Body::new(Answer::new(body, room))),
+                None => response,
+            })
+        })
+    }
+}
+
+/// The body of a request, or of the requests of a stream.
+struct Asked {
+    body: Body,
+    framing: Framing,
+    room: Arc<Room>,
+}
+
+impl http_body::Body for Asked {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            let held = self.framing.pass(data);
+            if !self.room.set(held) {
+                return Poll::Ready(Some(Err(EtcdFault::TooManyRequests.into())));
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+/// Where a body stands in its messages.
+#[derive(Debug, Default)]
+struct Framing {
+    prefix: Vec<u8>,
+    /// Bytes of the present message that have come, its prefix included.
+    come: usize,
+    /// Bytes of it that are to come.
+    left: usize,
+}
+
+impl Framing {
+    /// Takes in some bytes; how many of the last message have come with them.
+    /// Those before it have been decoded by the time more is asked for.
+    fn pass(&mut self, mut data: &[u8]) -> usize {
+        while !data.is_empty() {
+            if self.left == 0 && self.prefix.len() == PREFIX_BYTES {
+                self.prefix.clear();
+                self.come = 0;
+            }
+            let in_prefix = self.prefix.len() < PREFIX_BYTES;
+            let wanted = if in_prefix { PREFIX_BYTES - self.prefix.len() } else { self.left };
+            let (now, later) = data.split_at(wanted.min(data.len()));
+            self.come += now.len();
+            if in_prefix {
+                self.prefix.extend_from_slice(now);
+                if let [_, length @ ..] = &self.prefix[..]
+                    && let Ok(length) = <[u8; 4]>::try_from(length)
+                {
+                    self.left = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+                }
+            } else {
+                self.left -= now.len();
+            }
+            data = later;
+        }
+        self.come
+    }
+}
+
+/// The body of an answer that holds room: it comes in pieces, as they are read.
+struct Answer {
+    pieces: mpsc::Receiver<Result<Frame<Bytes>, Status>>,
+    done: bool,
+}
+
+impl Answer {
+    fn new(body: Body, room: Arc<Room>) -> Self {
+        let (sender, pieces) = mpsc::channel(1);
+        tokio::spawn(async move {
+            send_pieces(body, &sender).await;
+            drop(room);
+        });
+        Self { pieces, done: false }
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        // Without trailers it was given up.
+        let cut = || Err(EtcdFault::TooManyRequests.into());
+        let frame = ready!(self.pieces.poll_recv(context)).unwrap_or_else(cut);
+        self.done = !frame.as_ref().is_ok_and(Frame::is_data);
+        Poll::Ready(Some(frame))
+    }
+}
+
+/// Sends an answer as it is read; gives it up if it is not. Pieces are copied: the
+/// last one must not keep the whole.
+async fn send_pieces(mut body: Body, pieces: &mpsc::Sender<Result<Frame<Bytes>, Status>>) {
+    let send = async |frame| matches!(timeout(UNREAD_MAX, pieces.send(frame)).await, Ok(Ok(())));
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        match frame.map(Frame::into_data) {
+            Ok(Ok(data)) => {
+                for piece in data.chunks(PIECE_BYTES) {
+                    if !send(Ok(Frame::data(Bytes::copy_from_slice(piece)))).await {
+                        return;
+                    }
+                }
+            }
+            Ok(Err(trailers)) => {
+                send(Ok(trailers)).await;
+            }
+            Err(status) => {
+                send(Err(status)).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_counted_until_the_next_one_begins() {
+        let message = |bytes: usize| {
+            let length = u32::try_from(bytes).unwrap().to_be_bytes();
+            [&[0][..], &length, &vec![7; bytes]].concat()
+        };
+        let bytes = [message(3), message(0), message(300)].concat();
+        for step in [1, 2, 4, 5, 7, 1_000] {
+            let mut framing = Framing::default();
+            let held: Vec<_> = bytes.chunks(step).map(|chunk| framing.pass(chunk)).collect();
+            assert_eq!(held.last(), Some(&305), "in steps of {step}");
+            assert!(held.iter().all(|held| *held <= 305));
+            if step == 1 {
+                assert_eq!(held[..14], [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 1]);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_holds_its_room_until_it_is_read() {
+        let bound = Arc::new(Semaphore::new(1 << 20));
+        let room = Arc::new(Room::of(bound.clone()));
+        assert!(room.grow(300_000).await);
+        let whole = Body::new(Once(Some(Bytes::from(vec![7; 300_000]))));
+        let mut answer = Answer::new(whole, room);
+        let mut read = 0;
+        while read < 200_000 {
+            let frame = poll_fn(|context| Pin::new(&mut answer).poll_frame(context)).await;
+            read += frame.unwrap().unwrap().into_data().unwrap().len();
+            assert_eq!(bound.available_permits(), (1 << 20) - 300_000);
+        }
+        drop(answer);
+        timeout(Duration::from_secs(5), bound.acquire_many(1 << 20))
+            .await
+            .expect("what nobody reads is given up")
+            .unwrap()
+            .forget();
+    }
+
+    /// A body of one frame.
+    struct Once(Option<Bytes>);
+
+    impl http_body::Body for Once {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
+        }
+    }
+}

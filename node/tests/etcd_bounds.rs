@@ -1,0 +1,275 @@
+//! What strangers may make the etcd door hold: connections, silence, unfinished
+//! requests, answers that nobody reads, streams that idle.
+#![cfg(feature = "etcd")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and waits on the machine's own clock"
+)]
+
+mod common;
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use clusterdb::doors::etcd::proto::etcdserverpb::{
+    PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, kv_client::KvClient,
+    watch_client::WatchClient, watch_request::RequestUnion,
+};
+use common::{Cluster, LONG, Ports};
+use h2::{
+    SendStream,
+    client::{ResponseFuture, SendRequest},
+};
+use prost::Message;
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+use tonic::{
+    Code,
+    codegen::{http, tokio_stream},
+    transport::Channel,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// The code of gRPC for too much of something.
+const RESOURCE_EXHAUSTED: &str = "8";
+
+/// A node with an open etcd door.
+struct Door {
+    cluster: Cluster,
+    _folder: tempfile::TempDir,
+    address: SocketAddr,
+}
+
+impl Door {
+    /// Starts it; `extra` stands in the door's section. From the test's own thread:
+    /// a node ends with the thread that started it.
+    async fn open(extra: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let address = Ports::take().of(1).0;
+        let extra = format!("doors:\n  etcd:\n    listen: {address}\n    replicas: 1\n{extra}");
+        let mut cluster = Cluster::prepare(folder.path(), 1, &extra);
+        cluster.found();
+        let door = Self { cluster, _folder: folder, address };
+        let mut kv = door.kv().await;
+        let serves = async {
+            while kv.range(get("none", "")).await.is_err() {
+                sleep(SECOND / 10).await;
+            }
+        };
+        timeout(LONG, serves).await.expect("the volume serves");
+        door
+    }
+
+    async fn channel(&self) -> Channel {
+        let endpoint = Channel::from_shared(format!("http://{}", self.address)).unwrap();
+        endpoint.connect().await.unwrap()
+    }
+
+    async fn kv(&self) -> KvClient<Channel> {
+        KvClient::new(self.channel().await).max_decoding_message_size(64 << 20)
+    }
+
+    /// A connection that reads and writes as little as it likes.
+    async fn raw(&self) -> Raw {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (asks, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        Raw { asks, address: self.address }
+    }
+
+    /// Mebibytes of the node that no file stands behind.
+    fn resident(&self) -> u64 {
+        let pid = self.cluster.nodes[0].pid();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
+    }
+}
+
+struct Raw {
+    asks: SendRequest<Bytes>,
+    address: SocketAddr,
+}
+
+impl Raw {
+    /// Begins a request of the service KV.
+    async fn begin(&self, method: &str) -> (ResponseFuture, SendStream<Bytes>) {
+        let request =
+            http::Request::post(format!("http://{}/etcdserverpb.KV/{method}", self.address))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .body(())
+                .unwrap();
+        let mut asks = self.asks.clone().ready().await.unwrap();
+        asks.send_request(request, false).unwrap()
+    }
+}
+
+/// A message as gRPC frames it.
+fn framed(message: &impl Message) -> Bytes {
+    let body = message.encode_to_vec();
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    [&[0][..], &length, &body].concat().into()
+}
+
+/// Writes bytes as the door takes them; false once it takes no more.
+async fn write(to: &mut SendStream<Bytes>, mut bytes: Bytes) -> bool {
+    while !bytes.is_empty() {
+        to.reserve_capacity(bytes.len());
+        let room = timeout(LONG, std::future::poll_fn(|context| to.poll_capacity(context))).await;
+        let Ok(Some(Ok(room))) = room else { return false };
+        let piece = bytes.split_to(room.min(bytes.len()));
+        if to.send_data(piece, false).is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+fn put(key: &str, value: Vec<u8>) -> PutRequest {
+    PutRequest { key: key.into(), value, ..PutRequest::default() }
+}
+
+fn get(key: &str, end: &str) -> RangeRequest {
+    RangeRequest { key: key.into(), range_end: end.into(), ..RangeRequest::default() }
+}
+
+#[tokio::test]
+async fn whoever_comes_beyond_the_bound_of_connections_waits_and_the_silent_are_shown_out() {
+    let door = Door::open("    connections: 3\n").await;
+    let mut first = door.kv().await;
+    let mut second = door.kv().await;
+    for kv in [&mut first, &mut second] {
+        kv.range(get("a", "")).await.unwrap();
+    }
+    // The third says nothing: it has its place for ten seconds.
+    let begun = Instant::now();
+    let mut silent = TcpStream::connect(door.address).await.unwrap();
+    sleep(SECOND / 5).await;
+    let mut late = {
+        let endpoint = Channel::from_shared(format!("http://{}", door.address)).unwrap();
+        KvClient::new(endpoint.connect_lazy())
+    };
+    assert!(timeout(SECOND, late.range(get("a", ""))).await.is_err(), "all places are taken");
+    first.range(get("a", "")).await.expect("who is in is served");
+    let end = async { while silent.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {} };
+    timeout(SECOND * 20, end).await.expect("an end");
+    assert!(begun.elapsed() > SECOND * 8, "after {:?}", begun.elapsed());
+    timeout(LONG, late.range(get("a", ""))).await.expect("its place").unwrap();
+    drop(second);
+    timeout(LONG, door.kv()).await.unwrap().range(get("a", "")).await.unwrap();
+}
+
+#[tokio::test]
+async fn unfinished_requests_are_refused_before_they_fill_a_node() {
+    let door = Door::open("    memory: 16MiB\n    request: 4MiB\n").await;
+    let mut kv = door.kv().await;
+    kv.put(put("a", vec![1; 64])).await.unwrap();
+    let before = door.resident();
+    let whole = framed(&put("large", vec![7; 3 << 20]));
+    let part = whole.slice(..2 << 20);
+    let mut held = Vec::new();
+    let mut refused = 0;
+    // 128 MiB of requests whose end never comes.
+    for _ in 0..8 {
+        let raw = door.raw().await;
+        for _ in 0..8 {
+            let (mut answer, mut body) = raw.begin("Put").await;
+            write(&mut body, part.clone()).await;
+            match timeout(SECOND / 5, &mut answer).await {
+                Err(_) => held.push((answer, body)),
+                Ok(Ok(answer)) => {
+                    assert_eq!(answer.headers()["grpc-status"], RESOURCE_EXHAUSTED);
+                    refused += 1;
+                }
+                Ok(Err(_)) => refused += 1,
+            }
+        }
+        let grown = door.resident().saturating_sub(before);
+        assert!(grown < 100, "{grown} MiB more");
+    }
+    assert!(refused > 30, "{refused} were refused");
+    let full = kv.put(put("b", vec![1; 2 << 20])).await.unwrap_err();
+    assert_eq!(
+        (full.code(), full.message()),
+        (Code::ResourceExhausted, "etcdserver: too many requests")
+    );
+    drop(held);
+    sleep(SECOND).await;
+    kv.put(put("b", vec![1; 2 << 20])).await.expect("room again");
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_are_given_up_and_the_others_go_on() {
+    let door = Door::open("    memory: 16MiB\n").await;
+    let mut kv = door.kv().await;
+    for number in 0..6 {
+        kv.put(put(&format!("k{number}"), vec![7; 1 << 20])).await.unwrap();
+    }
+    let before = door.resident();
+    let raw = door.raw().await;
+    let mut unread: Vec<(ResponseFuture, SendStream<Bytes>)> = Vec::new();
+    for _ in 0..16 {
+        let (answer, mut body) = raw.begin("Range").await;
+        body.send_data(framed(&get("k", "l")), true).unwrap();
+        unread.push((answer, body));
+        // The first one is gathered whole: all at once would wait for each other.
+        if unread.len() == 1 {
+            sleep(SECOND).await;
+        }
+    }
+    sleep(SECOND * 2).await;
+    let grown = door.resident().saturating_sub(before);
+    assert!(grown < 128, "{grown} MiB more for answers of 96 MiB");
+    kv.range(get("a", "")).await.expect("one key is no large answer");
+    let full = kv.range(get("k", "l")).await.unwrap_err();
+    assert_eq!(full.code(), Code::ResourceExhausted, "{full}");
+    let served = async {
+        while kv.range(get("k", "l")).await.is_err() {
+            sleep(SECOND).await;
+        }
+    };
+    timeout(SECOND * 60, served).await.expect("what nobody reads is given up");
+    drop((unread, raw));
+}
+
+#[tokio::test]
+async fn ten_thousand_idle_streams_cost_little_and_are_served() {
+    let door = Door::open("").await;
+    let before = door.resident();
+    let mut kv = door.kv().await;
+    let mut idle = Vec::new();
+    for _ in 0..10 {
+        let watches = WatchClient::new(door.channel().await);
+        let open = (0..1_000).map(|_| {
+            let mut watches = watches.clone();
+            async move {
+                let key = b"idle".to_vec();
+                let create = WatchCreateRequest { key, ..WatchCreateRequest::default() };
+                let create = RequestUnion::CreateRequest(create);
+                let asks = tokio_stream::pending();
+                let first = WatchRequest { request_union: Some(create) };
+                let asks = tokio_stream::StreamExt::chain(tokio_stream::once(first), asks);
+                let mut told = watches.watch(asks).await.unwrap().into_inner();
+                assert!(told.message().await.unwrap().unwrap().created);
+                told
+            }
+        });
+        idle.extend(futures_util::future::join_all(open).await);
+    }
+    assert_eq!(idle.len(), 10_000);
+    let grown = door.resident().saturating_sub(before);
+    // 512 MiB: about 50 KiB for each, tasks and buffers of HTTP/2 included.
+    assert!(grown < 512, "{grown} MiB more");
+    kv.put(put("idle", b"news".to_vec())).await.unwrap();
+    for told in &mut idle {
+        let news = timeout(LONG * 2, told.message()).await.expect("news").unwrap().unwrap();
+        assert_eq!(news.events.len(), 1);
+    }
+    println!("10,000 idle streams: {grown} MiB more");
+}
