@@ -4,6 +4,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clusterdb::cli::{self, Cli};
+use tikv_jemallocator::Jemalloc;
+
+/// libc's takes a fifth of a busy node's processor time, and half as much memory
+/// again (`node/docs/decisions/2026-11-26-allocator.md`). A host application that
+/// embeds a node chooses its own.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let Cli { globals, command } = Cli::parse();

@@ -37,6 +37,8 @@ pub struct Plan {
     pub span: Duration,
     /// What clients do.
     pub workloads: Vec<Box<dyn Workload>>,
+    /// How many times longer clients rest than their workload says.
+    pub leisure: u32,
     /// What goes wrong, by the time since clients began to work.
     pub faults: Schedule,
     /// What else happens; it must end by itself.
@@ -64,6 +66,7 @@ impl Plan {
             shards: 1,
             span: SPAN,
             workloads: Vec::new(),
+            leisure: 1,
             faults: Schedule::default(),
             script: None,
             pace_min: PACE_MIN,

@@ -117,6 +117,7 @@ impl Stage {
             clock: self.world.client_clock(),
             trace: self.world.trace().clone(),
             over: over.clone(),
+            leisure: 1,
         }
     }
 

@@ -147,7 +147,8 @@ impl Trial {
         for workload in &self.plan.workloads {
             for _ in 0..workload.clients() {
                 number += 1;
-                let work = workload.run(self.stage.player(number, &self.over));
+                let player = self.stage.player(number, &self.over);
+                let work = workload.run(Player { leisure: self.plan.leisure, ..player });
                 self.working.push(self.stage.world.spawn(work));
             }
         }

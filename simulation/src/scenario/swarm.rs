@@ -47,11 +47,20 @@ fn plan(seed: u64) -> Plan {
         setup,
         shards: 1 + rng.number(shards_max),
         workloads: workloads(&mut rng, seed, clocks_apart),
+        leisure: leisure(seed),
         // Faults may leave clients without a majority for most of a run;
         // progress is demanded when they have ended.
         pace_min: 0,
         ..calm
     }
+}
+
+/// Busy clients fill queues and batches; clients at leisure meet shards that
+/// sleep, and let more time of a cluster pass for each second of a core.
+fn leisure(seed: u64) -> u32 {
+    // A stream of its own: it came later and shifts no other draw.
+    let leisures = [1, 4, 8, 16];
+    Rng::stream(seed, "leisure", 0).pick(&leisures).copied().unwrap_or(1)
 }
 
 /// One seed in eight runs over real QUIC: it costs about twice a seed over the

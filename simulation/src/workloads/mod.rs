@@ -117,6 +117,8 @@ pub struct Player {
     pub trace: Trace,
     /// Set when work is to end.
     pub over: Arc<AtomicBool>,
+    /// How many times longer it rests than its workload says.
+    pub leisure: u32,
 }
 
 impl Player {
@@ -178,9 +180,9 @@ impl Player {
         in_doubt
     }
 
-    /// Rests for a span within `between`.
+    /// Rests for a span within `between`, times its leisure.
     pub async fn rest(&mut self, between: (Duration, Duration)) {
-        tokio::time::sleep(self.rng.between(between.0, between.1)).await;
+        tokio::time::sleep(self.rng.between(between.0, between.1) * self.leisure).await;
     }
 }
 
