@@ -32,6 +32,9 @@ use cluster::{ports::network::BoxFuture, units::Instant};
 
 use crate::{clock::HostClock, rng::Rng, stage::told, trace::Trace};
 
+/// Longest rest that leisure makes of a shorter one.
+const LEISURE_MAX: Duration = Duration::from_secs(4);
+
 /// A kind of work, with what its clients were told so far. Its futures outlive
 /// the borrow, so state that they share lies behind an `Arc`.
 pub trait Workload: Send + Sync + fmt::Debug {
@@ -180,9 +183,11 @@ impl Player {
         in_doubt
     }
 
-    /// Rests for a span within `between`, times its leisure.
+    /// Rests for a span within `between`; longer at leisure, but not so long that
+    /// work would not end when it is over.
     pub async fn rest(&mut self, between: (Duration, Duration)) {
-        tokio::time::sleep(self.rng.between(between.0, between.1) * self.leisure).await;
+        let span = self.rng.between(between.0, between.1);
+        tokio::time::sleep(span.max(LEISURE_MAX.min(span * self.leisure))).await;
     }
 }
 
