@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, io, ops::ControlFlow, process::ExitCode, time::
 
 use simulation::{
     case::Case,
+    plan::PACE_MIN,
     scenario::{self, SWARM, Scenario},
     trace::WORKED,
 };
@@ -18,7 +19,7 @@ use super::{
 };
 
 /// Least operations per simulated second over all runs of a command: the swarm
-/// makes some 70.
+/// makes some 40.
 const OPERATIONS_MIN: u64 = 20;
 /// Fewer runs have no pace of their own.
 const RUNS_OF_A_PACE: usize = 20;
@@ -154,6 +155,8 @@ struct Tally {
     passed: usize,
     failed: Vec<String>,
     simulated_ms: u64,
+    /// Of that, what had clients' work in it.
+    worked_ms: u64,
     /// What all runs met: faults that never strike prove nothing.
     met: BTreeMap<String, u64>,
     /// The same by scenario, with the number of runs.
@@ -164,6 +167,7 @@ impl Tally {
     fn note(&mut self, ended: Ended) {
         let Outcome { failure, counters, simulated_ms } = ended.outcome;
         self.simulated_ms += simulated_ms;
+        self.worked_ms += worked_ms(&counters, simulated_ms);
         let (runs, met) = self.scenarios.entry(ended.case.scenario.clone()).or_default();
         *runs += 1;
         for (name, count) in counters {
@@ -183,12 +187,11 @@ impl Tally {
     /// Simulated time with clients' work in it, and how much of it a second of
     /// one processor makes.
     fn pace(&self) -> String {
-        let seconds = self.met.get(WORKED).copied().unwrap_or(0);
-        let (failed, simulated) = (self.failed.len(), Duration::from_secs(seconds));
+        let (failed, simulated) = (self.failed.len(), Duration::from_millis(self.worked_ms));
         let spent = children_time().filter(|spent| !spent.is_zero());
         let pace = spent.map(|spent| simulated.as_secs_f64() / spent.as_secs_f64());
         let pace = pace.map_or_else(String::new, |pace| format!(", {pace:.0} per core-second"));
-        format!("{failed} failed, {seconds} simulated s{pace}")
+        format!("{failed} failed, {} simulated s{pace}", simulated.as_secs())
     }
 
     /// Promises that no run of their scenario kept.
@@ -240,6 +243,17 @@ impl Tally {
     }
 }
 
+/// Simulated time of a run that had clients' work in it: all of it when they ended
+/// [`PACE_MIN`] operations per second of it, else the seconds in which one ended.
+fn worked_ms(counters: &BTreeMap<String, u64>, simulated_ms: u64) -> u64 {
+    let counted = |name| counters.get(name).copied().unwrap_or(0);
+    if counted("operation") * 1_000 >= PACE_MIN * simulated_ms {
+        simulated_ms
+    } else {
+        counted(WORKED) * 1_000
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -270,6 +284,16 @@ mod tests {
         assert!(tally.idleness().is_some());
         tally.met.insert("operation".to_owned(), OPERATIONS_MIN * 60 * RUNS_OF_A_PACE as u64);
         assert_eq!(tally.idleness(), None);
+    }
+
+    #[test]
+    fn time_in_which_nobody_works_is_not_counted() {
+        let counters = |operations| {
+            BTreeMap::from([("operation".to_owned(), operations), (WORKED.to_owned(), 7)])
+        };
+        assert_eq!(worked_ms(&counters(PACE_MIN * 60), 60_000), 60_000);
+        assert_eq!(worked_ms(&counters(PACE_MIN * 60 - 1), 60_000), 7_000);
+        assert_eq!(worked_ms(&BTreeMap::new(), 60_000), 0);
     }
 
     #[test]

@@ -59,7 +59,7 @@ fn plan(seed: u64) -> Plan {
 /// sleep, and let more time of a cluster pass for each second of a core.
 fn leisure(seed: u64) -> u32 {
     // A stream of its own: it came later and shifts no other draw.
-    let leisures = [1, 4, 8, 16];
+    let leisures = [1, 4, 8, 8, 16, 16, 16, 16];
     Rng::stream(seed, "leisure", 0).pick(&leisures).copied().unwrap_or(1)
 }
 
