@@ -97,16 +97,16 @@ fn meant(model: &Model, range: &Range, at: Version) -> Plain {
             inside(range.created, past.created) && inside(range.modified, past.version)
         })
         .collect();
-    kept.sort_by(|(a_key, a), (b_key, b)| match range.sort.by {
-        SortBy::Key => a_key.cmp(b_key),
-        SortBy::Changes => a.changes.cmp(&b.changes),
-        SortBy::Created => a.created.cmp(&b.created),
-        SortBy::Modified => a.version.cmp(&b.version),
-        SortBy::Value => a.value.cmp(&b.value),
+    kept.sort_by(|(a_key, a), (b_key, b)| {
+        let order = match range.sort.by {
+            SortBy::Key => a_key.cmp(b_key),
+            SortBy::Changes => a.changes.cmp(&b.changes),
+            SortBy::Created => a.created.cmp(&b.created),
+            SortBy::Modified => a.version.cmp(&b.version),
+            SortBy::Value => a.value.cmp(&b.value),
+        };
+        if range.sort.descending { order.reverse() } else { order }
     });
-    if range.sort.descending {
-        kept.reverse();
-    }
     let limit = if range.limit == 0 { usize::MAX } else { range.limit as usize };
     let more = kept.len() > limit;
     let shown = |(key, past): (Vec<u8>, model::Past)| {
@@ -292,6 +292,10 @@ fn a_transaction_reads_ranges_as_they_are_asked_for_and_never_the_past() {
     let (read, _) = step(&mut replica, Step::Read(sorted)).unwrap();
     let StepResult::Read(read) = read else { panic!("{read:?}") };
     assert_eq!((names(&read), read.more, read.count), (vec!["a".into(), "c".into()], true, 3));
+    let equal = Range::of(Keys::range("", "")).sorted(SortBy::Modified, true);
+    let (read, _) = step(&mut replica, Step::Read(equal)).unwrap();
+    let StepResult::Read(read) = read else { panic!("{read:?}") };
+    assert_eq!(names(&read), ["c", "a", "b"], "equal ones keep the order of their keys");
     let past = Transaction::new().then(Step::Read(Range::of("a").at(Version(2))));
     assert_eq!(past.check(), Err(TransactionError::ReadsThePast));
     let refusal = Refusal::Transaction(TransactionError::ReadsThePast);

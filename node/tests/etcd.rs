@@ -1,12 +1,12 @@
 //! The same requests to a real etcd and to us, answer by answer.
 //!
-//! Two clients ask: `etcdctl` and the one generated from etcd's protocol
-//! buffers. What names members and clusters is taken out of the answers; all
+//! Who asks: `etcdctl`, a client generated from etcd's protocol buffers, and
+//! libraries that others wrote (`node/tests/clients`). What names members and clusters is taken out of the answers; all
 //! else must be equal, or be a row of the table in `node/docs/etcd.md` with its
 //! reason. The table is made from the answers: `CDB_WRITE_DOCS=1` writes it.
 //!
 //! Needs Debian's `etcd-server` and `etcd-client`; without them it says so and
-//! compares nothing.
+//! compares nothing. A library that is not here is skipped, and named.
 #![cfg(feature = "etcd")]
 #![allow(
     clippy::disallowed_methods,
@@ -21,19 +21,24 @@ mod differences;
 mod keys;
 #[path = "etcd/leases.rs"]
 mod leases;
+#[path = "etcd/libraries.rs"]
+mod libraries;
 #[path = "etcd/members.rs"]
 mod members;
 #[path = "etcd/peers.rs"]
 mod peers;
 #[path = "etcd/play.rs"]
 mod play;
+#[path = "common/real_etcd.rs"]
+mod real_etcd;
 #[path = "etcd/watches.rs"]
 mod watches;
 
 use std::process::Command;
 
-use peers::{Ours, Peer, Theirs, has_etcd};
+use peers::{Ours, Peer, has_etcd};
 use play::Play;
+use real_etcd::RealEtcd;
 
 fn skip() -> bool {
     if has_etcd() {
@@ -44,16 +49,40 @@ fn skip() -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_library_hears_the_same_from_etcd_and_from_us() {
+async fn a_generated_client_hears_the_same_from_etcd_and_from_us() {
     if skip() {
         return;
     }
-    let (theirs, ours) = (Theirs::start(), Ours::start());
+    let (theirs, ours) = (RealEtcd::start(1), Ours::start());
     let theirs = whole_play(&theirs).await;
     let ours = whole_play(&ours).await;
-    assert_eq!(theirs.answers.len(), ours.answers.len(), "both were asked the same");
     assert_eq!(ours.version, "3.5.33", "new enough that clients request progress");
-    differences::check(&theirs.version, &theirs.answers, &ours.answers);
+    differences::check("generated client", &theirs.version, &theirs.answers, &ours.answers);
+}
+
+#[test]
+fn libraries_of_others_hear_the_same_from_etcd_and_from_us() {
+    if skip() {
+        return;
+    }
+    for library in libraries::all() {
+        let library = match library {
+            Ok(library) => library,
+            Err(why) => {
+                eprintln!("SKIPPED: {why}");
+                continue;
+            }
+        };
+        let (theirs, ours) = (RealEtcd::start(1), Ours::start());
+        let version = etcd_version();
+        differences::check(library.name, &version, &library.ask(&theirs), &library.ask(&ours));
+    }
+}
+
+fn etcd_version() -> String {
+    let output = Command::new("etcd").arg("--version").output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    printed.split_whitespace().nth(2).unwrap_or_default().to_owned()
 }
 
 async fn whole_play(peer: &impl Peer) -> Play {
@@ -103,7 +132,7 @@ fn etcdctl_prints_the_same_of_etcd_and_of_us() {
     if skip() {
         return;
     }
-    let (theirs, ours) = (Theirs::start(), Ours::start());
+    let (theirs, ours) = (RealEtcd::start(1), Ours::start());
     for command in COMMANDS {
         let (theirs, ours) = (etcdctl(&theirs, command), etcdctl(&ours, command));
         assert_eq!(theirs, ours, "etcdctl {command}");

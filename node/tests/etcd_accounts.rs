@@ -10,13 +10,10 @@
 )]
 
 mod common;
+#[path = "common/real_etcd.rs"]
+mod real_etcd;
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{net::SocketAddr, process::Command, time::Duration};
 
 use clusterdb::doors::etcd::proto::{
     etcdserverpb::{
@@ -32,6 +29,7 @@ use clusterdb::doors::etcd::proto::{
     v3lockpb::{LockRequest, UnlockRequest, lock_client::LockClient},
 };
 use common::{Cluster, LONG, Ports, until};
+use real_etcd::RealEtcd;
 use tonic::{Request, transport::Channel};
 
 /// A node with an open etcd door.
@@ -48,32 +46,6 @@ fn door() -> Door {
     let mut cluster = Cluster::prepare(folder.path(), 1, &extra);
     cluster.found();
     Door { _cluster: cluster, _folder: folder, address }
-}
-
-/// A real etcd, ended when it is dropped.
-struct Etcd(Child);
-
-impl Etcd {
-    fn start(root: &Path, address: SocketAddr, peer: SocketAddr) -> Option<Self> {
-        let (client, peer) = (format!("http://{address}"), format!("http://{peer}"));
-        let child = Command::new("etcd")
-            .arg("--data-dir")
-            .arg(root)
-            .args(["--name", "one", "--initial-cluster", &format!("one={peer}")])
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        child.ok().map(Self)
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
 }
 
 /// What a call of etcdctl prints, or its error.
@@ -166,11 +138,9 @@ fn etcdctl_is_answered_about_users_as_by_a_real_etcd() {
         return;
     }
     let door = door();
-    let folder = tempfile::tempdir().unwrap();
-    let ports = Ports::take();
-    let (address, peer) = (ports.of(1).0, ports.of(2).0);
-    let etcd = Etcd::start(folder.path(), address, peer);
-    for address in [Some(door.address), etcd.as_ref().map(|_| address)].into_iter().flatten() {
+    let etcd = RealEtcd::is_installed().then(|| RealEtcd::start(1));
+    let theirs = etcd.as_ref().map(|etcd| etcd.addresses[0]);
+    for address in [Some(door.address), theirs].into_iter().flatten() {
         until("an answer", LONG, || etcdctl(address, "", "get nothing").is_empty().then_some(()));
     }
     let mut wrong = Vec::new();
@@ -179,8 +149,8 @@ fn etcdctl_is_answered_about_users_as_by_a_real_etcd() {
         if !ours.contains(wanted) {
             wrong.push(format!("{user} {words}: {ours}"));
         }
-        if etcd.is_some() && !NEWER.contains(words) {
-            let theirs = etcdctl(address, user, words);
+        if let Some(theirs) = theirs.filter(|_| !NEWER.contains(words)) {
+            let theirs = etcdctl(theirs, user, words);
             if ours != theirs {
                 wrong.push(format!("{user} {words}: {ours} and etcd {theirs}"));
             }

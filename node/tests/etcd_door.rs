@@ -9,88 +9,25 @@
 )]
 
 mod common;
+#[path = "common/doors.rs"]
+mod doors;
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use clusterdb::doors::etcd::proto::etcdserverpb::{
-    HashKvRequest, MemberListRequest, MoveLeaderRequest, PutRequest, RangeRequest, RequestOp,
-    StatusRequest, TxnRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest,
-    WatchResponse, cluster_client::ClusterClient, kv_client::KvClient,
-    maintenance_client::MaintenanceClient, request_op::Request, watch_client::WatchClient,
-    watch_request::RequestUnion,
+    HashKvRequest, MemberListRequest, MoveLeaderRequest, RequestOp, StatusRequest, TxnRequest,
+    WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+    cluster_client::ClusterClient, kv_client::KvClient, maintenance_client::MaintenanceClient,
+    request_op::Request, watch_client::WatchClient, watch_request::RequestUnion,
 };
-use common::{Cluster, LONG, Node, Ports};
+use common::LONG;
+use doors::{Doors, await_volume, connect, get, put};
 use futures_util::stream;
 use tokio::{sync::mpsc, time::timeout};
 use tonic::{
     Streaming,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
-
-/// Three nodes whose doors are open.
-struct Doors {
-    cluster: Cluster,
-    addresses: Vec<SocketAddr>,
-    _ports: Ports,
-    /// Dropped last.
-    _folder: tempfile::TempDir,
-}
-
-impl Doors {
-    /// Starts them; `extra` stands in the section of each door.
-    fn open(extra: &str) -> Self {
-        let (ports, folder) = (Ports::take(), tempfile::tempdir().unwrap());
-        let cluster = Cluster::prepare(folder.path(), 3, "");
-        let addresses = (1..=3).map(|number| ports.of(number).0).collect();
-        let mut doors = Self { cluster, addresses, _ports: ports, _folder: folder };
-        doors.tell(extra);
-        doors.cluster.found();
-        doors
-    }
-
-    /// Writes the section of each door, in place of an earlier one.
-    fn tell(&self, extra: &str) {
-        for (node, address) in self.cluster.nodes.iter().zip(&self.addresses) {
-            let text = std::fs::read_to_string(&node.config).unwrap();
-            let before = text.split("doors:\n").next().unwrap();
-            let section = format!("doors:\n  etcd:\n    listen: {address}\n{extra}");
-            std::fs::write(&node.config, [before, &section].concat()).unwrap();
-        }
-    }
-
-    async fn channel(&self, number: usize) -> Channel {
-        let address = self.addresses[number - 1];
-        connect(Endpoint::from_shared(format!("http://{address}")).unwrap()).await
-    }
-
-    /// Waits until the volume serves.
-    async fn serve(self) -> Self {
-        let mut kv = KvClient::new(self.channel(1).await);
-        await_volume(&mut kv).await;
-        self
-    }
-}
-
-async fn connect(endpoint: Endpoint) -> Channel {
-    endpoint.timeout(Duration::from_secs(20)).connect().await.unwrap()
-}
-
-async fn await_volume(kv: &mut KvClient<Channel>) {
-    let serves = async {
-        while kv.range(get("none", "")).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    timeout(LONG, serves).await.expect("the volume serves");
-}
-
-fn put(key: &str, value: Vec<u8>) -> PutRequest {
-    PutRequest { key: key.into(), value, ..PutRequest::default() }
-}
-
-fn get(key: &str, end: &str) -> RangeRequest {
-    RangeRequest { key: key.into(), range_end: end.into(), ..RangeRequest::default() }
-}
 
 /// One stream with its first watch.
 struct Stream {
@@ -279,17 +216,6 @@ async fn a_large_transaction_comes_whole_or_in_fragments() {
         }
     }
     assert!(events == 8 && responses > 3, "{events} events in {responses} responses");
-}
-
-impl Doors {
-    /// Starts all nodes again with other settings.
-    async fn reopen(mut self, extra: &str) -> Self {
-        self.cluster.nodes.iter_mut().for_each(Node::stop);
-        self.tell(extra);
-        self.cluster.nodes.iter_mut().for_each(|node| node.start(&[]));
-        self.cluster.nodes.iter_mut().for_each(Node::wait_ready);
-        self.serve().await
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -202,17 +202,15 @@ impl Range {
 
 impl Sort {
     fn apply(self, items: &mut [Item]) {
-        let number = |of: fn(&Item) -> u64| move |a: &Item, b: &Item| of(a).cmp(&of(b));
-        match self.by {
-            SortBy::Key => items.sort_by(|a, b| a.key.cmp(&b.key)),
-            SortBy::Changes => items.sort_by(number(|item| item.changes)),
-            SortBy::Created => items.sort_by(number(|item| item.created.0)),
-            SortBy::Modified => items.sort_by(number(|item| item.modified.0)),
-            SortBy::Value => items.sort_by(|a, b| a.value.cmp(&b.value)),
-        }
-        if self.descending {
-            items.reverse();
-        }
+        let compare = |a: &Item, b: &Item| match self.by {
+            SortBy::Key => a.key.cmp(&b.key),
+            SortBy::Changes => a.changes.cmp(&b.changes),
+            SortBy::Created => a.created.cmp(&b.created),
+            SortBy::Modified => a.modified.cmp(&b.modified),
+            SortBy::Value => a.value.cmp(&b.value),
+        };
+        // Turning the list round would turn equal ones round too.
+        items.sort_by(|a, b| if self.descending { compare(b, a) } else { compare(a, b) });
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::{fmt::Write, fs, path::Path};
 
+use crate::play::Answers;
+
 /// Set to write the table instead of comparing it.
 const WRITE: &str = "CDB_WRITE_DOCS";
 /// Longest answer in a cell.
 const CELL_CHARS_MAX: usize = 160;
-const BEGIN: &str = "<!-- differences: made by node/tests/etcd.rs -->\n";
+/// What stands before and behind the table of one who asked.
+const BEGIN: &str = "<!-- differences: ";
 const END: &str = "<!-- end of differences -->\n";
 
 /// Steps whose answers may differ, and why.
@@ -21,11 +24,9 @@ const REASONS: [(&str, &str); 5] = [
 /// The release the table is made of: another one's answers may differ in more.
 const RELEASE: &str = "3.4.";
 
-/// Compares two plays of the same steps.
-pub(crate) fn check(version: &str, theirs: &[(String, String)], ours: &[(String, String)]) {
-    let head = "| step | etcd 3.4 | here | why |\n|---|---|---|---|\n";
-    let mut rows = format!("{} answers were compared; these differ.\n\n{head}", theirs.len());
-    let mut unexplained = String::new();
+/// Compares two plays of the same steps; `asker` is who asked.
+pub(crate) fn check(asker: &str, version: &str, theirs: &Answers, ours: &Answers) {
+    let (mut rows, mut unexplained) = (String::new(), String::new());
     for ((step, theirs), (same, ours)) in theirs.iter().zip(ours) {
         assert_eq!(step, same, "both were asked in the same order");
         if theirs == ours {
@@ -38,12 +39,21 @@ pub(crate) fn check(version: &str, theirs: &[(String, String)], ours: &[(String,
         };
         writeln!(rows, "| {step} | {} | {} | {reason} |", cell(theirs), cell(ours)).unwrap();
     }
-    assert!(unexplained.is_empty(), "differences without a reason:\n{unexplained}");
+    assert!(unexplained.is_empty(), "{asker}: differences without a reason:\n{unexplained}");
+    assert_eq!(theirs.len(), ours.len(), "{asker}: both were asked the same");
     if version.starts_with(RELEASE) {
-        compare_page(&rows);
+        compare_page(asker, &table(asker, theirs.len(), &rows));
     } else {
         eprintln!("the table of the docs is of etcd {RELEASE}x, this is {version}: not compared");
     }
+}
+
+fn table(asker: &str, count: usize, rows: &str) -> String {
+    if rows.is_empty() {
+        return format!("{asker}: {count} answers were compared, all are the same.\n");
+    }
+    let head = "| step | etcd 3.4 | here | why |\n|---|---|---|---|";
+    format!("{asker}: {count} answers were compared; these differ.\n\n{head}\n{rows}")
 }
 
 fn cell(answer: &str) -> String {
@@ -52,14 +62,15 @@ fn cell(answer: &str) -> String {
     format!("{}{rest}", whole.replace('|', "\\|"))
 }
 
-fn compare_page(rows: &str) {
+fn compare_page(asker: &str, wanted: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/etcd.md");
     let page = fs::read_to_string(&path).unwrap();
-    let (before, rest) = page.split_once(BEGIN).expect("a mark where the table begins");
+    let begin = format!("{BEGIN}{asker} -->\n");
+    let (before, rest) = page.split_once(&begin).expect("a mark where the table begins");
     let (table, after) = rest.split_once(END).expect("a mark where the table ends");
     if std::env::var_os(WRITE).is_some() {
-        fs::write(&path, [before, BEGIN, rows, END, after].concat()).unwrap();
+        fs::write(&path, [before, &begin, wanted, END, after].concat()).unwrap();
         return;
     }
-    assert_eq!(table, rows, "the table of node/docs/etcd.md is stale: run this with {WRITE}=1");
+    assert_eq!(table, wanted, "the table of node/docs/etcd.md is stale: run this with {WRITE}=1");
 }

@@ -14,6 +14,9 @@ use tonic::{
 /// Longest wait for one answer.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
+/// Each step, and its answer.
+pub(crate) type Answers = Vec<(String, String)>;
+
 /// One client, and what it was told.
 pub(crate) struct Play {
     pub(crate) kv: KvClient<Channel>,
@@ -23,8 +26,7 @@ pub(crate) struct Play {
     pub(crate) maintenance: MaintenanceClient<Channel>,
     /// The release it says it is.
     pub(crate) version: String,
-    /// Each step, and its answer.
-    pub(crate) answers: Vec<(String, String)>,
+    pub(crate) answers: Answers,
 }
 
 impl Play {

@@ -5,3 +5,4 @@ pub mod history;
 pub mod linearizable;
 pub mod listing;
 pub mod versions;
+pub mod watched;

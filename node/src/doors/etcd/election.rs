@@ -24,7 +24,7 @@ use tonic::{Code, Request, Response, Status};
 use super::{
     faults::EtcdFault,
     gateway::Gateway,
-    lock::{Waiting, lease_of},
+    lock::{Waiting, lease_of, queue_fault},
     proto::v3electionpb::{
         CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse,
         ProclaimRequest, ProclaimResponse, ResignRequest, ResignResponse,
@@ -144,8 +144,8 @@ impl Election for ElectionService {
     ) -> Result<Response<CampaignResponse>, Status> {
         let (client, CampaignRequest { name, lease, value }) = self.0.admit(request).await?;
         let volume = self.0.volume();
-        let lease = lease_of(&client, volume, lease).await.map_err(fault)?;
-        let queued = client.queue_up(volume, &name, lease, &value).await.map_err(fault)?;
+        let lease = lease_of(&client, volume, lease).await.map_err(queue_fault)?;
+        let queued = client.queue_up(volume, &name, lease, &value).await.map_err(queue_fault)?;
         let mut waiting = Waiting::new(&client, volume, &queued);
         let rev = queued.token.0.cast_signed();
         let (key, lease) = (queued.key.clone(), lease.0.cast_signed());

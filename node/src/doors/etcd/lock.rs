@@ -95,13 +95,23 @@ pub(super) async fn lease_of(
     }
 }
 
+/// etcd's queues ask its store through a client of their own, and on that way a
+/// refusal loses its code. Where codes tell a client to try again, they stay.
+pub(super) fn queue_fault(error: ClientError) -> Status {
+    let fault = EtcdFault::from(error);
+    if fault == EtcdFault::LeaseNotFound {
+        return Status::new(Code::Unknown, fault.text());
+    }
+    fault.into()
+}
+
 #[tonic::async_trait]
 impl Lock for LockService {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
         let (client, LockRequest { name, lease }) = self.0.admit(request).await?;
         let volume = self.0.volume();
-        let lease = lease_of(&client, volume, lease).await.map_err(EtcdFault::from)?;
-        let queued = client.queue_up(volume, &name, lease, b"").await.map_err(EtcdFault::from)?;
+        let lease = lease_of(&client, volume, lease).await.map_err(queue_fault)?;
+        let queued = client.queue_up(volume, &name, lease, b"").await.map_err(queue_fault)?;
         let waiting = Waiting::new(&client, volume, &queued);
         let version = Box::pin(waiting.take_turn(&name)).await?;
         Ok(Response::new(LockResponse { header: Some(self.0.header(version)), key: queued.key }))

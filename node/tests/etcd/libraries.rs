@@ -1,0 +1,96 @@
+//! Libraries for etcd that others wrote: a program in the language of each
+//! (`node/tests/clients`) asks, and prints each step and what it heard.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use crate::{
+    peers::Peer,
+    play::{Answers, anonymous},
+};
+
+/// Longest run of a program, in seconds.
+const RUN_MAX: &str = "120";
+
+/// A library that is here.
+pub(crate) struct Library {
+    /// Its name in the table of the docs.
+    pub(crate) name: &'static str,
+    /// How its program is started: the address follows.
+    words: Vec<PathBuf>,
+}
+
+/// Each library of which there is a program, or why it cannot be asked here.
+pub(crate) fn all() -> [Result<Library, String>; 3] {
+    let python = clients().join("python/drive.py");
+    let node = clients().join("node/drive.mjs");
+    [
+        rust(),
+        script("etcd3 (Python)", "python3", ["-c", "import etcd3"], python),
+        script("etcd3 (Node)", "node", ["-e", "require('etcd3')"], node),
+    ]
+}
+
+fn clients() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
+}
+
+/// Builds the program of the crate `etcd-client`, which wants a `protoc` when it
+/// is built: ours, built first.
+fn rust() -> Result<Library, String> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("drive");
+    let cargo = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO"));
+        command
+            .args(words)
+            .args(["--locked", "--quiet", "--manifest-path"])
+            .arg(clients().join("rust/Cargo.toml"))
+            .env("PROTOC", target.join("debug/protoc"))
+            .env("CARGO_TARGET_DIR", &target);
+        command.output().unwrap()
+    };
+    let fetched = cargo(&["fetch"]);
+    if !fetched.status.success() {
+        return Err(format!("etcd-client cannot be fetched: {}", errors(&fetched)));
+    }
+    for words in [["build", "-p", "protoc"], ["build", "-p", "drive"]] {
+        let built = cargo(&words);
+        assert!(built.status.success(), "{}", errors(&built));
+    }
+    Ok(Library { name: "etcd-client (Rust)", words: vec![target.join("debug/drive")] })
+}
+
+fn script(
+    name: &'static str,
+    interpreter: &str,
+    import: [&str; 2],
+    script: PathBuf,
+) -> Result<Library, String> {
+    let found = Command::new(interpreter).args(import).output();
+    if !found.is_ok_and(|found| found.status.success()) {
+        return Err(format!("{name} is not installed (see node/tests/clients/README.md)"));
+    }
+    Ok(Library { name, words: vec![interpreter.into(), script] })
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+impl Library {
+    /// What it hears from somebody.
+    pub(crate) fn ask(&self, peer: &impl Peer) -> Answers {
+        let output = Command::new("timeout")
+            .arg(RUN_MAX)
+            .args(&self.words)
+            .arg(peer.address())
+            .output()
+            .unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}: {}\n{printed}", self.name, errors(&output));
+        let steps = printed.lines().filter_map(|line| line.split_once('\t'));
+        steps.map(|(step, answer)| (step.to_owned(), anonymous(answer))).collect()
+    }
+}
