@@ -13,7 +13,11 @@ const BEGIN: &str = "<!-- differences: ";
 const END: &str = "<!-- end of differences -->\n";
 
 /// Steps whose answers may differ, and why.
-const REASONS: [(&str, &str); 5] = [
+const REASONS: [(&str, &str); 6] = [
+    (
+        "lock it again under the same lease",
+        "the place gets a new owner, so that who gave up before cannot give it up too",
+    ),
     ("alarms", "etcd 3.4 leaves the header out, 3.5 does not"),
     ("remove a member", "nodes leave by our own command"),
     ("update a member", "a node says itself where it is reached"),

@@ -273,7 +273,7 @@ mod tests {
         };
         let (early, gone, late) = (shown(2, Some("1")), shown(3, None), shown(5, Some("2")));
         let other = std::slice::from_ref(&early);
-        assert_eq!(read(&[&[early.clone(), gone, late.clone()], other]), Ok(3));
+        assert_eq!(read(&[&[early.clone(), gone, late.clone()], other]), Ok(4));
         assert!(read(&[&[late, early]]).unwrap_err().contains("after"));
         assert!(read(&[&[shown(3, Some("1"))]]).unwrap_err().contains("a range shows"));
         assert!(read(&[&[shown(4, None)]]).unwrap_err().contains("a range shows"));

@@ -66,5 +66,6 @@ async fn main() -> Result<(), Error> {
     queues::elections(&mut play).await?;
     accounts::play(&mut play).await?;
     members::play(&mut play).await?;
+    queues::retry(&mut play).await?;
     Ok(())
 }
