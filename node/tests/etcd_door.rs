@@ -15,8 +15,8 @@ mod doors;
 use std::time::Duration;
 
 use clusterdb::doors::etcd::proto::etcdserverpb::{
-    HashKvRequest, MemberListRequest, MoveLeaderRequest, RequestOp, StatusRequest, TxnRequest,
-    WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+    HashKvRequest, MemberListRequest, MoveLeaderRequest, RangeRequest, RequestOp, StatusRequest,
+    TxnRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
     cluster_client::ClusterClient, kv_client::KvClient, maintenance_client::MaintenanceClient,
     request_op::Request, watch_client::WatchClient, watch_request::RequestUnion,
 };
