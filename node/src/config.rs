@@ -22,7 +22,9 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use doors::DoorsSection;
-pub use doors::{AutoCompaction, DoorsConfig, ETCD_PORT_DEFAULT, EtcdConfig, TlsConfig};
+pub use doors::{
+    AuditConfig, AutoCompaction, DoorsConfig, ETCD_PORT_DEFAULT, EtcdConfig, TlsConfig,
+};
 pub use values::{HostPort, LogFormat, Zone};
 use values::{HttpAddress, ListenAddress, Size, Threads};
 

@@ -15,10 +15,11 @@ mod doors;
 use std::time::Duration;
 
 use clusterdb::doors::etcd::proto::etcdserverpb::{
-    HashKvRequest, MemberListRequest, MoveLeaderRequest, RangeRequest, RequestOp, StatusRequest,
-    TxnRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
-    cluster_client::ClusterClient, kv_client::KvClient, maintenance_client::MaintenanceClient,
-    request_op::Request, watch_client::WatchClient, watch_request::RequestUnion,
+    AuthUserAddRequest, CompactionRequest, HashKvRequest, MemberListRequest, MoveLeaderRequest,
+    RangeRequest, RequestOp, StatusRequest, TxnRequest, WatchCreateRequest, WatchProgressRequest,
+    WatchRequest, WatchResponse, auth_client::AuthClient, cluster_client::ClusterClient,
+    kv_client::KvClient, maintenance_client::MaintenanceClient, request_op::Request,
+    watch_client::WatchClient, watch_request::RequestUnion,
 };
 use common::LONG;
 use doors::{Doors, await_volume, connect, get, put};
@@ -164,6 +165,43 @@ async fn a_slow_reader_misses_nothing_and_progress_comes_after_events() {
     assert!(told.events.is_empty() && told.watch_id == 0, "{told:?}");
     let later = async { while quiet.next().await.header.unwrap().revision < 121 {} };
     timeout(LONG, later).await.expect("a progress up to the last revision");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_changed_what_is_told_and_values_are_not() {
+    let doors = Doors::open("    audit:\n      file: audit.log\n").serve().await;
+    let file = doors.cluster.nodes[0].config.with_file_name("audit.log");
+    let channel = doors.channel(1).await;
+    let mut kv = KvClient::new(channel.clone());
+    let put_a = kv.put(put("a", b"secret".to_vec())).await.unwrap().into_inner();
+    kv.range(get("a", "")).await.unwrap();
+    kv.compact(CompactionRequest { revision: 1 << 40, physical: false }).await.unwrap_err();
+    let mut auth = AuthClient::new(channel);
+    let user = AuthUserAddRequest {
+        name: "ann".into(),
+        password: "secret".into(),
+        ..AuthUserAddRequest::default()
+    };
+    auth.user_add(user).await.unwrap();
+    let told = async {
+        loop {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            if text.contains("user add") {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let text = timeout(LONG, told).await.expect("a line");
+    assert!(!text.contains("secret"), "{text}");
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [put, compact, user] = &lines[..] else { panic!("{text}") };
+    assert_eq!((&put["operation"], &put["of"][0]), (&"put".into(), &"a".into()));
+    assert_eq!(put["revision"], put_a.header.unwrap().revision);
+    assert_eq!((&put["outcome"], &put["as"]), (&"done".into(), &"-".into()));
+    assert!(compact["outcome"].as_str().unwrap().contains("future"), "{compact}");
+    assert_eq!((&user["of"][0], &user["outcome"]), (&"ann".into(), &"done".into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

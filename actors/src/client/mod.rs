@@ -132,6 +132,11 @@ impl Client {
         Self { room: Some(room), ..self.clone() }
     }
 
+    /// As whom it asks.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
     /// The same client asking as somebody whom the accounts of a volume bind.
     #[must_use]
     pub fn acting_as(&self, principal: Principal) -> Self {

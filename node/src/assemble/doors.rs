@@ -7,19 +7,34 @@
 use std::sync::Arc;
 
 use actors::{client::Client, root::NodeActors};
+use anyhow::Context;
 use cluster::{ids::NodeId, ports::network::Network};
 use tokio::task::JoinHandle;
 
 use crate::{
-    config::DoorsConfig,
+    config::{AuditConfig, DoorsConfig},
     devices::{clock::SystemClock, entropy::SystemEntropy},
     doors::local::LocalDoor,
+    observe::audit::Audit,
 };
 
 /// Doors whose ports are taken.
 pub(super) struct Doors {
     #[cfg(feature = "etcd")]
-    etcd: Option<(crate::config::EtcdConfig, tokio::net::TcpListener)>,
+    etcd: Option<OpenEtcd>,
+}
+
+/// What the etcd door has before it is opened.
+#[cfg(feature = "etcd")]
+struct OpenEtcd {
+    config: crate::config::EtcdConfig,
+    listener: tokio::net::TcpListener,
+    audit: Option<Audit>,
+}
+
+fn open_audit(config: &AuditConfig) -> anyhow::Result<Audit> {
+    Audit::open(config)
+        .with_context(|| format!("cannot write the audit log {}", config.file.display()))
 }
 
 /// Takes the ports.
@@ -27,7 +42,11 @@ pub(super) async fn bind(config: &DoorsConfig) -> anyhow::Result<Doors> {
     #[cfg(feature = "etcd")]
     {
         let etcd = match &config.etcd {
-            Some(etcd) => Some((etcd.clone(), crate::doors::etcd::bind(etcd).await?)),
+            Some(etcd) => Some(OpenEtcd {
+                audit: etcd.audit.as_ref().map(open_audit).transpose()?,
+                listener: crate::doors::etcd::bind(etcd).await?,
+                config: etcd.clone(),
+            }),
             None => None,
         };
         Ok(Doors { etcd })
@@ -51,7 +70,7 @@ impl Doors {
     ) -> Vec<JoinHandle<()>> {
         let mut open = Vec::new();
         #[cfg(feature = "etcd")]
-        if let Some((config, listener)) = self.etcd {
+        if let Some(OpenEtcd { config, listener, audit }) = self.etcd {
             use crate::doors::{
                 accounts::Accounts,
                 etcd::{Gateway, serve},
@@ -62,6 +81,7 @@ impl Doors {
             let accounts = Arc::new(Accounts::new(client.clone(), &config.volume, clock, entropy));
             let (router, space) = (actors.router.clone(), actors.space.clone());
             let gateway = Gateway::new(&client, router, space, node, config, accounts);
+            let gateway = gateway.telling(audit);
             open.push(tokio::spawn(async move {
                 if let Err(error) = serve(Arc::new(gateway), listener).await {
                     tracing::error!(error = format!("{error:#}"), "the etcd door is closed");

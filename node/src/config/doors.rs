@@ -40,6 +40,10 @@ const ETCD_CONNECTIONS_DEFAULT: usize = 8_192;
 const ETCD_MEMORY_DEFAULT: ByteSize = ByteSize::mib(256);
 /// Least: a few of the largest requests, or a dozen answers of a megabyte.
 const ETCD_MEMORY_MIN: ByteSize = ByteSize::mib(16);
+/// Bytes of one file of the audit log: some hundred thousand changes.
+const AUDIT_SIZE_DEFAULT: ByteSize = ByteSize::mib(64);
+/// Least: a hundred lines of the longest keys.
+const AUDIT_SIZE_MIN: ByteSize = ByteSize(64 << 10);
 /// Copies of the volume a door creates.
 const ETCD_REPLICAS_DEFAULT: u32 = 3;
 
@@ -82,6 +86,8 @@ pub struct EtcdConfig {
     /// What of the history is let go of by itself, as etcd's `--auto-compaction-mode`
     /// and `--auto-compaction-retention`. Default: nothing.
     pub auto_compaction: Option<AutoCompaction>,
+    /// Where it is told who changed what. Default: nowhere.
+    pub audit: Option<AuditConfig>,
     /// Files of TLS; none for plain text. Default: none.
     pub tls: Option<TlsConfig>,
 }
@@ -94,6 +100,15 @@ pub enum AutoCompaction {
     Age(Duration),
     /// All but so many revisions go, every five minutes.
     Revisions(u32),
+}
+
+/// The log of who changed what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditConfig {
+    /// The file that is written; four older ones lie beside it.
+    pub file: PathBuf,
+    /// Bytes of one file. 64 KiB and more, default 64 MiB.
+    pub size: ByteSize,
 }
 
 /// TLS of a door.
@@ -130,7 +145,15 @@ struct EtcdSection {
     progress_seconds: Option<u32>,
     plain_text: bool,
     auto_compaction: Option<Spanned<CompactionSection>>,
+    audit: Option<AuditSection>,
     tls: Option<TlsSection>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditSection {
+    file: PathBuf,
+    size: Option<Spanned<Size>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -159,7 +182,11 @@ impl DoorsConfig {
 
     /// Relative paths count from the file's folder.
     pub(super) fn resolve(&mut self, folder: &Path) {
-        let Some(tls) = self.etcd.as_mut().and_then(|etcd| etcd.tls.as_mut()) else { return };
+        let Some(etcd) = self.etcd.as_mut() else { return };
+        if let Some(audit) = &mut etcd.audit {
+            audit.file = folder.join(&audit.file);
+        }
+        let Some(tls) = etcd.tls.as_mut() else { return };
         tls.certificate = folder.join(&tls.certificate);
         tls.key = folder.join(&tls.key);
         tls.client_authority = tls.client_authority.take().map(|path| folder.join(path));
@@ -221,6 +248,7 @@ impl EtcdSection {
                 .progress_seconds
                 .filter(|seconds| *seconds > 0)
                 .map_or(ETCD_PROGRESS_DEFAULT, |seconds| Duration::from_secs(u64::from(seconds))),
+            audit: self.audit.map(audit).transpose()?,
             auto_compaction: self.auto_compaction.as_ref().map(compaction).transpose()?,
             tls: self.tls.map(|tls| TlsConfig {
                 certificate: tls.certificate,
@@ -245,4 +273,9 @@ fn compaction(section: &Spanned<CompactionSection>) -> Result<AutoCompaction, St
             "line {line}: `auto_compaction` keeps either so many `seconds` or so many `revisions`"
         )),
     }
+}
+
+fn audit(section: AuditSection) -> Result<AuditConfig, String> {
+    let size = super::at_least("size", section.size, AUDIT_SIZE_MIN)?;
+    Ok(AuditConfig { file: section.file, size: size.unwrap_or(AUDIT_SIZE_DEFAULT) })
 }

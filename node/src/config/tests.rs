@@ -65,6 +65,7 @@ fn the_etcd_door_is_closed_unless_it_is_named() {
         ("    request: 5MiB\n", "at most 4.0 MiB"),
         ("    operations: 1025\n", "1 to 1024"),
         ("    memory: 8MiB\n", "at least 16.0 MiB"),
+        ("    audit:\n      file: a.log\n      size: 1KiB\n", "at least 64.0 KiB"),
         ("    auto_compaction:\n      seconds: 5\n      revisions: 5\n", "either"),
         ("    auto_compaction:\n      seconds: 0\n", "either"),
     ] {
@@ -176,6 +177,8 @@ fn the_page_about_configuration_names_every_key() {
         "doors.etcd.progress_seconds",
         "doors.etcd.auto_compaction.seconds",
         "doors.etcd.auto_compaction.revisions",
+        "doors.etcd.audit.file",
+        "doors.etcd.audit.size",
         "doors.etcd.plain_text",
         "doors.etcd.tls.key",
         "doors.etcd.tls.client_authority",

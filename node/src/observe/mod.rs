@@ -1,5 +1,6 @@
-//! Metrics, logs, health.
+//! Metrics, logs, health, and who changed what.
 
+pub mod audit;
 pub mod health;
 pub mod logs;
 pub mod metrics;

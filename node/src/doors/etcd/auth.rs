@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use actors::client::Client;
 use cluster::{
     auth::{Access, AuthCommand, AuthError, AuthQuery, AuthView, Permission, ROOT},
     mvcc::version::Version,
@@ -33,6 +34,7 @@ use super::{
     },
     translate::keys_of,
 };
+use crate::observe::audit::shown as shown_keys;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -47,7 +49,18 @@ impl AuthService {
     ) -> Result<Option<ResponseHeader>, Status> {
         let (client, request) = self.0.admit(request).await?;
         let command = command(request)?;
-        let changed = client.change_accounts(self.0.volume(), command).await;
+        self.told_change(&client, command).await
+    }
+
+    /// Changes accounts, and tells of it.
+    async fn told_change(
+        &self,
+        client: &Client,
+        command: AuthCommand,
+    ) -> Result<Option<ResponseHeader>, Status> {
+        let (operation, of) = told(&command);
+        let changed = client.change_accounts(self.0.volume(), command);
+        let changed = self.0.audited(client, operation, || of, changed, |done| done.version).await;
         Ok(Some(self.0.header(changed.map_err(EtcdFault::from)?.version)))
     }
 
@@ -65,8 +78,7 @@ impl AuthService {
             Some(password) => Some(self.0.accounts.hash(&password).await),
             None => None,
         };
-        let changed = client.change_accounts(self.0.volume(), command(request, hash)).await;
-        Ok(Some(self.0.header(changed.map_err(EtcdFault::from)?.version)))
+        self.told_change(&client, command(request, hash)).await
     }
 
     async fn ask<T>(
@@ -88,6 +100,29 @@ impl AuthService {
         match self.ask(request, query).await? {
             (AuthView::Names(names), header) => Ok((names, header)),
             (other, _) => Err(strange(&other)),
+        }
+    }
+}
+
+/// What is told of a change of accounts: names, and never a hash.
+fn told(command: &AuthCommand) -> (&'static str, Vec<String>) {
+    let names = |names: &[&String]| names.iter().map(|name| (*name).clone()).collect();
+    match command {
+        AuthCommand::Enable => ("auth enable", Vec::new()),
+        AuthCommand::Disable => ("auth disable", Vec::new()),
+        AuthCommand::AddUser { name, hash: _ } => ("user add", names(&[name])),
+        AuthCommand::DeleteUser(name) => ("user delete", names(&[name])),
+        AuthCommand::ChangePassword { name, hash: _ } => ("user passwd", names(&[name])),
+        AuthCommand::GrantRole { user, role } => ("user grant-role", names(&[user, role])),
+        AuthCommand::RevokeRole { user, role } => ("user revoke-role", names(&[user, role])),
+        AuthCommand::AddRole(name) => ("role add", names(&[name])),
+        AuthCommand::DeleteRole(name) => ("role delete", names(&[name])),
+        AuthCommand::GrantPermission { role, permission } => {
+            let access = format!("{:?}", permission.access).to_lowercase();
+            ("role grant-permission", vec![role.clone(), access, shown_keys(&permission.keys)])
+        }
+        AuthCommand::RevokePermission { role, keys } => {
+            ("role revoke-permission", vec![role.clone(), shown_keys(keys)])
         }
     }
 }
@@ -165,7 +200,10 @@ impl Auth for AuthService {
         request: Request<AuthenticateRequest>,
     ) -> Answer<AuthenticateResponse> {
         let AuthenticateRequest { name, password } = request.into_inner();
-        let token = self.0.accounts.authenticate(&name, &password).await;
+        let token = self.0.accounts.authenticate(&name, &password);
+        let (now, of) = (self.0.header_now(), || vec![name.clone()]);
+        let version = |_: &String| Version(now.revision.cast_unsigned());
+        let token = self.0.audited(&self.0.client, "authenticate", of, token, version).await;
         let (token, header) = (token.map_err(EtcdFault::from)?, Some(self.0.header_now()));
         Ok(Response::new(AuthenticateResponse { header, token }))
     }

@@ -33,6 +33,8 @@ use super::{
     translate::key_value,
 };
 
+use crate::observe::audit::text;
+
 /// Leaders of one stream that wait for its reader.
 const LEADERS_WAITING_MAX: usize = 4;
 
@@ -69,7 +71,10 @@ impl ElectionService {
     ) -> Result<Version, Status> {
         let put = Put::new(leader.key.clone(), value).under(LeaseId(leader.lease.cast_unsigned()));
         let say = Transaction::new().when(stands(leader)).then(Step::Put(put));
-        let said = client.transact(self.0.volume(), say).await.map_err(fault)?;
+        let said = client.transact(self.0.volume(), say);
+        let told = || vec![text(&leader.key)];
+        let said = self.0.audited(client, "proclaim", told, said, |done| done.version);
+        let said = said.await.map_err(fault)?;
         if said.succeeded { Ok(said.version) } else { Err(unknown("election: not leader")) }
     }
 
@@ -145,7 +150,10 @@ impl Election for ElectionService {
         let (client, CampaignRequest { name, lease, value }) = self.0.admit(request).await?;
         let volume = self.0.volume();
         let lease = lease_of(&client, volume, lease).await.map_err(queue_fault)?;
-        let queued = client.queue_up(volume, &name, lease, &value).await.map_err(queue_fault)?;
+        let queued = client.queue_up(volume, &name, lease, &value);
+        let told = || vec![text(&name)];
+        let queued = self.0.audited(&client, "campaign", told, queued, |queued| queued.version);
+        let queued = queued.await.map_err(queue_fault)?;
         let mut waiting = Waiting::new(&client, volume, &queued);
         let rev = queued.token.0.cast_signed();
         let (key, lease) = (queued.key.clone(), lease.0.cast_signed());
@@ -207,7 +215,10 @@ impl Election for ElectionService {
         let leader = named(leader)?;
         let leave = Step::delete(leader.key.clone());
         let resign = Transaction::new().when(stands(&leader)).then(leave);
-        let done = client.transact(self.0.volume(), resign).await.map_err(fault)?;
+        let done = client.transact(self.0.volume(), resign);
+        let told = || vec![text(&leader.key)];
+        let done = self.0.audited(&client, "resign", told, done, |done| done.version);
+        let done = done.await.map_err(fault)?;
         Ok(Response::new(ResignResponse { header: Some(self.0.header(done.version)) }))
     }
 }

@@ -34,7 +34,11 @@ use super::{
     faults::EtcdFault,
     proto::etcdserverpb::ResponseHeader,
 };
-use crate::{config::EtcdConfig, doors::accounts::Accounts};
+use crate::{
+    config::EtcdConfig,
+    doors::accounts::Accounts,
+    observe::audit::{Audit, Change},
+};
 
 /// Longest a request takes, as etcd's: five seconds and two elections.
 pub(super) const DEADLINE: Duration = Duration::from_secs(7);
@@ -53,6 +57,8 @@ pub struct Gateway {
     pub(super) space: watch::Receiver<Space>,
     /// Who is who.
     pub(super) accounts: Arc<Accounts>,
+    /// Where changes are told.
+    audit: Option<Audit>,
     /// Bytes that requests under way may hold.
     pub(super) asked: Arc<Semaphore>,
     /// Bytes that answers may hold: of their own, so that whoever reads none of them
@@ -85,7 +91,26 @@ impl Gateway {
         let half = usize::try_from(config.memory.bytes() / 2).unwrap_or(usize::MAX);
         let bound = || Arc::new(Semaphore::new(half.min(Semaphore::MAX_PERMITS)));
         let (asked, answers) = (bound(), bound());
-        Self { client, router, node, config, space, accounts, asked, answers, revision, term }
+        let audit = None;
+        Self {
+            client,
+            router,
+            node,
+            config,
+            space,
+            accounts,
+            audit,
+            asked,
+            answers,
+            revision,
+            term,
+        }
+    }
+
+    /// The same, telling of changes.
+    #[must_use]
+    pub fn telling(self, audit: Option<Audit>) -> Self {
+        Self { audit, ..self }
     }
 
     /// The volume served.
@@ -131,6 +156,20 @@ impl Gateway {
         let (client, message) = self.admit(request).await?;
         client.ask_accounts(self.volume(), AuthQuery::Named).await?;
         Ok(message)
+    }
+
+    /// Does a change as whoever asks; told of, if that is wanted.
+    pub(super) async fn audited<T, E: fmt::Display>(
+        &self,
+        client: &Client,
+        operation: &'static str,
+        of: impl FnOnce() -> Vec<String>,
+        change: impl Future<Output = Result<T, E>>,
+        version: impl FnOnce(&T) -> Version,
+    ) -> Result<T, E> {
+        let Some(audit) = &self.audit else { return change.await };
+        let (door, principal) = ("etcd", client.principal().clone());
+        audit.watch(Change { door, principal, operation, of: of() }, change, version).await
     }
 
     /// Room for what a request gathers; nothing yet.

@@ -30,6 +30,7 @@ use super::{
         range_response, txn_of,
     },
 };
+use crate::observe::audit::{shown, text};
 
 /// Keys in one message of a streamed range.
 const STREAMED_KEYS: usize = 256;
@@ -62,7 +63,11 @@ impl KvService {
         let (client, request) = self.0.admit(request).await?;
         self.check_size(&request)?;
         let put = put_of(request)?;
-        let (version, previous) = client.put_as(self.0.volume(), put).await?;
+        let key = put.key.clone();
+        let written = client.put_as(self.0.volume(), put);
+        let told = || vec![text(&key)];
+        let written = self.0.audited(&client, "put", told, written, |(version, _)| *version);
+        let (version, previous) = written.await?;
         let header = Some(self.0.header(version));
         Ok(PutResponse { header, prev_kv: previous.map(key_value) })
     }
@@ -78,7 +83,11 @@ impl KvService {
         let Step::Delete { keys, previous } = delete_of(&request)? else {
             return Err(EtcdFault::KeyNotFound);
         };
-        let deleted = client.delete_range_in_parts(self.0.volume(), keys, previous).await?;
+        let told = vec![shown(&keys)];
+        let deleted = client.delete_range_in_parts(self.0.volume(), keys, previous);
+        let told = || told;
+        let deleted = self.0.audited(&client, "delete", told, deleted, |done| done.version);
+        let deleted = deleted.await?;
         let header = self.0.header(deleted.version);
         Ok(delete_response(deleted.count, deleted.previous, header))
     }
@@ -99,7 +108,13 @@ impl KvService {
         if shown > 0 && !room.grow(shown).await {
             return Err(EtcdFault::TooManyRequests);
         }
-        let done = client.transact(self.0.volume(), transaction).await?;
+        let changes = changed_by(&transaction);
+        let done = client.transact(self.0.volume(), transaction);
+        let done = if changes.is_empty() {
+            done.await?
+        } else {
+            self.0.audited(&client, "transaction", || changes, done, |done| done.version).await?
+        };
         let header = self.0.header(done.version);
         let response = Assembly::response(&request, done, past, header)?;
         room.set(counted(&response).min(room.taken()));
@@ -133,7 +148,9 @@ impl KvService {
     ) -> Result<CompactionResponse, EtcdFault> {
         let (client, request) = self.0.admit(request).await?;
         let at = u64::try_from(request.revision).map_err(|_| EtcdFault::Compacted)?;
-        let newest = client.compact(self.0.volume(), Version(at)).await?;
+        let newest = client.compact(self.0.volume(), Version(at));
+        let told = || vec![format!("revisions below {at}")];
+        let newest = self.0.audited(&client, "compact", told, newest, |newest| *newest).await?;
         Ok(CompactionResponse { header: Some(self.0.header(newest)) })
     }
 
@@ -204,6 +221,18 @@ fn holding<T>(answer: T, room: Arc<Room>) -> Response<T> {
 /// Bytes of an answer that are counted: small ones go as they are.
 fn counted(answer: &impl Message) -> usize {
     Some(answer.encoded_len()).filter(|bytes| *bytes > PIECE_BYTES).unwrap_or(0)
+}
+
+/// The keys that a transaction may change, whichever branch it takes.
+fn changed_by(transaction: &Transaction) -> Vec<String> {
+    let steps =
+        transaction.blocks.iter().flat_map(|block| block.then.iter().chain(&block.otherwise));
+    let changed = steps.filter_map(|step| match step {
+        Step::Put(put) => Some(text(&put.key)),
+        Step::Delete { keys, .. } => Some(shown(keys)),
+        Step::Read(_) | Step::Nested(_) => None,
+    });
+    changed.collect()
 }
 
 /// Whether a transaction shows values.

@@ -29,6 +29,11 @@ fn id_of(id: i64) -> LeaseId {
     LeaseId(id.cast_unsigned())
 }
 
+/// A lease as `etcdctl` shows it.
+fn told(lease: LeaseId) -> String {
+    format!("lease {:x}", lease.0)
+}
+
 fn seconds(ms: u64) -> i64 {
     i64::try_from(ms / 1_000).unwrap_or(i64::MAX)
 }
@@ -42,7 +47,10 @@ impl LeaseService {
         let lease = (request.id != 0).then(|| id_of(request.id));
         // Less than the least is raised by the store.
         let ttl_ms = u64::try_from(request.ttl).unwrap_or(0).saturating_mul(1_000);
-        let granted = client.grant_lease(self.0.volume(), lease, ttl_ms).await?;
+        let granted = client.grant_lease(self.0.volume(), lease, ttl_ms);
+        let told = || lease.into_iter().map(told).collect();
+        let granted = self.0.audited(&client, "lease grant", told, granted, |done| done.version);
+        let granted = granted.await?;
         Ok(LeaseGrantResponse {
             header: Some(self.0.header(granted.version)),
             id: granted.lease.0.cast_signed(),
@@ -56,7 +64,11 @@ impl LeaseService {
         request: Request<LeaseRevokeRequest>,
     ) -> Result<LeaseRevokeResponse, EtcdFault> {
         let (client, request) = self.0.admit(request).await?;
-        let (version, _) = client.revoke_lease(self.0.volume(), id_of(request.id)).await?;
+        let lease = id_of(request.id);
+        let ended = client.revoke_lease(self.0.volume(), lease);
+        let told = || vec![told(lease)];
+        let ended = self.0.audited(&client, "lease revoke", told, ended, |(version, _)| *version);
+        let (version, _) = ended.await?;
         Ok(LeaseRevokeResponse { header: Some(self.0.header(version)) })
     }
 

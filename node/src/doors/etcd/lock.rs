@@ -21,6 +21,8 @@ use super::{
     },
 };
 
+use crate::observe::audit::text;
+
 /// What a lock or a campaign without a lease gets, as in etcd: nobody keeps it.
 const LEASE_MS: u64 = 60_000;
 /// Pause after a question that nobody answered.
@@ -111,7 +113,10 @@ impl Lock for LockService {
         let (client, LockRequest { name, lease }) = self.0.admit(request).await?;
         let volume = self.0.volume();
         let lease = lease_of(&client, volume, lease).await.map_err(queue_fault)?;
-        let queued = client.queue_up(volume, &name, lease, b"").await.map_err(queue_fault)?;
+        let queued = client.queue_up(volume, &name, lease, b"");
+        let told = || vec![text(&name)];
+        let queued = self.0.audited(&client, "lock", told, queued, |queued| queued.version);
+        let queued = queued.await.map_err(queue_fault)?;
         let waiting = Waiting::new(&client, volume, &queued);
         let version = Box::pin(waiting.take_turn(&name)).await?;
         Ok(Response::new(LockResponse { header: Some(self.0.header(version)), key: queued.key }))
@@ -122,8 +127,10 @@ impl Lock for LockService {
         request: Request<UnlockRequest>,
     ) -> Result<Response<UnlockResponse>, Status> {
         let (client, UnlockRequest { key }) = self.0.admit(request).await?;
-        let deleted = client.delete_range(self.0.volume(), key, false).await;
-        let version = deleted.map_err(EtcdFault::from)?.version;
+        let told = vec![text(&key)];
+        let deleted = client.delete_range(self.0.volume(), key, false);
+        let deleted = self.0.audited(&client, "unlock", || told, deleted, |done| done.version);
+        let version = deleted.await.map_err(EtcdFault::from)?.version;
         Ok(Response::new(UnlockResponse { header: Some(self.0.header(version)) }))
     }
 }
