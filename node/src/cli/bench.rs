@@ -5,7 +5,7 @@
 //! rate alone hides: the floor the disk sets (median of real `fdatasync` calls
 //! before and after), syncs per operation, and the servers' CPU time.
 
-mod floor;
+pub mod floor;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 

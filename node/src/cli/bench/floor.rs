@@ -18,14 +18,14 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The floor a disk sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Floor {
+pub struct Floor {
     /// Median of the measured syncs.
-    pub(super) median_us: u32,
+    pub median_us: u32,
 }
 
 impl Floor {
     /// Measures in a file of its own below `folder`; none if it cannot.
-    pub(super) async fn measure(folder: &Path) -> Option<Self> {
+    pub async fn measure(folder: &Path) -> Option<Self> {
         let path = folder.join(format!(".cdb-floor-{}", std::process::id()));
         tokio::task::spawn_blocking(move || measure(&path)).await.ok()?.ok()
     }
@@ -49,7 +49,7 @@ fn measure(path: &PathBuf) -> io::Result<Floor> {
 }
 
 /// CPU time of a process of this machine, all threads, user and system.
-pub(super) fn cpu_seconds(pid: u32) -> Option<f64> {
+pub fn cpu_seconds(pid: u32) -> Option<f64> {
     cpu_of(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
