@@ -99,11 +99,6 @@ impl Diary {
         }
     }
 
-    /// The world's time.
-    pub(crate) fn now(&self) -> Instant {
-        self.clock.world_now()
-    }
-
     /// Mixes something into the hash that is not worth a line.
     pub fn mix(&self, bytes: &[u8]) {
         if !self.life.is_over() {

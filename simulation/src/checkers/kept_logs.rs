@@ -4,21 +4,24 @@
 //!
 //! What is found at a start is compared with what was told, as Raft compares
 //! logs: by the last term, then by length. On a disk that the plan harmed the
-//! last batch may be gone without a word: where nothing behind a bad record
+//! last sector may be gone without a word: where nothing behind a bad record
 //! states that it was durable, it looks like a torn tail. What was told before
-//! that batch must be there. Sources: design.md §5, the log; the bug catalogue's
-//! D1, D7 and D9.
+//! that must be there. Sources: design.md §5, the log; the bug catalogue's D1, D7
+//! and D9.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use actors::probe::Report;
 use cluster::{
     ids::{LogIndex, ReplicaId, Term},
     ports::log::RecoveredReplica,
-    units::Instant,
 };
 
 use super::{logs::Logs, old_images::OldImages, votes::Ballot};
+
+/// Records of one replica that a sector of 512 bytes may hold at its end: none is
+/// smaller than 64 bytes.
+const SECTOR_RECORDS_MAX: usize = 8;
 
 /// Last term and position of a log.
 type End = (Term, LogIndex);
@@ -30,12 +33,30 @@ pub(super) struct KeptLogs {
     damaged: BTreeSet<ReplicaId>,
 }
 
-/// Where a log ended when it last told of a batch, and before that.
-#[derive(Clone, Copy, Debug, Default)]
+/// Where a log ended when it last told of a record, and before each of the last
+/// that one sector may hold.
+#[derive(Clone, Debug, Default)]
 struct Told {
-    at: Instant,
     end: End,
-    before: End,
+    before: VecDeque<End>,
+}
+
+impl Told {
+    fn tell(&mut self, end: End) {
+        self.before.push_back(self.end);
+        if self.before.len() > SECTOR_RECORDS_MAX {
+            self.before.pop_front();
+        }
+        self.end = end;
+    }
+
+    /// What must be there, on a disk that was harmed or not.
+    fn wanted(&self, harmed: bool) -> End {
+        match self.before.front() {
+            Some(before) if harmed => *before,
+            Some(_) | None => self.end,
+        }
+    }
 }
 
 fn end_of(found: &RecoveredReplica) -> End {
@@ -44,15 +65,11 @@ fn end_of(found: &RecoveredReplica) -> End {
 }
 
 impl KeptLogs {
-    /// A log told, just now, that something is durable.
-    pub(super) fn durable(&mut self, logs: &Logs, replica: ReplicaId, now: Instant) {
+    /// A log told, just now, that a record is durable.
+    pub(super) fn durable(&mut self, logs: &Logs, replica: ReplicaId) {
         let Some((index, term)) = logs.end(replica) else { return };
-        let told = self.told.entry(replica).or_default();
-        if now > told.at {
-            (told.at, told.before) = (now, told.end);
-        }
         // A shorter one of a later term is no loss.
-        told.end = (term, index);
+        self.told.entry(replica).or_default().tell((term, index));
     }
 
     /// Judges what a machine found at its start, on a disk that was `harmed` by
@@ -71,13 +88,13 @@ impl KeptLogs {
         // What could not be read at one start may be whole at the next.
         self.damaged.remove(&replica);
         let (told, end) = (self.told.entry(replica).or_default(), end_of(found));
-        let wanted = if harmed { told.before } else { told.end };
+        let wanted = told.wanted(harmed);
         if end < wanted && !images.is_old(replica) {
             return Err(format!(
                 "the log of {replica} ends at {end:?}, was durable up to {wanted:?}, and does not say that it is damaged"
             ));
         }
-        *told = Told { end, before: end, ..*told };
+        *told = Told { end, before: VecDeque::from([end]) };
         Ok(())
     }
 
@@ -130,13 +147,15 @@ mod tests {
 
     const REPLICA: ReplicaId = ReplicaId(1);
 
-    /// A log that told of three entries of the first term, one after the other.
-    fn three() -> KeptLogs {
+    const LAST: u64 = 12;
+
+    /// A log that told of entries of the first term, one after the other.
+    fn told() -> KeptLogs {
         let (mut logs, mut checker) = (Logs::default(), KeptLogs::default());
         logs.durable(REPLICA, &born());
-        for index in 1..=3 {
+        for index in 1..=LAST {
             logs.durable(REPLICA, &entry(index, 1));
-            checker.durable(&logs, REPLICA, Instant::from_nanos(index));
+            checker.durable(&logs, REPLICA);
         }
         checker
     }
@@ -158,32 +177,33 @@ mod tests {
     }
 
     fn judged(found: &RecoveredReplica, harmed: bool) -> Result<(), String> {
-        three().recovered(&OldImages::default(), found, harmed)
+        told().recovered(&OldImages::default(), found, harmed)
     }
 
     #[test]
     fn a_sound_disk_that_lost_the_last_entry_is_found() {
-        assert_eq!(judged(&found(3, 1), false), Ok(()));
-        assert_eq!(judged(&found(4, 1), false), Ok(()), "a crash kept more than was told");
+        assert_eq!(judged(&found(LAST, 1), false), Ok(()));
+        assert_eq!(judged(&found(LAST + 1, 1), false), Ok(()), "a crash kept more than was told");
         assert_eq!(judged(&found(2, 2), false), Ok(()), "a crash kept what replaced the others");
-        assert!(judged(&found(2, 1), false).is_err());
+        assert!(judged(&found(LAST - 1, 1), false).is_err());
     }
 
     #[test]
-    fn a_harmed_disk_may_lose_its_last_batch_and_nothing_before() {
-        assert_eq!(judged(&found(2, 1), true), Ok(()));
-        assert!(judged(&found(1, 1), true).is_err());
+    fn a_harmed_disk_may_lose_its_last_sector_and_nothing_before() {
+        let first = LAST - SECTOR_RECORDS_MAX as u64;
+        assert_eq!(judged(&found(first, 1), true), Ok(()));
+        assert!(judged(&found(first - 1, 1), true).is_err());
         let damaged = RecoveredReplica { damaged: true, ..found(0, 1) };
         assert_eq!(judged(&damaged, true), Ok(()), "it says so");
         let mut images = OldImages::default();
         images.starts(NodeId(1), Incarnation(1), &[]);
         images.starts(NodeId(1), Incarnation(1), &[found(1, 1)]);
-        assert_eq!(three().recovered(&images, &found(1, 1), true), Ok(()), "an old image");
+        assert_eq!(told().recovered(&images, &found(1, 1), true), Ok(()), "an old image");
     }
 
     #[test]
     fn a_damaged_replica_that_takes_part_is_found() {
-        let mut checker = three();
+        let mut checker = told();
         assert_eq!(checker.report(&applied(1, 1)), Ok(()));
         let damaged = RecoveredReplica { damaged: true, ..found(0, 1) };
         assert_eq!(checker.recovered(&OldImages::default(), &damaged, true), Ok(()));

@@ -36,7 +36,6 @@ use cluster::{
     ids::{NodeId, ReplicaId, ShardId, Term},
     membership::Boot,
     ports::log::{LogRecord, RecoveredReplica},
-    units::Instant,
 };
 use durable_quorum::DurableQuorum;
 use kept_logs::KeptLogs;
@@ -116,10 +115,10 @@ impl Checkers {
 
     /// A machine's log said that a record is durable; whether it replaced
     /// other entries.
-    pub(crate) fn durable(&self, replica: ReplicaId, record: &LogRecord, now: Instant) -> bool {
+    pub(crate) fn durable(&self, replica: ReplicaId, record: &LogRecord) -> bool {
         self.with(|inner| {
             let cut = inner.logs.durable(replica, record);
-            inner.kept.durable(&inner.logs, replica, now);
+            inner.kept.durable(&inner.logs, replica);
             inner.quorum.durable(replica, record);
             inner.votes.durable(replica, record);
             if let LogRecord::Ready { entries, .. } = record {

@@ -2,8 +2,10 @@
 //! failure domains as there are to choose from.
 //!
 //! To choose from is who every running node saw up, now and at the look before:
-//! whoever placed the shard between the two knew at least these. Where replicas
-//! lie later is another matter: a node of the right zone may be gone by then.
+//! whoever placed the shard between the two knew at least these. What was proposed
+//! by who saw fewer may be agreed upon later, after all that went is back: nothing
+//! is judged for a while after anybody went. Where replicas lie later is another
+//! matter: a node of the right zone may be gone by then.
 //! Sources: design.md §7; the bug catalogue's G5.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,10 +16,16 @@ use cluster::{
     shard::descriptor::ShardDescriptor,
 };
 
+/// Looks after anybody went in which a proposal of before may be agreed upon: ten
+/// seconds of them, as long as a client waits for what it asked.
+const UNJUDGED_LOOKS: u32 = 40;
+
 /// What was placed, and where it could be.
 #[derive(Debug, Default)]
 pub(super) struct Zones {
     placed: BTreeSet<ShardId>,
+    /// Looks to come that judge nothing.
+    unjudged: u32,
     /// Whom all saw up at the last look.
     before: BTreeSet<NodeId>,
 }
@@ -41,7 +49,7 @@ impl Zones {
             let placed = !record.descriptor.replicas.is_empty();
             let first = placed && self.placed.insert(record.descriptor.shard);
             // The catalog's own shard grows as nodes come.
-            if first && record.descriptor.shard != CATALOG_SHARD {
+            if first && self.unjudged == 0 && record.descriptor.shard != CATALOG_SHARD {
                 judge(&record.descriptor, &zones, zone)?;
             }
         }
@@ -50,6 +58,10 @@ impl Zones {
 
     /// Remembers whom all see up.
     pub(super) fn seen(&mut self, up: BTreeSet<NodeId>) {
+        self.unjudged = self.unjudged.saturating_sub(1);
+        if !self.before.is_subset(&up) {
+            self.unjudged = UNJUDGED_LOOKS;
+        }
         self.before = up;
     }
 }
@@ -99,5 +111,18 @@ mod tests {
         assert_eq!(judged(["a", "b", "b"]), Ok(()));
         assert_eq!(judged(["a", "a", "a"]), Ok(()), "there is no other");
         assert!(judged(["a", "a", "b"]).is_err());
+    }
+
+    #[test]
+    fn nothing_is_judged_for_a_while_after_somebody_went() {
+        let up = |nodes: std::ops::RangeInclusive<u128>| nodes.map(NodeId).collect();
+        let mut zones = Zones::default();
+        zones.seen(up(1..=2));
+        zones.seen(up(1..=3));
+        assert_eq!(zones.unjudged, 0, "who comes disturbs nobody");
+        zones.seen(up(1..=2));
+        assert_eq!(zones.unjudged, UNJUDGED_LOOKS);
+        (0..UNJUDGED_LOOKS).for_each(|_| zones.seen(up(1..=3)));
+        assert_eq!(zones.unjudged, 0);
     }
 }

@@ -37,7 +37,7 @@ impl LogStore for WitnessedLog {
                 if matches!(copy, LogRecord::Trimmed { .. }) {
                     diary.count("log trimmed");
                 }
-                if checkers.durable(replica, &copy, diary.now()) {
+                if checkers.durable(replica, &copy) {
                     diary.count("log truncated");
                 }
             }
