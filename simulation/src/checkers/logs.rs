@@ -100,7 +100,10 @@ impl Logs {
     /// harmed: what it lost still counts, and what a crash kept beyond what was
     /// known counts as well.
     pub(super) fn recovered_beyond(&mut self, found: &RecoveredReplica) {
-        let Some(log) = self.logs.get_mut(&found.replica) else { return };
+        let Some(log) = self.logs.get_mut(&found.replica) else {
+            // All of it is what a crash kept.
+            return self.recovered(found);
+        };
         if found.base_index.0 > log.last {
             // A snapshot that only the crash kept.
             log.begin_after(found.base_index, found.base_term);
@@ -220,6 +223,16 @@ mod tests {
         logs.recovered_beyond(&found(vec![at(1, 1), at(2, 1), at(3, 2)]));
         let log = logs.of(replica).unwrap();
         assert!(log.holds(LogIndex(2), Term(1)) && log.holds(LogIndex(3), Term(2)));
+    }
+
+    /// Seed 52 of *deaths-at-named-places*: of a founder on a disk that was once
+    /// harmed, all that was there had been kept by a crash.
+    #[test]
+    fn a_harmed_disk_adds_a_replica_that_only_a_crash_kept() {
+        let (mut logs, replica) = (Logs::default(), ReplicaId(1));
+        logs.recovered_beyond(&RecoveredReplica { entries: vec![at(1, 1)], ..nothing(replica) });
+        assert!(logs.of(replica).is_some_and(|log| log.holds(LogIndex(1), Term(1))));
+        assert_eq!(logs.shard_of(replica), Some(ShardId(1)));
     }
 
     #[test]

@@ -161,6 +161,7 @@ impl Checkers {
             for replica in found.iter().filter(|replica| !replica.damaged) {
                 inner.votes.recovered(replica);
                 inner.logs.recovered_beyond(replica);
+                inner.quorum.recovered(replica);
             }
         });
     }
