@@ -225,8 +225,10 @@ impl SegmentedLog {
         let uncovered = replay.uncovered;
         self.index.replica_max = self.index.replica_max.max(highest_stated);
         if uncovered {
-            let last_is_lost = batches.last().is_some_and(|(_, prefixes)| prefixes.is_empty());
-            self.index.floor = if last_is_lost { u64::MAX } else { self.index.replica_max };
+            // Nothing behind the damage says who was born in it.
+            let ends = judged.last_key_value().and_then(|(_, last)| last.stretches.last());
+            let end_is_lost = !matches!(ends, Some(Stretch::Batch { .. }));
+            self.index.floor = if end_is_lost { u64::MAX } else { self.index.replica_max };
         }
         let (unnamed, news) = self.index.settle();
         recovery.unnamed = unnamed;

@@ -37,6 +37,8 @@ pub(super) struct KeptLogs {
 /// that one sector may hold.
 #[derive(Clone, Debug, Default)]
 struct Told {
+    /// Found at a start, and not only born since.
+    found: bool,
     end: End,
     before: VecDeque<End>,
 }
@@ -89,12 +91,15 @@ impl KeptLogs {
         self.damaged.remove(&replica);
         let (told, end) = (self.told.entry(replica).or_default(), end_of(found));
         let wanted = told.wanted(harmed);
-        if end < wanted && !images.is_old(replica) {
+        // Whoever is not in an old image is born on it again, under its id, until
+        // the node has heard that it is one.
+        let born_again = images.any() && !told.found;
+        if end < wanted && !images.is_old(replica) && !born_again {
             return Err(format!(
                 "the log of {replica} ends at {end:?}, was durable up to {wanted:?}, and does not say that it is damaged"
             ));
         }
-        *told = Told { end, before: VecDeque::from([end]) };
+        *told = Told { found: true, end, before: VecDeque::from([end]) };
         Ok(())
     }
 
@@ -197,6 +202,7 @@ mod tests {
         assert_eq!(judged(&damaged, true), Ok(()), "it says so");
         let mut images = OldImages::default();
         images.starts(NodeId(1), Incarnation(1), &[]);
+        assert!(told().recovered(&images, &found(1, 1), true).is_err());
         images.starts(NodeId(1), Incarnation(1), &[found(1, 1)]);
         assert_eq!(told().recovered(&images, &found(1, 1), true), Ok(()), "an old image");
     }

@@ -38,6 +38,11 @@ impl OldImages {
         *highest = (*highest).max(incarnation);
     }
 
+    /// Whether there is, or was, such a disk.
+    pub(super) fn any(&self) -> bool {
+        !self.old.is_empty()
+    }
+
     /// Whether a replica lies, or lay, on such a disk.
     pub(super) fn is_old(&self, replica: ReplicaId) -> bool {
         self.old.contains(&replica)

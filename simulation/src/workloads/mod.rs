@@ -183,11 +183,12 @@ impl Player {
         in_doubt
     }
 
-    /// Rests for a span within `between`; longer at leisure, but not so long that
-    /// work would not end when it is over.
+    /// Rests for a span within `between`; longer at leisure, but not so long or so
+    /// late that work would not end when it is over.
     pub async fn rest(&mut self, between: (Duration, Duration)) {
         let span = self.rng.between(between.0, between.1);
-        tokio::time::sleep(span.max(LEISURE_MAX.min(span * self.leisure))).await;
+        let leisure = if self.is_over() { 1 } else { self.leisure };
+        tokio::time::sleep(span.max(LEISURE_MAX.min(span * leisure))).await;
     }
 }
 

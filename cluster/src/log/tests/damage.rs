@@ -328,7 +328,8 @@ fn a_segment_cut_short_takes_no_record_and_the_next_one_does() {
     let mut node = Node::begin();
     node.tell(R1, ready(2, 1..=3));
     cut_short(&mut node);
-    let (mut node, _) = node.restart();
+    let (mut node, mut recovery) = node.restart();
+    node.log.condemn(R1, &mut recovery).unwrap();
     node.tell(R2, created(2));
     node.tell(R2, ready(1, 1..=3));
     node.files.crash(&mut || 1);
@@ -337,6 +338,19 @@ fn a_segment_cut_short_takes_no_record_and_the_next_one_does() {
     assert!(!found(&again, R2).damaged);
     assert_eq!(found(&again, R2).entries, entries(1, 1..=3));
     assert!(again.torn.is_none());
+}
+
+/// Seed 894 of the swarm: three replicas were born anew under their ids, and what
+/// they had acknowledged before still counted.
+#[test]
+fn a_segment_cut_short_forgets_who_was_born_behind_the_cut_and_says_so() {
+    let mut node = Node::begin();
+    let place = node.tell(R2, created(2));
+    assert!(node.files.truncate(&place.name, place.offset / 64 * 64));
+    let (mut node, recovery) = node.restart();
+    assert_eq!(recovery.forgotten_up_to, Some(ReplicaId(u64::MAX)));
+    let again = node.log.append(&[(R2, created(2))]);
+    assert!(matches!(again, Err(LogError::Refused { .. })), "{again:?}");
 }
 
 #[test]
