@@ -13,7 +13,7 @@ use actors::{
     failpoint::FailPoint,
     probe::{Probe, Report},
     replica::messages::ReplicaMessage,
-    root::{Ended, NodeActors, NodeParts},
+    root::{Ended, NodeActors, NodeParts, STATE_FILES},
     router::{Hosted, Router},
     switchboard::Gate,
     world::{NodeClock, NodeIdentity, Space, SpaceGauge, World},
@@ -127,20 +127,28 @@ async fn start(mut parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>,
     let watched = checkers.clone();
     tokio::spawn(async move {
         let how = ended.wait_for(Option::is_some).await.ok().and_then(|how| how.clone());
-        match how {
-            Some(Ended::Refused(cause)) => boot.end(Ending::Refused(cause), Death::Kill),
-            Some(Ended::OldImage(old)) => boot.end(Ending::OldImage(old), Death::Kill),
-            Some(how) => {
-                let how = format!("the node ended by itself: {how:?}");
-                checkers.stopped(Stop::Node, how.clone());
-                boot.end(Ending::Itself(how), Death::Kill);
-            }
-            None => {}
+        if let Some(how) = how {
+            boot.end(ending_of(how, &checkers), Death::Kill);
         }
     });
     tokio::spawn(obey(orders, actors.router.clone(), actors.hosted.clone(), watched));
     let inbound: Arc<dyn Inbound> = Arc::new(actors.switchboard);
     Ok(inbound)
+}
+
+/// How the machine ends that a node by itself ended so.
+fn ending_of(how: Ended, checkers: &Checkers) -> Ending {
+    match how {
+        Ended::Refused(cause) => Ending::Refused(cause),
+        Ended::OldImage(old) => Ending::OldImage(old),
+        // The disk's fault or not, the world knows.
+        Ended::Failed { actor: STATE_FILES, cause } => Ending::Fenced(cause),
+        Ended::Failed { .. } | Ended::Stopped => {
+            let how = format!("the node ended by itself: {how:?}");
+            checkers.stopped(Stop::Node, how.clone());
+            Ending::Itself(how)
+        }
+    }
 }
 
 /// Whether the log cannot tell who lived on this disk.

@@ -2,13 +2,16 @@
 
 use super::image::OldImage;
 
+/// What failed when the few small files of a node cannot be written.
+pub const STATE_FILES: &str = "the state files";
+
 /// Why a node's actors ended by themselves.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ended {
     /// Told to stop.
     #[error("stopped")]
     Stopped,
-    /// An actor the node cannot do without failed.
+    /// An actor the node cannot do without failed, or [`STATE_FILES`] did.
     #[error("{actor} failed: {cause}")]
     Failed {
         /// Which.

@@ -31,7 +31,12 @@ use cluster::{
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{oneshot, watch};
 
-pub use self::{children::Child, ended::Ended, image::OldImage, state::RootState};
+pub use self::{
+    children::Child,
+    ended::{Ended, STATE_FILES},
+    image::OldImage,
+    state::RootState,
+};
 use crate::{
     budget::{NodeBudget, NodeLimits},
     membership::MembershipDoor,

@@ -7,7 +7,7 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
-    CHILD_RESTARTS, Ended, RootArguments, RootMessage,
+    CHILD_RESTARTS, Ended, RootArguments, RootMessage, STATE_FILES,
     children::Child,
     image::{self, OldImage},
     register::{Registered, founding_catalog, register, superseded},
@@ -161,9 +161,11 @@ impl RootState {
         let files = &self.arguments.parts.world.state_files;
         match image::save(files, &image) {
             Ok(()) => Ended::OldImage(image),
-            Err(error) => Ended::Refused(format!(
-                "the disk is an old image, and that cannot be noted: {error}"
-            )),
+            // The next start hears it again.
+            Err(error) => Ended::Failed {
+                actor: STATE_FILES,
+                cause: format!("the disk is an old image, and that cannot be noted: {error}"),
+            },
         }
     }
 

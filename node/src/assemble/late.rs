@@ -11,7 +11,8 @@ use cluster::{
 };
 
 /// Passes everything on once the switchboard is there; until then messages
-/// are dropped (they are repeated) and requests refused as busy.
+/// are dropped (they are repeated), and whoever asks is sent elsewhere: a node that
+/// waits to be let in may wait for long.
 #[derive(Debug, Default)]
 pub(super) struct LateInbound(OnceLock<Switchboard>);
 
@@ -33,7 +34,7 @@ impl Inbound for LateInbound {
         match self.0.get() {
             Some(switchboard) => switchboard.request(from, class, body),
             None => Box::pin(async {
-                Bytes::from(Answer::Fault(Fault::Busy { retry_after_ms: 100 }).encode())
+                Bytes::from(Answer::Fault(Fault::NotLeader { leader: None }).encode())
             }),
         }
     }
@@ -42,5 +43,23 @@ impl Inbound for LateInbound {
         if let Some(switchboard) = self.0.get() {
             switchboard.link(peer, up);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::routing::{Reaction, reaction};
+
+    use super::*;
+
+    /// Seed 148 of the swarm: a client asked a node that was never let in until its
+    /// time was up, though the others served.
+    #[tokio::test]
+    async fn who_asks_a_node_that_is_not_ready_is_sent_elsewhere() {
+        let body = Bytes::new();
+        let late = LateInbound::default();
+        let answer = late.request(Peer::Node(NodeId(1)), RequestClass::Data, body).await;
+        let Ok(Answer::Fault(fault)) = Answer::decode(&answer) else { panic!("{answer:?}") };
+        assert_eq!(reaction(&fault), Reaction::Elsewhere { in_doubt: false });
     }
 }

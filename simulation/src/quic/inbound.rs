@@ -12,7 +12,7 @@ use cluster::{
 use crate::{clock::HostClock, network::Address, trace::Trace};
 
 /// Passes everything on once the resident has started; until then messages
-/// are dropped and requests refused as busy, as the node's own does. Links are
+/// are dropped and whoever asks is sent elsewhere, as the node's own does. Links are
 /// noted in the trace.
 ///
 /// A lock, though there is one thread: the port is `Sync` by contract.
@@ -51,7 +51,7 @@ impl Inbound for LateInbound {
         match self.resident() {
             Some(resident) => resident.request(from, class, body),
             None => Box::pin(async {
-                Bytes::from(Answer::Fault(Fault::Busy { retry_after_ms: 100 }).encode())
+                Bytes::from(Answer::Fault(Fault::NotLeader { leader: None }).encode())
             }),
         }
     }
