@@ -9,6 +9,7 @@ use cluster::{
     ids::NodeId,
     ports::network::{BoxFuture, RequestClass},
     request::{Answer, Request},
+    routing::{Reaction, reaction},
 };
 
 /// Why there is no answer.
@@ -72,11 +73,21 @@ impl DoorError {
     }
 }
 
+/// Whether a door had better turn to another node for what any may answer: this
+/// one did not, or cannot serve it.
+pub fn turns_away(answer: &Result<Answer, DoorError>) -> bool {
+    match answer {
+        Ok(Answer::Fault(fault)) => matches!(reaction(fault), Reaction::Elsewhere { .. }),
+        Ok(_) => false,
+        Err(_) => true,
+    }
+}
+
 /// A way to the nodes of one cluster.
 pub trait Door: Send + Sync + fmt::Debug {
     /// Asks `to`, or whichever node is at hand when that is none. With none,
-    /// the door itself turns to another node after one failed, so that the
-    /// next call does better.
+    /// the door itself turns to another node after one failed or could not serve, so
+    /// that the next call does better (see [`turns_away`]).
     fn call(
         &self,
         to: Option<NodeId>,
@@ -87,4 +98,21 @@ pub trait Door: Send + Sync + fmt::Debug {
 
     /// Teaches where the nodes are reached (`host:port`), as the catalog says.
     fn learn(&self, nodes: Vec<(NodeId, Vec<String>)>);
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::request::Fault;
+
+    use super::*;
+
+    #[test]
+    fn a_door_turns_away_from_who_cannot_serve_and_not_from_who_knows_better() {
+        let told = |fault| turns_away(&Ok(Answer::Fault(fault)));
+        assert!(told(Fault::NotLeader { leader: None }));
+        assert!(!told(Fault::NotLeader { leader: Some(NodeId(1)) }));
+        assert!(!told(Fault::Busy { retry_after_ms: 1 }));
+        let unreachable = DoorError::Unreachable { node: String::new(), cause: String::new() };
+        assert!(turns_away(&Err(unreachable)));
+    }
 }

@@ -33,7 +33,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use door::{Door, DoorError};
+pub use door::{Door, DoorError, turns_away};
 pub use error::ClientError;
 pub use leases::LeaseGranted;
 pub use list::{ListOptions, Listing, Page};

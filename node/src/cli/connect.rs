@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use actors::client::{Client, Door, DoorError};
+use actors::client::{Client, Door, DoorError, turns_away};
 use cluster::{
     codes::ErrorCode,
     ids::NodeId,
@@ -157,8 +157,10 @@ impl Shared {
             let answer = endpoint.request(class, body.clone(), share).await;
             match answer_of("the cluster", answer) {
                 Ok(answer) => {
-                    self.at_hand.store(place, Ordering::Relaxed);
-                    return Ok(answer);
+                    let answer = Ok(answer);
+                    let next = if turns_away(&answer) { place + 1 } else { place };
+                    self.at_hand.store(next, Ordering::Relaxed);
+                    return answer;
                 }
                 Err(error) => {
                     self.at_hand.store(place + 1, Ordering::Relaxed);

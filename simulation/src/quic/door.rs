@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use actors::client::{Door, DoorError};
+use actors::client::{Door, DoorError, turns_away};
 use bytes::Bytes;
 use cluster::{
     ids::NodeId,
@@ -75,7 +75,7 @@ impl Door for QuicDoor {
             };
             let asked = endpoint.request(class, Bytes::from(request.encode()), timeout).await;
             let answer = answer_of(node, asked);
-            if answer.is_err() {
+            if turns_away(&answer) {
                 let next = (turn + 1, Ordering::Relaxed);
                 let _ = at_hand.compare_exchange(turn, next.0, next.1, next.1);
             }
