@@ -6,9 +6,9 @@ use clap::Parser;
 use clusterdb::cli::{self, Cli};
 use tikv_jemallocator::Jemalloc;
 
-/// libc's takes a fifth of a busy node's processor time, and half as much memory
-/// again (`node/docs/decisions/2026-11-26-allocator.md`). A host application that
-/// embeds a node chooses its own.
+/// libc's takes a seventh of a busy node's processor time
+/// (`node/docs/decisions/2026-11-26-allocator.md`). A host application that embeds
+/// a node chooses its own.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Least operations per simulated second over all runs of a command: the swarm
-/// makes some 40.
+/// makes some 27.
 const OPERATIONS_MIN: u64 = 20;
 /// Fewer runs have no pace of their own.
 const RUNS_OF_A_PACE: usize = 20;
