@@ -489,6 +489,8 @@ pub struct SnapshotPieceRequest {
 pub struct SnapshotPiece {
     /// Root record of the snapshot, in every piece.
     pub root: Vec<u8>,
+    /// History below this version is not all among the records; in every piece.
+    pub kept_from: Version,
     /// Records in order: key, version, sub, record bytes.
     pub records: Vec<SnapshotRecord>,
     /// Position to continue after.

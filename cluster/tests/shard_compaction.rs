@@ -6,7 +6,7 @@ mod model;
 use std::ops::{Bound, ControlFlow};
 
 use cluster::{
-    ids::StoreId,
+    ids::{ReplicaId, StoreId},
     memory::MemoryEngine,
     mvcc::{
         compaction::BatchLimits,
@@ -16,6 +16,7 @@ use cluster::{
     },
     ports::engine::{Engine, Order, Store, Tree},
     shard::{
+        machine::ShardMachine,
         reader::ReadError,
         snapshot::{PinnedSnapshot, SnapshotError, SnapshotReceiver, snapshot_piece},
     },
@@ -168,11 +169,59 @@ fn a_replica_that_restarts_behind_its_own_sweep_shows_no_half_history() {
     // The root in the store knows nothing of the compaction; the sweep says so.
     replica.store = engine.open(model::STORE).unwrap();
     let view = replica.store.view().unwrap();
-    let behind = cluster::shard::machine::ShardMachine::open(model::REPLICA, &*view).unwrap();
+    let behind = ShardMachine::open(model::REPLICA, &*view).unwrap();
     let refused = behind.reader().get(&*view, b"k", Some(Version(2)), false);
     assert_eq!(refused, Err(ReadError::Compacted { at: Version(2), compacted: Version(3) }));
     let present = behind.reader().get(&*view, b"k", None, false).unwrap();
     assert_eq!(present.map(|item| item.value), Some(b"3".to_vec()));
+}
+
+/// Seed 2122 of the swarm: a leader lost power after a sweep and before a flush. To
+/// apply the compaction again it needed its follower, who needed a snapshot.
+#[test]
+fn a_replica_that_restarts_behind_its_own_sweep_is_copied_all_the_same() {
+    for (seed, kind) in [(1, VersionKind::Dense), (2, VersionKind::Hybrid)] {
+        let engine = MemoryEngine::default();
+        let (mut replica, mut model) = (Replica::born(&engine, kind), Model::default());
+        let mut chance = Chance(seed);
+        (0..200).for_each(|_| write(&mut replica, &mut model, &mut chance));
+        replica.flush();
+        let flushed = replica.log.len();
+        (0..20).for_each(|_| {
+            let ops = ops(&mut chance);
+            replica.write(ops.clone());
+            model.write(&ops, replica.machine.version());
+        });
+        let compacted = replica.compact(replica.machine.reader().now());
+        // In part: a receiver must not take what is left for all there was.
+        assert!(replica.sweep(ALL, FEW));
+        let log = replica.log.split_off(flushed);
+        replica.reopen(&engine);
+
+        let store = engine.create(StoreId(9)).unwrap();
+        let mut receiver = SnapshotReceiver::new(ReplicaId(77), 5);
+        let pin = PinnedSnapshot::new(replica.machine.reader(), 1 << 20);
+        while !receiver.is_complete() {
+            let view = replica.store.view().unwrap();
+            let piece = snapshot_piece(&pin, &*view, receiver.position(), 900).unwrap();
+            drop(view);
+            store.commit(&receiver.accept(&piece).unwrap()).unwrap();
+            // A receiver that begins again where its store stands knows as much.
+            let view = store.view().unwrap();
+            receiver = SnapshotReceiver::resume(&*view, ReplicaId(77), 5).unwrap().unwrap();
+        }
+        let mut copy = ShardMachine::open(ReplicaId(77), &*store.view().unwrap()).unwrap();
+        let refused = copy.reader().get(&*store.view().unwrap(), b"a", Some(Version(2)), false);
+        assert!(matches!(refused, Err(ReadError::Compacted { .. })), "{refused:?}");
+        for entry in &log {
+            copy.apply(&*store.view().unwrap(), entry).unwrap();
+            replica.machine.apply(&*replica.store.view().unwrap(), entry).unwrap();
+        }
+        assert_eq!(copy.compacted(), compacted);
+        let hash = copy.reader().state_hash(&*store.view().unwrap()).unwrap();
+        assert_eq!(hash, replica.hash());
+        compare(&copy.reader(), &*store, &model, compacted, &mut chance);
+    }
 }
 
 #[test]
@@ -230,7 +279,7 @@ fn a_snapshot_brings_no_history_that_cannot_be_read_and_outlives_compactions() {
         let (pinned_hash, pinned_model) = (replica.hash(), model.clone());
 
         let store = engine.create(StoreId(9)).unwrap();
-        let mut receiver = SnapshotReceiver::new(cluster::ids::ReplicaId(77), 5);
+        let mut receiver = SnapshotReceiver::new(ReplicaId(77), 5);
         while !receiver.is_complete() {
             let view = replica.store.view().unwrap();
             let piece = snapshot_piece(&pin, &*view, receiver.position(), 900).unwrap();
@@ -242,9 +291,7 @@ fn a_snapshot_brings_no_history_that_cannot_be_read_and_outlives_compactions() {
         }
         holds_only_what_can_be_read(&*store, middle);
         let view = store.view().unwrap();
-        let machine =
-            cluster::shard::machine::ShardMachine::open(cluster::ids::ReplicaId(77), &*view)
-                .unwrap();
+        let machine = ShardMachine::open(ReplicaId(77), &*view).unwrap();
         assert_eq!(machine.compacted(), middle);
         assert_eq!(machine.reader().state_hash(&*view).unwrap(), pinned_hash);
         for change in pinned_model.changes.iter().filter(|change| change.0 >= middle) {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use actors::client::{Door, DoorError};
+use actors::client::{Door, DoorError, turns_away};
 use bytes::Bytes;
 use cluster::{
     ids::NodeId,
@@ -20,7 +20,7 @@ use crate::{network::Port, world::Members};
 pub struct SimulatedDoor {
     port: Port,
     members: Members,
-    /// Whom a call without a target asks; the next one after a failure.
+    /// Whom a call without a target asks; the next one when it turns away.
     at_hand: std::sync::Arc<AtomicUsize>,
 }
 
@@ -57,17 +57,18 @@ impl Door for SimulatedDoor {
                 return Err(DoorError::Unreachable { node, cause });
             };
             let body = Bytes::from(request.encode());
-            match port.request(node, class, body, timeout).await {
+            let answer = match port.request(node, class, body, timeout).await {
                 Ok(bytes) => Answer::decode(&bytes).map_err(|error| DoorError::BadAnswer {
                     node: node.to_string(),
                     cause: error.to_string(),
                 }),
-                Err(error) => {
-                    let next = (turn + 1, Ordering::Relaxed);
-                    let _ = at_hand.compare_exchange(turn, next.0, next.1, next.1);
-                    Err(translate(error))
-                }
+                Err(error) => Err(translate(error)),
+            };
+            if turns_away(&answer) {
+                let relaxed = Ordering::Relaxed;
+                let _ = at_hand.compare_exchange(turn, turn + 1, relaxed, relaxed);
             }
+            answer
         })
     }
 

@@ -25,6 +25,7 @@ use super::{
     reader::Reader,
     root::{Mark, Root, RootError, ShardRole},
     sessions::Admission,
+    sweep::swept,
 };
 use bytes::Bytes;
 
@@ -148,6 +149,9 @@ pub struct ShardMachine {
     flushed: LogIndex,
     /// What the newest flush reaches: only its success empties the overlay.
     frozen: LogIndex,
+    /// How far the store was swept when it was opened: it may be beyond what the
+    /// root record in it tells.
+    swept: Version,
 }
 
 impl ShardMachine {
@@ -171,8 +175,8 @@ impl ShardMachine {
         if found != replica {
             return Err(RootError::Foreign { found }.into());
         }
-        let flushed = root.mark.applied;
-        Ok(Self { replica, root, overlay: Overlay::default(), flushed, frozen: flushed })
+        let (flushed, swept) = (root.mark.applied, swept(view, replica)?);
+        Ok(Self { replica, root, overlay: Overlay::default(), flushed, frozen: flushed, swept })
     }
 
     /// Applies the entry that follows the last one.
@@ -221,7 +225,8 @@ impl ShardMachine {
 
     /// An immutable snapshot to read from, on any thread, while apply goes on.
     pub fn reader(&self) -> Reader {
-        Reader::new(self.replica, self.root.clone(), self.overlay.clone(), self.flushed)
+        let stands = (self.flushed, self.swept);
+        Reader::new(self.replica, self.root.clone(), self.overlay.clone(), stands)
     }
 
     /// Freezes what the overlay holds for one batch. Until [`Self::flushed`],

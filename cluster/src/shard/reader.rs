@@ -108,6 +108,8 @@ struct Snapshot {
     root: Root,
     overlay: Overlay,
     flushed: LogIndex,
+    /// How far its store was swept when it was opened.
+    swept: Version,
 }
 
 /// A replica at one applied position. Cheap to clone, readable on any thread.
@@ -125,8 +127,13 @@ pub(super) struct Stand<'a> {
 }
 
 impl Reader {
-    pub(super) fn new(replica: ReplicaId, root: Root, overlay: Overlay, flushed: LogIndex) -> Self {
-        Self(Arc::new(Snapshot { replica, root, overlay, flushed }))
+    pub(super) fn new(
+        replica: ReplicaId,
+        root: Root,
+        overlay: Overlay,
+        (flushed, swept): (LogIndex, Version),
+    ) -> Self {
+        Self(Arc::new(Snapshot { replica, root, overlay, flushed, swept }))
     }
 
     pub(super) fn replica(&self) -> ReplicaId {
@@ -182,6 +189,13 @@ impl Reader {
     /// Versions below this one are hidden from every reader; see [`Mark::floor`].
     pub fn floor(&self) -> Version {
         self.root().mark.floor()
+    }
+
+    /// History below this version is not all here: [`Self::floor`], or more where
+    /// the store was swept for a compaction that this replica, since it was opened,
+    /// has not applied again.
+    pub fn kept_from(&self) -> Version {
+        self.floor().max(self.0.swept)
     }
 
     /// Its leases.
@@ -309,11 +323,15 @@ impl Reader {
         }
     }
 
-    /// For what reads all that was there at this point, history included: it
-    /// can as long as no more was swept than the reader knows may go.
-    pub(super) fn stand_pinned<'a>(&self, view: &'a dyn View) -> Result<Stand<'a>, ReadError> {
+    /// For what reads all that was there at this point, history from `at` on
+    /// included: it can as long as no more was swept.
+    pub(super) fn stand_pinned<'a>(
+        &self,
+        view: &'a dyn View,
+        at: Version,
+    ) -> Result<Stand<'a>, ReadError> {
         let stand = self.stand_at(view, self.now())?;
-        let (at, compacted) = (self.floor(), swept(view, self.0.replica)?);
+        let compacted = swept(view, self.0.replica)?;
         if at < compacted { Err(ReadError::Compacted { at, compacted }) } else { Ok(stand) }
     }
 

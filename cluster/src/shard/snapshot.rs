@@ -12,7 +12,11 @@
 //!
 //! History that nobody can read at the pin's floor is left out,
 //! whether or not the sender has swept it; what it holds above that is kept for
-//! as long as the pin lives, also when compaction moves on.
+//! as long as the pin lives, also when compaction moves on. A sender may have swept
+//! more than its pin knows to be compacted: it lost power before the compaction was
+//! in its store, and cannot apply it again before the receiver makes its quorum
+//! whole. Then it sends what is left, which is all that can be read above, and the
+//! receiver notes the same in its store.
 //!
 //! Invariant: the received state has the same [`Reader::state_hash`].
 
@@ -78,8 +82,9 @@ pub fn snapshot_piece(
     bytes_max: usize,
 ) -> Result<SnapshotPiece, SnapshotError> {
     let (sent, place) = read_position(after)?;
-    let stand = pin.reader.stand_pinned(view)?;
-    let Stretch { records, last } = stretch(&pin.reader, &stand, place, bytes_max)?;
+    let kept_from = pin.reader.kept_from();
+    let stand = pin.reader.stand_pinned(view, kept_from)?;
+    let Stretch { records, last } = stretch(&pin.reader, (&stand, kept_from), place, bytes_max)?;
     let bytes: usize = records.iter().map(record_bytes).sum();
     let sent = sent + bytes as u64;
     let position = match records.last() {
@@ -88,6 +93,7 @@ pub fn snapshot_piece(
     };
     Ok(SnapshotPiece {
         root: pin.root.clone(),
+        kept_from,
         records,
         position,
         last,
@@ -147,16 +153,17 @@ struct Found {
     cut: bool,
 }
 
-/// All versions after `after` that the reader sees, about `bytes_max` bytes.
+/// All versions after `after` that the reader sees and can read at a version or
+/// later, about `bytes_max` bytes.
 /// Both trees are read in key order, merged as far as both were read, and cut.
 fn stretch(
     reader: &Reader,
-    stand: &Stand<'_>,
+    (stand, at): (&Stand<'_>, Version),
     after: Option<Place>,
     bytes_max: usize,
 ) -> Result<Stretch, ReadError> {
-    let passed = after.as_ref().filter(|after| after.version <= reader.floor());
-    let mut floor = Floor { reader, stand, passed: passed.map(|after| after.key.clone()) };
+    let passed = after.as_ref().filter(|after| after.version <= at);
+    let mut floor = Floor { reader, stand, at, passed: passed.map(|after| after.key.clone()) };
     let (key, place) = after.map(|place| (place.key, place.history_key)).unzip();
     let from = |bytes: &'_ Option<Vec<u8>>| match bytes {
         Some(bytes) => Bound::Excluded(bytes.clone()),
@@ -192,6 +199,7 @@ fn stretch(
 struct Floor<'r> {
     reader: &'r Reader,
     stand: &'r Stand<'r>,
+    at: Version,
     /// The key of which everything readable has passed by.
     passed: Option<Vec<u8>>,
 }
@@ -243,7 +251,7 @@ impl Floor<'_> {
         if record.version > stand.at || !reader.descriptor().predicate.owns(&record.key) {
             return Ok(None);
         }
-        if tree != Tree::History || record.version > reader.floor() {
+        if tree != Tree::History || record.version > self.at {
             return Ok(Some(record));
         }
         if self.passed.as_deref() == Some(&record.key[..]) {
@@ -261,7 +269,7 @@ impl Floor<'_> {
             return Ok(false);
         };
         let head = Record::read(key, bytes).map_err(|error| damaged(view, error))?.head;
-        Ok(head.modified <= self.reader.floor())
+        Ok(head.modified <= self.at)
     }
 }
 
@@ -307,15 +315,17 @@ impl Reader {
     ///
     /// # Errors
     /// Those of the store; and if more was swept than this reader knows to be
-    /// compacted, which only a reader kept since before can meet.
+    /// compacted: one kept since before, or one that has not applied again what a
+    /// power cut took.
     pub fn state_hash(&self, view: &dyn View) -> Result<u128, ReadError> {
         /// Records are hashed in stretches of about so many bytes.
         const STRETCH_BYTES: usize = 1 << 20;
         let mut hash = xxhash_rust::xxh3::Xxh3::new();
-        let stand = self.stand_pinned(view)?;
+        let floor = self.floor();
+        let stand = self.stand_pinned(view, floor)?;
         let mut after = None;
         loop {
-            let Stretch { records, last } = stretch(self, &stand, after, STRETCH_BYTES)?;
+            let Stretch { records, last } = stretch(self, (&stand, floor), after, STRETCH_BYTES)?;
             for record in &records {
                 hash.update(&place_of(record));
                 hash.update(&record.record);
@@ -325,7 +335,7 @@ impl Reader {
                 break;
             }
         }
-        let changes = self.changes_from(&stand, self.floor(), usize::MAX)?;
+        let changes = self.changes_from(&stand, floor, usize::MAX)?;
         for change in changes.changes {
             hash.update(&change_key(change.version, change.sub, &change.key));
             hash.update(&[change.kind as u8]);

@@ -60,8 +60,7 @@ impl Reader {
             garbage(view, upto, limits, |key| predicate.owns(key))?;
         let entries = writes.len();
         if entries > 0 && swept(view, self.replica())? < upto {
-            let key = swept_key(self.replica()).to_vec();
-            writes.push(Write { tree: Tree::Root, key, value: Some(write_swept(upto)) });
+            writes.push(note_swept(self.replica(), upto));
         }
         Ok(Sweep { writes, entries, bytes, more })
     }
@@ -74,6 +73,12 @@ pub(super) fn swept(view: &dyn View, replica: ReplicaId) -> Result<Version, Engi
         store: view.store(),
         cause: "the record of how far history was swept cannot be read".to_owned(),
     })
+}
+
+/// Notes that history may be missing up to a version.
+pub(super) fn note_swept(replica: ReplicaId, upto: Version) -> Write {
+    let key = swept_key(replica).to_vec();
+    Write { tree: Tree::Root, key, value: Some(write_swept(upto)) }
 }
 
 fn write_swept(swept: Version) -> Vec<u8> {

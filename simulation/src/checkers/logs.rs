@@ -109,8 +109,13 @@ impl Logs {
             log.begin_after(found.base_index, found.base_term);
         }
         for entry in &found.entries {
-            if entry.index.0 == log.last + 1 {
-                log.push(entry.index.0, entry.term);
+            let index = entry.index.0;
+            if log.term_of(entry.index).is_some_and(|known| known < entry.term) {
+                // One that only the crash kept, in the place of what was known.
+                log.cut(index);
+            }
+            if index == log.last + 1 {
+                log.push(index, entry.term);
             }
         }
     }
@@ -223,6 +228,18 @@ mod tests {
         logs.recovered_beyond(&found(vec![at(1, 1), at(2, 1), at(3, 2)]));
         let log = logs.of(replica).unwrap();
         assert!(log.holds(LogIndex(2), Term(1)) && log.holds(LogIndex(3), Term(2)));
+    }
+
+    /// Seed 2276 of the swarm: a crash on such a disk kept an entry that had
+    /// replaced a known one, and its replica led with it.
+    #[test]
+    fn a_harmed_disk_replaces_what_was_known_by_what_a_crash_kept() {
+        let (mut logs, replica) = (Logs::default(), ReplicaId(1));
+        logs.durable(replica, &born());
+        logs.durable(replica, &entry(1, 6));
+        logs.recovered_beyond(&RecoveredReplica { entries: vec![at(1, 7)], ..nothing(replica) });
+        logs.recovered_beyond(&RecoveredReplica { entries: vec![at(1, 6)], ..nothing(replica) });
+        assert!(logs.of(replica).is_some_and(|log| log.holds(LogIndex(1), Term(7))));
     }
 
     /// Seed 52 of *deaths-at-named-places*: of a founder on a disk that was once

@@ -9,10 +9,14 @@ use crate::{
     mvcc::{
         layout::{change_key, lease_key, progress_key, root_key},
         record::{ChangeRecord, Record, write_attachment},
+        version::Version,
     },
     ports::engine::{EngineError, Tree, View, Write},
     request::{SnapshotPiece, SnapshotRecord},
-    shard::root::Root,
+    shard::{
+        root::Root,
+        sweep::{note_swept, swept},
+    },
 };
 
 /// Version of the progress record.
@@ -28,13 +32,16 @@ pub struct SnapshotReceiver {
     /// Checksum of the root record that every piece carries.
     root_crc: Option<u32>,
     position: Vec<u8>,
+    /// As far as a sender so far had swept.
+    kept_from: Version,
     complete: bool,
 }
 
 impl SnapshotReceiver {
     /// Begins in an empty store.
     pub fn new(replica: ReplicaId, offer: u64) -> Self {
-        Self { replica, offer, root_crc: None, position: Vec::new(), complete: false }
+        let (root_crc, position, kept_from) = (None, Vec::new(), Version(0));
+        Self { replica, offer, root_crc, position, kept_from, complete: false }
     }
 
     /// Goes on where the store stands. `None` if it holds nothing of this
@@ -57,7 +64,8 @@ impl SnapshotReceiver {
             return Ok(None);
         }
         let complete = view.get(Tree::Root, &root_key(replica))?.is_some();
-        Ok(Some(Self { replica, offer, root_crc: Some(root_crc), position, complete }))
+        let (root_crc, kept_from) = (Some(root_crc), swept(view, replica)?);
+        Ok(Some(Self { replica, offer, root_crc, position, kept_from, complete }))
     }
 
     /// What to ask for next.
@@ -86,7 +94,11 @@ impl SnapshotReceiver {
             return Err(SnapshotError::OtherSnapshot);
         }
         let (_, root) = Root::decode(&piece.root)?;
-        let mut writes = Vec::with_capacity(piece.records.len() * 2 + 2);
+        let mut writes = Vec::with_capacity(piece.records.len() * 2 + 3);
+        if piece.kept_from > self.kept_from.max(root.mark.floor()) {
+            self.kept_from = piece.kept_from;
+            writes.push(note_swept(self.replica, piece.kept_from));
+        }
         self.take_records(piece, &root, &mut writes)?;
         self.position.clone_from(&piece.position);
         self.root_crc = Some(root_crc);
@@ -123,7 +135,8 @@ impl SnapshotReceiver {
                 return Err(invalid("records are out of order"));
             }
             let newest = before.is_none_or(|before| before.key != record.key);
-            push_record(record, root, newest, &place, writes)?;
+            let changes_from = root.mark.floor().max(self.kept_from);
+            push_record(record, (root.now(), changes_from), newest, &place, writes)?;
             before = Some(Place::of(record));
         }
         let end = read_position(&piece.position)?.1.map(|place| place.history_key);
@@ -137,7 +150,7 @@ impl SnapshotReceiver {
 /// Writes one record where it belongs, and its change.
 fn push_record(
     record: &SnapshotRecord,
-    root: &Root,
+    (now, changes_from): (Version, Version),
     newest: bool,
     place: &[u8],
     writes: &mut Vec<Write>,
@@ -145,7 +158,7 @@ fn push_record(
     let head = Record::read(&record.key, &record.record)
         .map_err(|error| SnapshotError::Invalid(error.to_string()))?
         .head;
-    if (head.modified, head.sub) != (record.version, record.sub) || head.modified > root.now() {
+    if (head.modified, head.sub) != (record.version, record.sub) || head.modified > now {
         return Err(SnapshotError::Invalid("a record lies about its version".to_owned()));
     }
     let (tree, key) = if newest && head.kind.exists() {
@@ -159,7 +172,7 @@ fn push_record(
         writes.push(Write { tree: Tree::Leases, key, value });
     }
     writes.push(Write { tree, key, value: Some(record.record.clone()) });
-    if head.modified > root.mark.floor() {
+    if head.modified > changes_from {
         let key = change_key(head.modified, head.sub, &record.key);
         let change = ChangeRecord { kind: head.kind, versions: head.versions, other: head.other };
         let value = Some(change.write(&key));
