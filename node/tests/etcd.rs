@@ -1,7 +1,7 @@
 //! The same requests to a real etcd and to us, answer by answer.
 //!
-//! Who asks: `etcdctl`, a client generated from etcd's protocol buffers, and
-//! libraries that others wrote (`node/tests/clients`). What names members and clusters is taken out of the answers; all
+//! Who asks: `etcdctl`, a client generated from etcd's protocol buffers, one that
+//! speaks JSON over HTTP, and libraries that others wrote (`node/tests/clients`). What names members and clusters is taken out of the answers; all
 //! else must be equal, or be a row of the table in `node/docs/etcd.md` with its
 //! reason. The table is made from the answers: `CDB_WRITE_DOCS=1` writes it.
 //!
@@ -17,6 +17,8 @@
 
 #[path = "etcd/differences.rs"]
 mod differences;
+#[path = "etcd/json.rs"]
+mod json;
 #[path = "etcd/keys.rs"]
 mod keys;
 #[path = "etcd/leases.rs"]
@@ -33,6 +35,8 @@ mod play;
 mod real_etcd;
 #[path = "etcd/watches.rs"]
 mod watches;
+#[path = "common/web.rs"]
+mod web;
 
 use std::process::Command;
 
@@ -58,6 +62,16 @@ async fn a_generated_client_hears_the_same_from_etcd_and_from_us() {
     let ours = whole_play(&ours).await;
     assert_eq!(ours.version, "3.5.33", "new enough that clients request progress");
     differences::check("generated client", &theirs.version, &theirs.answers, &ours.answers);
+}
+
+#[test]
+fn whoever_speaks_json_hears_the_same_from_etcd_and_from_us() {
+    if skip() {
+        return;
+    }
+    let (theirs, ours) = (RealEtcd::start(1), Ours::start());
+    let [theirs, ours] = [theirs.addresses[0], ours.addresses[0]].map(json::play);
+    differences::check("JSON over HTTP", &etcd_version(), &theirs, &ours);
 }
 
 #[test]

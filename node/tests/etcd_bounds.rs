@@ -24,7 +24,7 @@ use h2::{
 };
 use prost::Message;
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Instant, sleep, timeout},
 };
@@ -202,6 +202,38 @@ async fn unfinished_requests_are_refused_before_they_fill_a_node() {
     drop(held);
     sleep(SECOND).await;
     kv.put(put("b", vec![1; 2 << 20])).await.expect("room again");
+}
+
+#[tokio::test]
+async fn unfinished_json_is_refused_before_it_fills_a_node() {
+    let door = Door::open("    memory: 16MiB\n").await;
+    let mut kv = door.kv().await;
+    kv.put(put("a", vec![1; 64])).await.unwrap();
+    let begun = format!("POST /v3/kv/put HTTP/1.1\r\nHost: {}\r\nContent-Length: ", door.address);
+    let part = format!("{begun}4000000\r\n\r\n{{\"key\":\"{}", "x".repeat(3 << 20));
+    let mut held = Vec::new();
+    let mut refused = 0;
+    for _ in 0..16 {
+        let mut stream = TcpStream::connect(door.address).await.unwrap();
+        // Whoever is refused is not read to the end.
+        drop(timeout(SECOND, stream.write_all(part.as_bytes())).await);
+        let mut answer = [0; 12];
+        match timeout(SECOND / 5, stream.read_exact(&mut answer)).await {
+            Err(_) => held.push(stream),
+            Ok(read) => {
+                if read.is_ok() {
+                    assert_eq!(&answer, b"HTTP/1.1 429");
+                }
+                refused += 1;
+            }
+        }
+    }
+    assert!((12..16).contains(&refused), "8 MiB hold two of 3 MiB: {refused} were refused");
+    let full = kv.put(put("b", vec![1; 1 << 20])).await;
+    assert!(full.is_ok() || full.is_err_and(|full| full.code() == Code::ResourceExhausted));
+    drop(held);
+    sleep(SECOND).await;
+    kv.put(put("b", vec![1; 1 << 20])).await.expect("room again");
 }
 
 #[tokio::test]

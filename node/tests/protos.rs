@@ -1,11 +1,15 @@
 //! The committed code of the protocol buffers is what its sources generate.
 //!
+//! And so are their descriptors, by which JSON is told (`doors::etcd::json`).
+//!
 //! Generated in pure Rust (protox), by hand and not by a build script, so that
 //! building ClusterDB needs neither `protoc` nor the generators.
 #![cfg(feature = "etcd")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::{fs, path::Path};
+
+use prost::Message;
 
 /// Set to write what was generated instead of comparing.
 const WRITE: &str = "CDB_WRITE_PROTOS";
@@ -21,6 +25,9 @@ const FILES: [&str; 5] = [
 fn generate(into: &Path) {
     let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
     let set = protox::compile(FILES, [&protos]).unwrap();
+    let mut bare = set.clone();
+    bare.file.iter_mut().for_each(|file| file.source_code_info = None);
+    fs::write(into.join("descriptors.bin"), bare.encode_to_vec()).unwrap();
     let mut messages = tonic_prost_build::Config::new();
     // Comments of the sources are no documentation of ours, and trip rustdoc.
     messages.disable_comments(["."]);
@@ -41,12 +48,12 @@ fn the_committed_code_is_what_the_protos_generate() {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder.path()).unwrap() {
         let name = entry.unwrap().file_name();
-        let text = fs::read_to_string(folder.path().join(&name)).unwrap();
+        let made = fs::read(folder.path().join(&name)).unwrap();
         if std::env::var_os(WRITE).is_some() {
-            fs::write(committed.join(&name), &text).unwrap();
+            fs::write(committed.join(&name), &made).unwrap();
         }
-        let known = fs::read_to_string(committed.join(&name)).unwrap_or_default();
-        assert!(known == text, "{} is stale: run this test with {WRITE}=1", name.display());
+        let known = fs::read(committed.join(&name)).unwrap_or_default();
+        assert!(known == made, "{} is stale: run this test with {WRITE}=1", name.display());
         names.push(name);
     }
     names.sort();

@@ -13,17 +13,25 @@ const BEGIN: &str = "<!-- differences: ";
 const END: &str = "<!-- end of differences -->\n";
 
 /// Steps whose answers may differ, and why.
-const REASONS: [(&str, &str); 6] = [
+const REASONS: [(&str, &str); 11] = [
     (
         "lock it again under the same lease",
         "the place gets a new owner, so that who gave up before cannot give it up too",
     ),
     ("alarms", "etcd 3.4 leaves the header out, 3.5 does not"),
+    ("grant it again", HTTP_400),
+    ("switch accounts on without root", HTTP_400),
+    ("a user again", HTTP_400),
+    ("authenticate too early", HTTP_400),
+    ("promote nobody", "replicas are promoted by the cluster itself"),
     ("remove a member", "nodes leave by our own command"),
     ("update a member", "a node says itself where it is reached"),
     ("add a member", "nodes join by themselves, with a token"),
     ("downgrade", "there is no older release to go back to; etcd 3.4 does not know the request"),
 ];
+
+/// Of a precondition that is not met, in JSON over HTTP.
+const HTTP_400: &str = "etcd 3.5 and later say 400 too";
 
 /// The release the table is made of: another one's answers may differ in more.
 const RELEASE: &str = "3.4.";

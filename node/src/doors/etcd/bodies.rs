@@ -40,7 +40,11 @@ pub(super) const PIECE_BYTES: usize = 32 << 10;
 /// How long a large answer stands still before it is given up.
 const UNREAD_MAX: Duration = Duration::from_secs(30);
 /// What gRPC writes before each message: a flag and a length.
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
+
+/// Marks a request whose sender counts it, and its answer, by itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CountsItself;
 
 /// A service whose requests and answers are counted.
 #[derive(Clone, Debug)]
@@ -72,7 +76,10 @@ where
         self.service.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        if request.extensions_mut().remove::<CountsItself>().is_some() {
+            return Box::pin(self.service.call(request));
+        }
         let room = Arc::new(Room::of(self.bound.clone()));
         let asked = |body| Asked { body, framing: Framing::default(), room: room.clone() };
         let answered = self.service.call(request.map(|body| Body::new(asked(body))));
@@ -160,13 +167,13 @@ impl Framing {
 }
 
 /// The body of an answer that holds room: it comes in pieces, as they are read.
-struct Answer {
+pub(super) struct Answer {
     pieces: mpsc::Receiver<Result<Frame<Bytes>, Status>>,
     done: bool,
 }
 
 impl Answer {
-    fn new(body: Body, room: Arc<Room>) -> Self {
+    pub(super) fn new(body: Body, room: Arc<Room>) -> Self {
         let (sender, pieces) = mpsc::channel(1);
         tokio::spawn(async move {
             send_pieces(body, &sender).await;
@@ -187,7 +194,7 @@ impl http_body::Body for Answer {
         if self.done {
             return Poll::Ready(None);
         }
-        // Without trailers it was given up.
+        // Without trailers, be they empty, it was given up.
         let cut = || Err(EtcdFault::TooManyRequests.into());
         let frame = ready!(self.pieces.poll_recv(context)).unwrap_or_else(cut);
         self.done = !frame.as_ref().is_ok_and(Frame::is_data);
@@ -210,12 +217,15 @@ async fn send_pieces(mut body: Body, pieces: &mpsc::Sender<Result<Frame<Bytes>, 
             }
             Ok(Err(trailers)) => {
                 send(Ok(trailers)).await;
+                return;
             }
             Err(status) => {
                 send(Err(status)).await;
+                return;
             }
         }
     }
+    send(Ok(Frame::trailers(http::HeaderMap::new()))).await;
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The etcd door: a volume of kind *single* served as etcd v3, by gRPC.
+//! The etcd door: a volume of kind *single* served as etcd v3, by gRPC and by JSON.
 //!
 //! It is a translation. What a revision is, when a lease ends, what a watch must
 //! tell is decided by the store; here are etcd's words for it (`translate`,
@@ -21,6 +21,7 @@ mod connections;
 mod election;
 pub mod faults;
 mod gateway;
+mod json;
 mod kv;
 mod lease;
 mod lock;
@@ -40,7 +41,10 @@ use cluster::{
     limits::KEY_BYTES_MAX,
 };
 use tokio::net::TcpListener;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::Router};
+use tonic::{
+    service::Routes,
+    transport::{Certificate, Identity, Server, ServerTlsConfig, server::Router},
+};
 
 use self::{
     auth::AuthService,
@@ -80,6 +84,9 @@ const STREAMS_PER_CONNECTION_MAX: u32 = 10_000;
 const ALIVE_EVERY: Duration = Duration::from_secs(30);
 /// Longest wait for that answer, and for the first words of TLS.
 const ALIVE_WITHIN: Duration = Duration::from_secs(10);
+/// What a byte of a message may be in JSON: base64 makes four of three, and names
+/// are written out.
+const JSON_PER_BYTE: usize = 2;
 /// Bytes of a message of the services that carry names only.
 const SMALL_MESSAGE_BYTES: usize = 64 << 10;
 /// How often the age of history is looked at, as etcd does.
@@ -138,6 +145,7 @@ fn services(gateway: Arc<Gateway>, tls: Option<ServerTlsConfig>) -> anyhow::Resu
     let request = usize::try_from(gateway.config.request.bytes()).unwrap_or(usize::MAX);
     let message = request.saturating_add(MESSAGE_OVERHEAD_BYTES);
     let mut server = Server::builder()
+        .accept_http1(true)
         .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
         .http2_keepalive_interval(Some(ALIVE_EVERY))
         .http2_keepalive_timeout(Some(ALIVE_WITHIN));
@@ -157,15 +165,17 @@ fn services(gateway: Arc<Gateway>, tls: Option<ServerTlsConfig>) -> anyhow::Resu
         ElectionServer::new(ElectionService(gateway.clone())).max_decoding_message_size(message);
     let maintenance =
         MaintenanceServer::new(MaintenanceService(gateway)).max_decoding_message_size(small);
-    Ok(server
-        .add_service(Bounded::new(kv, &asked))
+    let grpc = Routes::new(Bounded::new(kv, &asked))
         .add_service(Bounded::new(lease, &asked))
         .add_service(Bounded::new(watch, &asked))
         .add_service(Bounded::new(members, &asked))
         .add_service(Bounded::new(auth, &asked))
         .add_service(Bounded::new(lock, &asked))
         .add_service(Bounded::new(election, &asked))
-        .add_service(Bounded::new(maintenance, &asked)))
+        .add_service(Bounded::new(maintenance, &asked))
+        .into_axum_router();
+    let both = json::with_json(grpc, asked, message.saturating_mul(JSON_PER_BYTE))?;
+    Ok(server.add_routes(both.into()))
 }
 
 fn tls_of(config: &TlsConfig) -> anyhow::Result<ServerTlsConfig> {
