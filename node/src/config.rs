@@ -23,7 +23,7 @@ use serde_saphyr::Spanned;
 
 use doors::DoorsSection;
 pub use doors::{
-    AuditConfig, AutoCompaction, DoorsConfig, ETCD_PORT_DEFAULT, EtcdConfig, TlsConfig,
+    AuditConfig, AutoCompaction, DoorsConfig, ETCD_PORT_DEFAULT, EtcdConfig, RateConfig, TlsConfig,
 };
 pub use values::{HostPort, LogFormat, Zone};
 use values::{HttpAddress, ListenAddress, Size, Threads};

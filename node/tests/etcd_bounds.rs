@@ -9,6 +9,8 @@
 )]
 
 mod common;
+#[path = "common/web.rs"]
+mod web;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -259,15 +261,59 @@ async fn answers_that_nobody_reads_are_given_up_and_the_others_go_on() {
     let grown = door.resident().saturating_sub(before);
     assert!(grown < 128, "{grown} MiB more for answers of 96 MiB");
     kv.range(get("a", "")).await.expect("one key is no large answer");
-    let full = kv.range(get("k", "l")).await.unwrap_err();
-    assert_eq!(full.code(), Code::ResourceExhausted, "{full}");
+    let turn = timeout(SECOND * 2, kv.range(get("k", "l"))).await;
+    assert!(turn.is_err(), "a large one waits for its turn: {turn:?}");
     let served = async {
         while kv.range(get("k", "l")).await.is_err() {
             sleep(SECOND).await;
         }
     };
-    timeout(SECOND * 60, served).await.expect("what nobody reads is given up");
+    timeout(SECOND * 90, served).await.expect("what nobody reads is given up");
     drop((unread, raw));
+}
+
+#[tokio::test]
+async fn large_ranges_at_once_are_served_one_after_another() {
+    let door = Door::open("    memory: 16MiB\n").await;
+    let mut kv = door.kv().await;
+    for number in 0..6 {
+        kv.put(put(&format!("k{number}"), vec![7; 1 << 20])).await.unwrap();
+    }
+    // 72 MiB of answers, where eight may be held.
+    let mut asking = Vec::new();
+    for _ in 0..12 {
+        let mut kv = door.kv().await;
+        asking.push(tokio::spawn(async move { kv.range(get("k", "l")).await }));
+    }
+    for answer in asking {
+        let answer = timeout(LONG, answer).await.expect("an answer").unwrap().unwrap();
+        assert_eq!(answer.into_inner().kvs.len(), 6);
+    }
+}
+
+#[tokio::test]
+async fn a_prefix_is_asked_for_no_more_often_than_its_rate_allows() {
+    let rates = "    rates:\n      - {prefix: few/, requests: 1, burst: 3}\n";
+    let door = Door::open(rates).await;
+    let mut kv = door.kv().await;
+    for number in 0..3 {
+        kv.put(put(&format!("few/{number}"), vec![1])).await.unwrap();
+    }
+    let refused = |status: tonic::Status| {
+        let told = (status.code(), status.message().to_owned());
+        assert_eq!(told, (Code::ResourceExhausted, "etcdserver: too many requests".into()));
+    };
+    refused(kv.put(put("few/x", vec![1])).await.unwrap_err());
+    refused(kv.range(get("few/", "few0")).await.unwrap_err());
+    refused(kv.range(get("a", "z")).await.unwrap_err());
+    for number in 0..20 {
+        kv.put(put(&format!("many/{number}"), vec![1])).await.unwrap();
+    }
+    let body = r#"{"key":"ZmV3Lw=="}"#;
+    let (status, text) = web::post(door.address, "/v3/kv/range", "", body);
+    assert_eq!(status, 429, "{text}");
+    sleep(SECOND * 3).await;
+    kv.put(put("few/x", vec![1])).await.expect("tokens come back");
 }
 
 #[tokio::test]

@@ -29,18 +29,39 @@ pub struct Room {
     taken: AtomicUsize,
     /// When it waits no more.
     until: OnceLock<Instant>,
+    /// Whether it waits for more while it holds some.
+    holds_on: bool,
 }
 
 impl Room {
     /// Nothing yet, of a bound of bytes.
     pub fn of(bound: Arc<Semaphore>) -> Self {
-        Self { bound, taken: AtomicUsize::new(0), until: OnceLock::new() }
+        Self { bound, taken: AtomicUsize::new(0), until: OnceLock::new(), holds_on: true }
+    }
+
+    /// The same, waiting for its first bytes only: whoever can begin anew gives back
+    /// what it holds instead of waiting for those who do the same.
+    #[must_use]
+    pub fn modest(mut self) -> Self {
+        self.holds_on = false;
+        self
+    }
+
+    /// The same, waiting until then.
+    #[must_use]
+    pub fn until(mut self, until: Instant) -> Self {
+        self.until = until.into();
+        self
     }
 
     /// Takes more bytes, if they become free soon.
     pub async fn grow(&self, bytes: usize) -> bool {
         let Ok(permits) = u32::try_from(bytes) else { return false };
-        let until = *self.until.get_or_init(|| Instant::now() + PATIENCE);
+        let until = if self.holds_on || self.taken() == 0 {
+            *self.until.get_or_init(|| Instant::now() + PATIENCE)
+        } else {
+            Instant::now()
+        };
         match timeout_at(until, self.bound.acquire_many(permits)).await {
             Ok(Ok(permit)) => {
                 permit.forget();
@@ -104,5 +125,25 @@ mod tests {
         assert_eq!(bound.available_permits(), 90);
         drop(first);
         assert_eq!(bound.available_permits(), 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_modest_wait_for_their_first_bytes_only() {
+        let bound = Arc::new(Semaphore::new(100));
+        let modest = || Room::of(bound.clone()).modest();
+        let (first, second, begun) = (modest(), modest(), Instant::now());
+        assert!(first.grow(60).await && second.grow(40).await);
+        assert!(!first.grow(1).await && !second.grow(1).await);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        let third = modest();
+        let waits = async {
+            tokio::time::sleep(PATIENCE / 2).await;
+            drop(second);
+        };
+        assert!(tokio::join!(third.grow(20), waits).0);
+        assert!(third.grow(20).await, "what is free is taken");
+        let patient = Room::of(bound.clone()).until(Instant::now() + PATIENCE * 3);
+        assert!(!patient.grow(1).await);
+        assert_eq!(begun.elapsed(), PATIENCE * 7 / 2);
     }
 }

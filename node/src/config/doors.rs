@@ -44,6 +44,10 @@ const ETCD_MEMORY_MIN: ByteSize = ByteSize::mib(16);
 const AUDIT_SIZE_DEFAULT: ByteSize = ByteSize::mib(64);
 /// Least: a hundred lines of the longest keys.
 const AUDIT_SIZE_MIN: ByteSize = ByteSize(64 << 10);
+/// Prefixes that a door counts requests of: each request is held against each.
+const RATES_MAX: usize = 64;
+/// Requests a second, and at once, of one prefix: more is no bound.
+const RATE_MAX: u32 = 1_000_000;
 /// Copies of the volume a door creates.
 const ETCD_REPLICAS_DEFAULT: u32 = 3;
 
@@ -86,6 +90,9 @@ pub struct EtcdConfig {
     /// What of the history is let go of by itself, as etcd's `--auto-compaction-mode`
     /// and `--auto-compaction-retention`. Default: nothing.
     pub auto_compaction: Option<AutoCompaction>,
+    /// How often keys below a prefix may be asked for through this door. Default: at
+    /// will; at most 64 of them.
+    pub rates: Vec<RateConfig>,
     /// Where it is told who changed what. Default: nowhere.
     pub audit: Option<AuditConfig>,
     /// Files of TLS; none for plain text. Default: none.
@@ -100,6 +107,18 @@ pub enum AutoCompaction {
     Age(Duration),
     /// All but so many revisions go, every five minutes.
     Revisions(u32),
+}
+
+/// How often keys below a prefix may be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateConfig {
+    /// What the keys begin with; nothing means all of them.
+    pub prefix: String,
+    /// Requests a second. 1 to a million.
+    pub requests: u32,
+    /// Requests at once after a time of rest. 1 to a million, default: those of a
+    /// second.
+    pub burst: u32,
 }
 
 /// The log of who changed what.
@@ -145,8 +164,17 @@ struct EtcdSection {
     progress_seconds: Option<u32>,
     plain_text: bool,
     auto_compaction: Option<Spanned<CompactionSection>>,
+    rates: Vec<Spanned<RateSection>>,
     audit: Option<AuditSection>,
     tls: Option<TlsSection>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateSection {
+    prefix: String,
+    requests: u32,
+    burst: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -248,6 +276,7 @@ impl EtcdSection {
                 .progress_seconds
                 .filter(|seconds| *seconds > 0)
                 .map_or(ETCD_PROGRESS_DEFAULT, |seconds| Duration::from_secs(u64::from(seconds))),
+            rates: rates(self.rates)?,
             audit: self.audit.map(audit).transpose()?,
             auto_compaction: self.auto_compaction.as_ref().map(compaction).transpose()?,
             tls: self.tls.map(|tls| TlsConfig {
@@ -273,6 +302,26 @@ fn compaction(section: &Spanned<CompactionSection>) -> Result<AutoCompaction, St
             "line {line}: `auto_compaction` keeps either so many `seconds` or so many `revisions`"
         )),
     }
+}
+
+fn rates(sections: Vec<Spanned<RateSection>>) -> Result<Vec<RateConfig>, String> {
+    let mut rates: Vec<RateConfig> = Vec::new();
+    for section in sections {
+        let line = section.defined.line();
+        let RateSection { prefix, requests, burst } = section.value;
+        let burst = burst.unwrap_or(requests);
+        if [requests, burst].iter().any(|number| !(1..=RATE_MAX).contains(number)) {
+            return Err(format!("line {line}: `requests` and `burst` are 1 to {RATE_MAX}"));
+        }
+        if rates.iter().any(|rate| rate.prefix == prefix) {
+            return Err(format!("line {line}: the prefix `{prefix}` has a rate already"));
+        }
+        if rates.len() == RATES_MAX {
+            return Err(format!("line {line}: there are at most {RATES_MAX} `rates`"));
+        }
+        rates.push(RateConfig { prefix, requests, burst });
+    }
+    Ok(rates)
 }
 
 fn audit(section: AuditSection) -> Result<AuditConfig, String> {

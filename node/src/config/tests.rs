@@ -67,6 +67,11 @@ fn the_etcd_door_is_closed_unless_it_is_named() {
         ("    memory: 8MiB\n", "at least 16.0 MiB"),
         ("    audit:\n      file: a.log\n      size: 1KiB\n", "at least 64.0 KiB"),
         ("    auto_compaction:\n      seconds: 5\n      revisions: 5\n", "either"),
+        ("    rates:\n      - prefix: a\n        requests: 0\n", "1 to 1000000"),
+        (
+            "    rates:\n      - {prefix: a, requests: 1}\n      - {prefix: a, requests: 2}\n",
+            "line 6: the prefix `a` has",
+        ),
         ("    auto_compaction:\n      seconds: 0\n", "either"),
     ] {
         let report = open(door).unwrap_err();
@@ -177,6 +182,7 @@ fn the_page_about_configuration_names_every_key() {
         "doors.etcd.progress_seconds",
         "doors.etcd.auto_compaction.seconds",
         "doors.etcd.auto_compaction.revisions",
+        "doors.etcd.rates",
         "doors.etcd.audit.file",
         "doors.etcd.audit.size",
         "doors.etcd.plain_text",

@@ -24,7 +24,7 @@ use tonic::{Code, Request, Response, Status};
 use super::{
     faults::EtcdFault,
     gateway::Gateway,
-    lock::{Waiting, lease_of, queue_fault},
+    lock::{Waiting, lease_of, places, queue_fault},
     proto::v3electionpb::{
         CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse,
         ProclaimRequest, ProclaimResponse, ResignRequest, ResignResponse,
@@ -48,11 +48,6 @@ fn fault(error: ClientError) -> Status {
 
 fn unknown(text: &str) -> Status {
     Status::new(Code::Unknown, text)
-}
-
-/// What every leader's key of an election begins with.
-fn prefix(name: &[u8]) -> Vec<u8> {
-    [name, b"/"].concat()
 }
 
 /// Holds as long as this leader leads, or waits.
@@ -84,7 +79,7 @@ impl ElectionService {
         client: &Client,
         name: &[u8],
     ) -> Result<(Option<Item>, Version), ClientError> {
-        let all = Range::of(Keys::prefix(prefix(name))).sorted(SortBy::Created, false).limit(1);
+        let all = Range::of(places(name)).sorted(SortBy::Created, false).limit(1);
         let found = client.range(self.0.volume(), all, ReadLevel::Strong).await?;
         Ok((found.result.items.into_iter().next(), found.now))
     }
@@ -100,7 +95,7 @@ impl ElectionService {
             let (leader, now) = self.first(client, name).await?;
             let keys = leader.as_ref().map(|leader| leader.key.clone());
             // Without a leader any key under the name is news.
-            let keys = keys.map_or_else(|| Keys::prefix(prefix(name)), Keys::One);
+            let keys = keys.map_or_else(|| places(name), Keys::One);
             let leads = leader.is_some();
             if let Some(leader) = leader
                 && !self.pass(leader, now, told).await
@@ -148,6 +143,7 @@ impl Election for ElectionService {
         request: Request<CampaignRequest>,
     ) -> Result<Response<CampaignResponse>, Status> {
         let (client, CampaignRequest { name, lease, value }) = self.0.admit(request).await?;
+        self.0.rates.take(|| vec![places(&name)])?;
         let volume = self.0.volume();
         let lease = lease_of(&client, volume, lease).await.map_err(queue_fault)?;
         let queued = client.queue_up(volume, &name, lease, &value);
@@ -171,7 +167,9 @@ impl Election for ElectionService {
         request: Request<ProclaimRequest>,
     ) -> Result<Response<ProclaimResponse>, Status> {
         let (client, ProclaimRequest { leader, value }) = self.0.admit(request).await?;
-        let version = self.say(&client, &named(leader)?, value).await?;
+        let leader = named(leader)?;
+        self.0.rates.take(|| vec![Keys::One(leader.key.clone())])?;
+        let version = self.say(&client, &leader, value).await?;
         Ok(Response::new(ProclaimResponse { header: Some(self.0.header(version)) }))
     }
 
@@ -180,6 +178,7 @@ impl Election for ElectionService {
         request: Request<LeaderRequest>,
     ) -> Result<Response<LeaderResponse>, Status> {
         let (client, LeaderRequest { name }) = self.0.admit(request).await?;
+        self.0.rates.take(|| vec![places(&name)])?;
         let (leader, now) = self.first(&client, &name).await.map_err(fault)?;
         let leader = leader.ok_or_else(|| unknown("election: no leader"))?;
         let header = Some(self.0.header(now));
@@ -193,6 +192,7 @@ impl Election for ElectionService {
         request: Request<LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
         let (client, LeaderRequest { name }) = self.0.admit(request).await?;
+        self.0.rates.take(|| vec![places(&name)])?;
         let (sender, mut leaders) = mpsc::channel(LEADERS_WAITING_MAX);
         let service = self.clone();
         tokio::spawn(async move {

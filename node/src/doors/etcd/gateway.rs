@@ -26,13 +26,17 @@ use cluster::{
     request::{ReadLevel, ReplicaStatus},
     shard::{range::Range, transaction::Keys},
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit, watch},
+    time::{Instant, timeout_at},
+};
 use tonic::{Extensions, Request, metadata::MetadataMap};
 
 use super::{
     caller::{Caller, common_name},
     faults::EtcdFault,
     proto::etcdserverpb::ResponseHeader,
+    rates::Rates,
 };
 use crate::{
     config::EtcdConfig,
@@ -42,6 +46,9 @@ use crate::{
 
 /// Longest a request takes, as etcd's: five seconds and two elections.
 pub(super) const DEADLINE: Duration = Duration::from_secs(7);
+/// Longest a large range waits for its turn and for room: whoever reads nothing for
+/// as long has been given up by then (`bodies`).
+const TURN_MAX: Duration = Duration::from_secs(30);
 /// Metadata by which a client asks to be refused where no leader is known.
 const REQUIRE_LEADER: &str = "hasleader";
 
@@ -64,6 +71,10 @@ pub struct Gateway {
     /// Bytes that answers may hold: of their own, so that whoever reads none of them
     /// keeps nobody from asking.
     answers: Arc<Semaphore>,
+    /// Held by the one who waits for room although it holds some.
+    turn: Semaphore,
+    /// How often keys may be asked for.
+    pub(super) rates: Rates,
     /// The newest revision and term this door has told of, for answers that
     /// touch no key.
     revision: AtomicU64,
@@ -91,6 +102,7 @@ impl Gateway {
         let half = usize::try_from(config.memory.bytes() / 2).unwrap_or(usize::MAX);
         let bound = || Arc::new(Semaphore::new(half.min(Semaphore::MAX_PERMITS)));
         let (asked, answers) = (bound(), bound());
+        let (turn, rates) = (Semaphore::new(1), Rates::new(&config.rates));
         let audit = None;
         Self {
             client,
@@ -102,6 +114,8 @@ impl Gateway {
             audit,
             asked,
             answers,
+            turn,
+            rates,
             revision,
             term,
         }
@@ -175,6 +189,22 @@ impl Gateway {
     /// Room for what a request gathers; nothing yet.
     pub(super) fn room(&self) -> Arc<Room> {
         Arc::new(Room::of(self.answers.clone()))
+    }
+
+    /// The same for a request that can begin anew: it waits for no more while it
+    /// holds some, or all that are large would wait for each other.
+    pub(super) fn modest_room(&self) -> Arc<Room> {
+        Arc::new(Room::of(self.answers.clone()).modest())
+    }
+
+    /// The same for such a request that had to give back what it held, once those
+    /// before it have what they need: it waits as long as there is hope.
+    pub(super) async fn room_in_turn(&self) -> Result<(Arc<Room>, SemaphorePermit<'_>), EtcdFault> {
+        let until = Instant::now() + TURN_MAX;
+        match timeout_at(until, self.turn.acquire()).await {
+            Ok(Ok(turn)) => Ok((Arc::new(Room::of(self.answers.clone()).until(until)), turn)),
+            Ok(Err(_)) | Err(_) => Err(EtcdFault::TooManyRequests),
+        }
     }
 
     /// What an answer says of its member, at a version.

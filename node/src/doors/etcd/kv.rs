@@ -9,7 +9,7 @@ use cluster::{
     request::{Item, ReadLevel},
     shard::{
         range::{Range, RangeResult},
-        transaction::{Step, Transaction, TransactionError},
+        transaction::{Keys, Step, Transaction, TransactionError},
     },
 };
 use futures_util::{Stream, stream};
@@ -25,6 +25,7 @@ use super::{
         PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
         kv_server::Kv,
     },
+    rates::keys_of,
     translate::{
         Assembly, Translated, delete_of, delete_response, key_value, put_of, range_of,
         range_response, txn_of,
@@ -40,15 +41,33 @@ const STREAMED_KEYS: usize = 256;
 pub(super) struct KvService(pub(super) Arc<Gateway>);
 
 impl KvService {
+    /// A range, and the room it holds. Of many large ones that meet, one after
+    /// another is gathered: each gives back what it held and begins anew in its turn.
     async fn read(
         &self,
         request: Request<RangeRequest>,
-        room: &Arc<Room>,
-    ) -> Result<RangeResponse, EtcdFault> {
+    ) -> Result<(RangeResponse, Arc<Room>), EtcdFault> {
         let (client, request) = self.0.admit(request).await?;
-        let client = client.within(room.clone());
         let level = if request.serializable { ReadLevel::Eventual } else { ReadLevel::Strong };
         let range = range_of(&request)?;
+        self.0.rates.take(|| vec![range.keys.clone()])?;
+        let room = self.0.modest_room();
+        match self.gather(&client, range.clone(), level, &room).await {
+            Err(EtcdFault::TooManyRequests) if room.taken() > 0 => drop(room),
+            read => return Ok((read?, room)),
+        }
+        let (room, _turn) = self.0.room_in_turn().await?;
+        Ok((self.gather(&client, range, level, &room).await?, room))
+    }
+
+    async fn gather(
+        &self,
+        client: &Client,
+        range: Range,
+        level: ReadLevel,
+        room: &Arc<Room>,
+    ) -> Result<RangeResponse, EtcdFault> {
+        let client = client.within(room.clone());
         let read = client.range(self.0.volume(), range, level).await?;
         let response = range_response(read.result, self.0.header(read.now));
         // One key took none before it was read, and what is small goes as it is.
@@ -64,6 +83,7 @@ impl KvService {
         self.check_size(&request)?;
         let put = put_of(request)?;
         let key = put.key.clone();
+        self.0.rates.take(|| vec![Keys::One(key.clone())])?;
         let written = client.put_as(self.0.volume(), put);
         let told = || vec![text(&key)];
         let written = self.0.audited(&client, "put", told, written, |(version, _)| *version);
@@ -83,6 +103,7 @@ impl KvService {
         let Step::Delete { keys, previous } = delete_of(&request)? else {
             return Err(EtcdFault::KeyNotFound);
         };
+        self.0.rates.take(|| vec![keys.clone()])?;
         let told = vec![shown(&keys)];
         let deleted = client.delete_range_in_parts(self.0.volume(), keys, previous);
         let told = || told;
@@ -102,6 +123,7 @@ impl KvService {
         self.check_size(&request)?;
         let Translated { transaction, past } = txn_of(request.clone(), self.0.config.operations)?;
         transaction.check().map_err(|error| EtcdFault::from(&error))?;
+        self.0.rates.take(|| keys_of(&transaction, &past))?;
         let past = self.read_past(&client, past).await?;
         // What it shows must have room before it happens.
         let shown = if shows(&transaction) { TRANSACTION_REPLY_BYTES_MAX } else { 0 };
@@ -166,8 +188,8 @@ impl Kv for KvService {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
-        let room = self.0.room();
-        Ok(holding(Box::pin(self.read(request, &room)).await?, room))
+        let (answer, room) = Box::pin(self.read(request)).await?;
+        Ok(holding(answer, room))
     }
 
     type RangeStreamStream =
@@ -177,8 +199,7 @@ impl Kv for KvService {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        let room = self.0.room();
-        let whole = Box::pin(self.read(request, &room)).await?;
+        let (whole, room) = Box::pin(self.read(request)).await?;
         let pieces: Self::RangeStreamStream =
             Box::pin(stream::iter(pieces_of(whole).into_iter().map(Ok)));
         Ok(holding(pieces, room))

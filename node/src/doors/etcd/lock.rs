@@ -10,7 +10,7 @@
 use std::{sync::Arc, time::Duration};
 
 use actors::client::{Client, ClientError, Queued};
-use cluster::{ids::LeaseId, mvcc::version::Version};
+use cluster::{ids::LeaseId, mvcc::version::Version, shard::transaction::Keys};
 use tonic::{Code, Request, Response, Status};
 
 use super::{
@@ -85,6 +85,11 @@ impl Drop for Waiting {
     }
 }
 
+/// The keys of a queue under a name.
+pub(super) fn places(name: &[u8]) -> Keys {
+    Keys::prefix([name, b"/"].concat())
+}
+
 /// The lease a request names, or a new one that nobody keeps.
 pub(super) async fn lease_of(
     client: &Client,
@@ -111,6 +116,7 @@ pub(super) fn queue_fault(error: ClientError) -> Status {
 impl Lock for LockService {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
         let (client, LockRequest { name, lease }) = self.0.admit(request).await?;
+        self.0.rates.take(|| vec![places(&name)])?;
         let volume = self.0.volume();
         let lease = lease_of(&client, volume, lease).await.map_err(queue_fault)?;
         let queued = client.queue_up(volume, &name, lease, b"");

@@ -7,7 +7,7 @@
 //! any member may be asked next.
 //!
 //! Limits: bytes of a request, operations of a transaction, watches of a stream,
-//! connections (`connections`), bytes of requests and answers under way (`bodies`)
+//! connections (`connections`), requests of a prefix (`rates`), bytes of requests and answers under way (`bodies`)
 //! by configuration; responses of a stream that wait for a slow reader by number,
 //! and its catch-up reads by a semaphore (`watch`).
 //!
@@ -28,6 +28,7 @@ mod lock;
 mod maintenance;
 mod members;
 pub mod proto;
+mod rates;
 mod snapshot;
 mod translate;
 mod watch;

@@ -221,6 +221,8 @@ impl Session {
         // An empty key is the first there can be.
         let first: &[u8] = if request.key.is_empty() { &[0] } else { &request.key };
         let keys = keys_of(first, &request.range_end);
+        let told = |fault: EtcdFault| fault.text().into_owned();
+        self.gateway.rates.take(|| vec![keys.clone()]).map_err(told)?;
         self.permit(&keys).await?;
         if !matches!(&request.range_end[..], [] | [0]) && *request.range_end <= *first {
             return Err("mvcc: watcher range is empty".to_owned());
