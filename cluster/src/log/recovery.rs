@@ -228,7 +228,9 @@ impl SegmentedLog {
             // Nothing behind the damage says who was born in it.
             let ends = judged.last_key_value().and_then(|(_, last)| last.stretches.last());
             let end_is_lost = !matches!(ends, Some(Stretch::Batch { .. }));
-            self.index.floor = if end_is_lost { u64::MAX } else { self.index.replica_max };
+            let born = if end_is_lost { u64::MAX } else { self.index.replica_max };
+            // What was known to be forgotten already stays so.
+            self.index.floor = self.index.floor.max(born);
         }
         let (unnamed, news) = self.index.settle();
         recovery.unnamed = unnamed;

@@ -27,6 +27,8 @@ pub(super) struct DurableQuorum {
     configurations: BTreeMap<ShardId, BTreeMap<LogIndex, Configuration>>,
     /// The highest position judged per shard.
     judged: BTreeMap<ShardId, LogIndex>,
+    /// The last configuration that each replica applied since it was started.
+    stands: BTreeMap<ReplicaId, LogIndex>,
 }
 
 impl DurableQuorum {
@@ -39,6 +41,8 @@ impl DurableQuorum {
 
     /// A machine started and found a replica in its log.
     pub(super) fn recovered(&mut self, found: &RecoveredReplica) {
+        // Its store may stand before the last one that it applied.
+        self.stands.remove(&found.replica);
         if found.base_index == LogIndex(0) {
             self.founder(found.replica, found.shard, found.store);
         }
@@ -60,7 +64,8 @@ impl DurableQuorum {
     /// Judges a report by the durable logs.
     pub(super) fn report(&mut self, logs: &Logs, report: &Report) -> Result<(), String> {
         match report {
-            Report::Configured { shard, index, configuration, .. } => {
+            Report::Configured { shard, replica, index, configuration, .. } => {
+                self.stands.insert(*replica, *index);
                 let known = self.configurations.entry(*shard).or_default();
                 known.entry(*index).or_insert_with(|| configuration.clone());
                 Ok(())
@@ -80,13 +85,19 @@ impl DurableQuorum {
         }
     }
 
-    /// Whether replicas of which this is true can elect a leader: they are a
-    /// majority of the voters of some configuration, for a replica may be behind
-    /// and not know the newest. Of a joint one its new voters count alone: who
-    /// has left it may be first to say so.
-    pub(super) fn can_elect(&self, shard: ShardId, voted: impl Fn(ReplicaId) -> bool) -> bool {
+    /// Whether replicas of which this is true can elect a candidate: they are a
+    /// majority of the voters of a configuration, for a candidate may be behind and
+    /// not know the newest; but not of one before that which it applied last. Of a
+    /// joint one its new voters count alone: who has left it may be first to say so.
+    pub(super) fn can_elect(
+        &self,
+        shard: ShardId,
+        candidate: ReplicaId,
+        voted: impl Fn(ReplicaId) -> bool,
+    ) -> bool {
         let Some(configurations) = self.configurations.get(&shard) else { return true };
-        configurations.values().any(|one| {
+        let from = self.stands.get(&candidate).copied().unwrap_or_default();
+        configurations.range(from..).any(|(_, one)| {
             let won = one.voters.iter().filter(|voter| voted(**voter)).count();
             won * 2 > one.voters.len()
         })

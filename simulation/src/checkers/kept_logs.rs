@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use actors::probe::Report;
 use cluster::{
     ids::{LogIndex, ReplicaId, Term},
-    ports::log::RecoveredReplica,
+    ports::log::{LogRecord, RecoveredReplica},
 };
 
 use super::{logs::Logs, old_images::OldImages, votes::Ballot};
@@ -68,7 +68,13 @@ fn end_of(found: &RecoveredReplica) -> End {
 
 impl KeptLogs {
     /// A log told, just now, that a record is durable.
-    pub(super) fn durable(&mut self, logs: &Logs, replica: ReplicaId) {
+    pub(super) fn durable(&mut self, logs: &Logs, replica: ReplicaId, record: &LogRecord) {
+        if *record == LogRecord::Destroyed {
+            // Nothing of it must be there. An old image may hold it, or give birth
+            // to it, until its node has heard that it is one.
+            self.told.remove(&replica);
+            return;
+        }
         let Some((index, term)) = logs.end(replica) else { return };
         // A shorter one of a later term is no loss.
         self.told.entry(replica).or_default().tell((term, index));
@@ -87,19 +93,22 @@ impl KeptLogs {
             self.damaged.insert(replica);
             return Ok(());
         }
-        // What could not be read at one start may be whole at the next.
-        self.damaged.remove(&replica);
+        if images.is_old(replica) {
+            // The verdict was durable before anybody heard of it, but not here.
+            self.damaged.remove(&replica);
+        }
         let (told, end) = (self.told.entry(replica).or_default(), end_of(found));
         let wanted = told.wanted(harmed);
         // Whoever is not in an old image is born on it again, under its id, until
         // the node has heard that it is one.
-        let born_again = images.any() && !told.found;
+        let born_again = images.may_be_born_again(replica) && !told.found;
         if end < wanted && !images.is_old(replica) && !born_again {
             return Err(format!(
                 "the log of {replica} ends at {end:?}, was durable up to {wanted:?}, and does not say that it is damaged"
             ));
         }
-        *told = Told { found: true, end, before: VecDeque::from([end]) };
+        // What the last sector holds is not written anew by a start.
+        (told.found, told.end) = (true, end);
         Ok(())
     }
 
@@ -159,8 +168,9 @@ mod tests {
         let (mut logs, mut checker) = (Logs::default(), KeptLogs::default());
         logs.durable(REPLICA, &born());
         for index in 1..=LAST {
-            logs.durable(REPLICA, &entry(index, 1));
-            checker.durable(&logs, REPLICA);
+            let record = entry(index, 1);
+            logs.durable(REPLICA, &record);
+            checker.durable(&logs, REPLICA, &record);
         }
         checker
     }
@@ -205,6 +215,36 @@ mod tests {
         assert!(told().recovered(&images, &found(1, 1), true).is_err());
         images.starts(NodeId(1), Incarnation(1), &[found(1, 1)]);
         assert_eq!(told().recovered(&images, &found(1, 1), true), Ok(()), "an old image");
+    }
+
+    /// Seed 2545 of the swarm: a sector went bad between two starts.
+    #[test]
+    fn a_start_does_not_shrink_what_the_last_sector_may_hold() {
+        let mut checker = told();
+        assert_eq!(checker.recovered(&OldImages::default(), &found(LAST, 1), true), Ok(()));
+        assert_eq!(checker.recovered(&OldImages::default(), &found(LAST - 2, 1), true), Ok(()));
+    }
+
+    /// Seed 3310 of the swarm: a replica was destroyed, then its node's disk set back
+    /// to before its birth, and the node gave birth to it again.
+    #[test]
+    fn nothing_of_a_destroyed_replica_must_be_there() {
+        let mut checker = told();
+        checker.durable(&Logs::default(), REPLICA, &LogRecord::Destroyed);
+        assert_eq!(checker.recovered(&OldImages::default(), &found(0, 0), false), Ok(()));
+    }
+
+    #[test]
+    fn a_verdict_of_damage_stays_but_on_an_old_image() {
+        let (mut checker, mut images) = (told(), OldImages::default());
+        let damaged = RecoveredReplica { damaged: true, ..found(0, 1) };
+        assert_eq!(checker.recovered(&images, &damaged, true), Ok(()));
+        assert_eq!(checker.recovered(&images, &found(LAST, 1), true), Ok(()));
+        assert!(checker.report(&applied(1, 1)).is_err());
+        images.starts(NodeId(1), Incarnation(1), &[]);
+        images.starts(NodeId(1), Incarnation(1), &[found(LAST, 1)]);
+        assert_eq!(checker.recovered(&images, &found(LAST, 1), true), Ok(()));
+        assert_eq!(checker.report(&applied(1, 1)), Ok(()));
     }
 
     #[test]

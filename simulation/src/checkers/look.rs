@@ -62,7 +62,7 @@ impl Look {
     pub(super) fn look(&mut self, trace: &Trace) -> Result<(), String> {
         self.windows.retain(|_, window| !window.life.is_over());
         self.looks += 1;
-        self.see_catalogs()?;
+        self.see_catalogs(trace)?;
         for (node, window) in &self.windows {
             let held = window.budget.memory();
             bounded_queues::keep_most(trace, held);
@@ -80,7 +80,7 @@ impl Look {
         Ok(())
     }
 
-    fn see_catalogs(&mut self) -> Result<(), String> {
+    fn see_catalogs(&mut self, trace: &Trace) -> Result<(), String> {
         let mut up = None;
         for window in self.windows.values() {
             let seen = window.up();
@@ -93,7 +93,8 @@ impl Look {
             self.catalog = view.version();
             self.removed.catalog(view)?;
             self.owner.catalog(view)?;
-            self.zones.catalog(view, &up)?;
+            let judged = self.zones.catalog(view, &up)?;
+            (0..judged).for_each(|_| trace.count("placement judged"));
         }
         self.zones.seen(up);
         Ok(())

@@ -118,7 +118,7 @@ impl Checkers {
     pub(crate) fn durable(&self, replica: ReplicaId, record: &LogRecord) -> bool {
         self.with(|inner| {
             let cut = inner.logs.durable(replica, record);
-            inner.kept.durable(&inner.logs, replica);
+            inner.kept.durable(&inner.logs, replica, record);
             inner.quorum.durable(replica, record);
             inner.votes.durable(replica, record);
             if let LogRecord::Ready { entries, .. } = record {

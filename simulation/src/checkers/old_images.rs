@@ -20,6 +20,9 @@ use super::Checker;
 pub(super) struct OldImages {
     highest: BTreeMap<NodeId, Incarnation>,
     old: BTreeSet<ReplicaId>,
+    /// Where each replica was found last.
+    homes: BTreeMap<ReplicaId, NodeId>,
+    set_back: BTreeSet<NodeId>,
 }
 
 impl OldImages {
@@ -34,13 +37,15 @@ impl OldImages {
         let highest = self.highest.entry(node).or_insert(Incarnation(0));
         if incarnation <= *highest {
             self.old.extend(found.iter().map(|replica| replica.replica));
+            self.set_back.insert(node);
         }
         *highest = (*highest).max(incarnation);
+        self.homes.extend(found.iter().map(|replica| (replica.replica, node)));
     }
 
-    /// Whether there is, or was, such a disk.
-    pub(super) fn any(&self) -> bool {
-        !self.old.is_empty()
+    /// Whether a replica was found on a node whose disk was set back at some time.
+    pub(super) fn may_be_born_again(&self, replica: ReplicaId) -> bool {
+        self.homes.get(&replica).is_some_and(|node| self.set_back.contains(node))
     }
 
     /// Whether a replica lies, or lay, on such a disk.

@@ -58,8 +58,9 @@ impl Poisoned {
         {
             return Err(format!("{replica} on n{node} applied {poison:?} and stands at {index}"));
         }
-        let Report::ReplicaStopped { shard, replica, .. } = report else { return Ok(false) };
-        let stops = *shard == poison.shard;
+        let Report::ReplicaStopped { shard, replica, cause } = report else { return Ok(false) };
+        let named = format!("entry {}: ", poison.index);
+        let stops = *shard == poison.shard && cause.contains(&named);
         if stops {
             self.stopped.insert(*replica);
         }
@@ -119,7 +120,8 @@ mod tests {
 
     fn stopped(shard: u64, replica: u64) -> Report {
         let (shard, replica) = (ShardId(shard), ReplicaId(replica));
-        Report::ReplicaStopped { shard, replica, cause: "test".to_owned() }
+        let cause = "entry #4: no command".to_owned();
+        Report::ReplicaStopped { shard, replica, cause }
     }
 
     #[test]
@@ -136,6 +138,7 @@ mod tests {
         let mut checker = poisoned(4);
         assert_eq!(checker.report(1, &stopped(1, 7)), Ok(true));
         assert_eq!(checker.report(1, &stopped(2, 8)), Ok(false), "a finding of another checker");
+        assert_eq!(poisoned(5).report(1, &stopped(1, 7)), Ok(false), "at another entry");
         assert_eq!(Poisoned::default().report(1, &stopped(1, 7)), Ok(false));
     }
 

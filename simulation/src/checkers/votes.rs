@@ -88,7 +88,7 @@ impl Votes {
         let voted = |voter: ReplicaId| {
             voter == replica || self.given.get(&(shard, term, voter)) == Some(&replica)
         };
-        if quorum.can_elect(shard, voted) {
+        if quorum.can_elect(shard, replica, voted) {
             return Ok(());
         }
         Err(format!("{replica} leads {shard} in {term} without the votes of a majority"))
@@ -200,6 +200,10 @@ mod tests {
         assert!(three.elects(5, 6).is_err());
         assert_eq!(three.quorum.report(&Logs::default(), &configured(9, &[4, 5, 6], &[])), Ok(()));
         assert_eq!(three.elects(5, 6), Ok(()), "of a later configuration");
+        assert_eq!(three.vote(2, 1, 7), Ok(()));
+        assert!(three.elects(1, 7).is_err(), "it knows that these two are voters no more");
+        three.quorum.recovered(&found(1, holds(7, 1)));
+        assert_eq!(three.elects(1, 7), Ok(()), "its store may stand before that");
     }
 
     #[test]

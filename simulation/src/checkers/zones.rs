@@ -32,12 +32,13 @@ pub(super) struct Zones {
 
 impl Zones {
     /// Judges shards that were not placed at the last look; `up` is whom all
-    /// running nodes see.
+    /// running nodes see. How many it judged.
     pub(super) fn catalog(
         &mut self,
         view: &CatalogView,
         up: &BTreeSet<NodeId>,
-    ) -> Result<(), String> {
+    ) -> Result<u32, String> {
+        let mut judged = 0;
         let zone = |node: NodeId| view.node(node).map_or("", |record| record.zone.as_str());
         let zones: BTreeMap<NodeId, &str> = view
             .active_nodes()
@@ -51,9 +52,10 @@ impl Zones {
             // The catalog's own shard grows as nodes come.
             if first && self.unjudged == 0 && record.descriptor.shard != CATALOG_SHARD {
                 judge(&record.descriptor, &zones, zone)?;
+                judged += 1;
             }
         }
-        Ok(())
+        Ok(judged)
     }
 
     /// Remembers whom all see up.

@@ -108,7 +108,7 @@ pub(super) const ALL: &[Scenario] = &[
             }
             .plan(seed)
         },
-        promises: &["volume created", "volume removed", "cut"],
+        promises: &["volume created", "volume removed", "cut", "placement judged"],
     },
     Scenario {
         name: "watch-hops",

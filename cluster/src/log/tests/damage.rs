@@ -482,6 +482,21 @@ fn a_condemned_log_trusts_no_replica_it_held_and_takes_those_born_later() {
 }
 
 #[test]
+fn damage_behind_a_verdict_does_not_take_it_back() {
+    let node = Node::begin();
+    let (mut node, mut recovery) = node.restart();
+    node.log.condemn(ReplicaId(20), &mut recovery).unwrap();
+    let place = node.tell(R1, ready(1, 1..=1));
+    node.tell(R1, ready(1, 2..=2));
+    assert!(node.files.flip_bit(&place.name, (place.offset + 140) * 8));
+    let (mut node, recovery) = node.restart();
+    assert_eq!(recovery.damage.len(), 1);
+    assert_eq!(recovery.forgotten_up_to, Some(ReplicaId(20)));
+    let again = node.log.append(&[(ReplicaId(20), created(20))]);
+    assert!(matches!(again, Err(LogError::Refused { .. })), "{again:?}");
+}
+
+#[test]
 fn a_log_that_is_gone_takes_no_replica_at_any_later_start_until_it_is_condemned() {
     let files = MemoryFiles::new();
     let begun = LogOptions { segment_bytes: SEGMENT_BYTES, begun: true };
