@@ -192,6 +192,18 @@ fn a_restore_brings_back_keys_and_leases_at_revisions_nobody_has_seen() {
 }
 
 #[test]
+fn a_delete_that_cannot_tell_what_was_there_deletes_nothing() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let store = open(scratch.path());
+    store.put(b"a", b"small", 0).expect("put");
+    // More than one answer of a transaction holds.
+    store.txn(vec![], vec![RequestOp::put("z", vec![7; 1_200_000])], vec![]).expect("put");
+    let refused = store.delete_range(b"a", b"zz").expect_err("its value cannot be shown");
+    assert!(matches!(refused, StorageError::InvalidArgument(_)), "{refused:?}");
+    assert_eq!(store.range(b"a", b"", 0, 0, false).expect("range").kvs.len(), 1);
+}
+
+#[test]
 fn a_compactor_lets_go_by_itself_and_a_range_of_any_size_is_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());

@@ -7,7 +7,7 @@
 
 use cluster::{
     ids::ShardId,
-    limits::LIST_PAGE_BYTES_MAX,
+    limits::{LIST_PAGE_BYTES_MAX, TRANSACTION_REPLY_BYTES_MAX},
     mvcc::version::Version,
     request::{Fault, Item, ReadLevel, ShardBody, ShardResult},
     shard::{
@@ -119,10 +119,12 @@ impl Client {
         loop {
             // One key is no larger than what asks for it may be.
             let gathers = matches!(page.keys, Keys::Range { .. });
-            self.take_room(&trial, gathers).await?;
+            self.take_room(&trial, if gathers { LIST_PAGE_BYTES_MAX } else { 0 }).await?;
             let asked = self.ask_page(&mut trial, shard, &page, level).await?;
             let part_bytes = asked.iter().flat_map(|part| &part.result.items).map(item_bytes).sum();
-            self.keep_room(gathers, part_bytes);
+            if gathers {
+                self.keep_room(&trial, part_bytes).await?;
+            }
             let Some(part) = asked else { return Ok(None) };
             bytes += part_bytes;
             if bytes > GATHERED_BYTES_MAX {
@@ -147,10 +149,10 @@ impl Client {
         }
     }
 
-    /// Takes room for one answer of a shard, before it is asked for.
-    async fn take_room(&self, trial: &Trial, gathers: bool) -> Result<(), ClientError> {
+    /// Takes room for what is about to be gathered.
+    async fn take_room(&self, trial: &Trial, bytes: usize) -> Result<(), ClientError> {
         match &self.room {
-            Some(room) if gathers && !room.grow(LIST_PAGE_BYTES_MAX).await => {
+            Some(room) if bytes > 0 && !room.grow(bytes).await => {
                 let (subject, retry_after_ms) = (trial.subject().to_owned(), ROOM_RETRY_MS);
                 Err(ClientError::Fault { subject, fault: Fault::Busy { retry_after_ms } })
             }
@@ -158,11 +160,13 @@ impl Client {
         }
     }
 
-    /// Gives back what an answer did not need of it.
-    fn keep_room(&self, gathers: bool, bytes: usize) {
-        if let Some(room) = self.room.as_ref().filter(|_| gathers) {
+    /// Gives back what an answer did not need of its room, or takes what is missing:
+    /// a page ends behind the item that fills it, however large that is.
+    async fn keep_room(&self, trial: &Trial, bytes: usize) -> Result<(), ClientError> {
+        if let Some(room) = &self.room {
             room.give_back(LIST_PAGE_BYTES_MAX.saturating_sub(bytes));
         }
+        self.take_room(trial, bytes.saturating_sub(LIST_PAGE_BYTES_MAX)).await
     }
 
     /// One answer of a shard, about a megabyte; none if it must be found again.
@@ -268,7 +272,9 @@ impl Client {
             return whole;
         }
         if previous {
-            self.check_gathers(volume, from.clone(), &to).await?;
+            // All of its room now: what is half deleted cannot be refused.
+            let bytes = self.check_gathers(volume, from.clone(), &to).await?;
+            self.take_room(&self.trial(format!("volume {volume}")), bytes).await?;
         }
         let mut all = Deleted { version: Version(0), count: 0, previous: Vec::new() };
         loop {
@@ -277,10 +283,8 @@ impl Client {
             let part = cut(&found.result.items, previous);
             let Some(last) = part.last() else { return Ok(all) };
             let behind = [last.key.as_slice(), &[0]].concat();
-            self.take_room(&self.trial(format!("volume {volume}")), previous).await?;
             let done =
                 self.delete_range(volume, Keys::range(from, behind.clone()), previous).await?;
-            self.keep_room(previous, done.previous.iter().map(item_bytes).sum());
             all.version = done.version;
             all.count = all.count.saturating_add(done.count);
             all.previous.extend(done.previous);
@@ -288,24 +292,28 @@ impl Client {
         }
     }
 
-    /// Refuses a range of more bytes than one answer gathers.
+    /// The bytes of a range; refuses one of more than one answer gathers, and one
+    /// with an item that no transaction shows.
     async fn check_gathers(
         &self,
         volume: &str,
         mut from: Vec<u8>,
         to: &[u8],
-    ) -> Result<(), ClientError> {
+    ) -> Result<usize, ClientError> {
         let mut bytes = 0;
         loop {
             let next = Range::of(Keys::range(from, to)).heads();
             let found = self.range_page(volume, &next, ReadLevel::Strong).await?.result;
             bytes += found.items.iter().map(whole_bytes).sum::<usize>();
+            if found.items.iter().any(|item| whole_bytes(item) > TRANSACTION_REPLY_BYTES_MAX) {
+                return Err(ClientError::BadTransaction(TransactionError::ReadsTooMuch));
+            }
             if bytes > GATHERED_BYTES_MAX {
                 return Err(too_large(&self.trial(format!("volume {volume}"))));
             }
             match found.items.last() {
                 Some(last) if found.more => from = [last.key.as_slice(), &[0]].concat(),
-                Some(_) | None => return Ok(()),
+                Some(_) | None => return Ok(bytes),
             }
         }
     }
