@@ -30,6 +30,10 @@ mod tests;
 pub use recovery::{Damage, OpenError, Recovery, TornTail};
 pub use segmented::{LogOptions, LogUsage, SegmentedLog};
 
+use self::{
+    format::{SegmentHeader, stamp_hash},
+    scan::{Stretch, scan},
+};
 use crate::ids::{ClusterId, NodeId};
 
 /// Whose log it is; a segment with another stamp is refused, so swapped disks
@@ -42,4 +46,18 @@ pub struct LogStamp {
     pub node: NodeId,
     /// Number of the disk in its node.
     pub disk: u64,
+}
+
+/// Number of the segment in these bytes, and up to where its own batches state that
+/// it is durable; none if its header cannot be read. In the last segment of a log,
+/// what is not whole behind that position counts as a torn tail, whatever bent it:
+/// for tools that look at logs, and for tests that let them rot.
+pub fn stated_durable(segment: &[u8]) -> Option<(u64, u64)> {
+    let header = SegmentHeader::decode(segment).ok()?;
+    let stretches = scan(segment, header.number, stamp_hash(&header.stamp)).ok()?;
+    let stated = stretches.iter().filter_map(|stretch| match stretch {
+        Stretch::Batch { prefix, .. } => Some(prefix.durable),
+        Stretch::Hole { .. } => None,
+    });
+    Some((header.number, stated.max().unwrap_or(0)))
 }

@@ -1,6 +1,9 @@
 //! Bytes that go bad: what a disk does to data at rest.
 
-use cluster::ports::{engine::Engine, files::Files};
+use cluster::{
+    log::stated_durable,
+    ports::{engine::Engine, files::Files},
+};
 
 use super::Storage;
 use crate::rng::Rng;
@@ -11,14 +14,27 @@ const SECTOR_BYTES: usize = 512;
 const COPY: &str = "catalog";
 
 impl Storage {
-    /// A file of the log and a place in what is written of it.
+    /// A file of the log and a place in what is written of it. Not in what nothing
+    /// states to be durable: a log cannot tell rot there from a torn tail, so that the
+    /// last batch of all would be gone without a word (`node/docs/damage.md`).
     fn place_in_log(&self, rng: &mut Rng) -> Option<(String, usize)> {
-        let used = |name: String| {
-            let last = self.log.contents(&name)?.iter().rposition(|byte| *byte != 0)?;
-            Some((name, last + 1))
+        let segments: Vec<(String, Vec<u8>)> = self
+            .log
+            .list()
+            .ok()?
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), self.log.contents(&name)?)))
+            .collect();
+        let last = segments.iter().filter_map(|(_, bytes)| stated_durable(bytes)).max()?;
+        let written = |(name, bytes): &(String, Vec<u8>)| {
+            let is_last = stated_durable(bytes).is_none_or(|(number, _)| number == last.0);
+            let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
+            let stated =
+                usize::try_from(last.1).unwrap_or(usize::MAX) / SECTOR_BYTES * SECTOR_BYTES;
+            let most = if is_last { used.min(stated) } else { used };
+            (most > 0).then(|| (name.clone(), most))
         };
-        let written: Vec<(String, usize)> =
-            self.log.list().ok()?.into_iter().filter_map(used).collect();
+        let written: Vec<(String, usize)> = segments.iter().filter_map(written).collect();
         let (name, used) = rng.pick(&written)?.clone();
         Some((name, rng.index(used)))
     }

@@ -22,6 +22,32 @@ const BUSY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mil
 const EAGER: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(5));
 const LAZY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(900));
 
+/// Cuts leaders off until others lead, and takes their power as they come back: a
+/// tail of their own is cut by then, and not yet overwritten.
+fn kill_who_returns(stage: &mut Stage) -> Result<(), String> {
+    let millis = |number: u32| SECOND / 1_000 * number;
+    let end = stage.world.now() + SPAN;
+    for turn in 0_u32.. {
+        if stage.world.now() + SECOND * 5 > end {
+            break;
+        }
+        stage.pass(SECOND)?;
+        let Some(node) = stage.checkers.leaders().into_values().next_back() else { continue };
+        stage.world.trace().count("leader struck");
+        let away = [
+            (Fault::Isolate { node }, millis(900 + 150 * (turn % 8))),
+            (Fault::PowerLoss { node }, SECOND / 2),
+        ];
+        for (fault, life) in away {
+            fault.begin(&mut stage.world);
+            stage.pass(life)?;
+            fault.end(&mut stage.world);
+            stage.pass(millis(7 * (turn % 9)))?;
+        }
+    }
+    Ok(())
+}
+
 /// Stores that are slow, and so slow to apply, while syncs of logs are not.
 const SLOW_STORES: u32 = 80;
 
@@ -208,6 +234,20 @@ pub(super) const ALL: &[Scenario] = &[
             .plan(seed)
         },
         promises: &["cut", "election"],
+    },
+    Scenario {
+        name: "the-cut-off-return-and-die",
+        rows: &["R13", "D9"],
+        story: "a leader with a tail of its own comes back, has it cut, and loses power",
+        plan: |seed| {
+            Directed {
+                script: Some(kill_who_returns),
+                workloads: vec![Box::new(Registers::new(24, 24, EAGER))],
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["leader struck", "log truncated", "power loss"],
     },
     Scenario {
         name: "leaders-die",

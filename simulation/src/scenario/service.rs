@@ -9,8 +9,8 @@ use super::{
     directed::{Directed, strike_leader},
 };
 use crate::workloads::{
-    accounts::Accounts, append::Appends, bank::Bank, counters::Counters, leases::Leases,
-    listing::Listings, register::Registers, volumes::Volumes, watches::Watches,
+    accounts::Accounts, append::Appends, bank::Bank, bursts::Bursts, counters::Counters,
+    leases::Leases, listing::Listings, register::Registers, volumes::Volumes, watches::Watches,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -177,6 +177,21 @@ pub(super) const ALL: &[Scenario] = &[
             .plan(seed)
         },
         promises: &["operation", "slow disk"],
+    },
+    Scenario {
+        name: "bursts",
+        rows: &["O1"],
+        story: "clients that put more at once than one replica lets wait",
+        plan: |seed| {
+            Directed {
+                shards: 1,
+                faults: &["6.000 +0.500 slow-disk {n} 10"],
+                workloads: vec![Box::new(Bursts::new(5, 256))],
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["burst", "operation"],
     },
     Scenario {
         name: "many-shards",

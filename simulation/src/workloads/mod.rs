@@ -8,6 +8,7 @@
 pub mod accounts;
 pub mod append;
 pub mod bank;
+pub mod bursts;
 pub mod counters;
 pub mod filling;
 pub mod leases;

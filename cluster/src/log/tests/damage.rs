@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     ids::{LogIndex, ReplicaId, Term},
-    log::{LogOptions, OpenError, Recovery},
+    log::{LogOptions, OpenError, Recovery, stated_durable},
     memory::MemoryFiles,
     ports::{
         files::Files,
@@ -479,6 +479,16 @@ fn a_condemned_log_trusts_no_replica_it_held_and_takes_those_born_later() {
     node.tell(ReplicaId(21), ready(1, 1..=1));
     let (_, recovery) = node.restart();
     assert!(!found(&recovery, ReplicaId(21)).damaged);
+}
+
+#[test]
+fn a_segment_states_all_to_be_durable_but_its_last_batch() {
+    let mut node = Node::begin();
+    let first = node.tell(R1, ready(1, 1..=1));
+    let last = node.tell(R1, ready(1, 2..=2));
+    let (_, stated) = stated_durable(&node.files.contents(&last.name).unwrap()).unwrap();
+    assert!((first.offset + 1..=last.offset).contains(&usize::try_from(stated).unwrap()));
+    assert_eq!(stated_durable(&[0; 256]), None);
 }
 
 #[test]
