@@ -242,7 +242,7 @@ pub(super) const ALL: &[Scenario] = &[
         plan: |seed| {
             Directed {
                 script: Some(kill_who_returns),
-                workloads: vec![Box::new(Registers::new(24, 24, EAGER))],
+                workloads: vec![Box::new(Registers::new(24, 24, LAZY))],
                 ..Directed::default()
             }
             .plan(seed)
