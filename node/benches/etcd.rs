@@ -36,7 +36,7 @@ mod servers;
 #[path = "etcd/volume.rs"]
 mod volume;
 
-use clusterdb::cli::bench::floor::Floor;
+use clusterdb::devices::floor::Floor;
 
 use asks::Kind;
 use real_etcd::RealEtcd;

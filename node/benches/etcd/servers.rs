@@ -9,10 +9,8 @@ use std::{
 };
 
 use clusterdb::{
-    cli::{
-        bench::floor::cpu_seconds,
-        dev::{DevFile, ProcessState},
-    },
+    cli::dev::{DevFile, ProcessState},
+    devices::floor::cpu_seconds,
     doors::etcd::proto::etcdserverpb::{PutRequest, kv_client::KvClient},
 };
 use tonic::transport::{Channel, Endpoint};

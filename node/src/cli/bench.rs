@@ -5,8 +5,6 @@
 //! rate alone hides: the floor the disk sets (median of real `fdatasync` calls
 //! before and after), syncs per operation, and the servers' CPU time.
 
-pub mod floor;
-
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use actors::client::{Client, ClientError};
@@ -18,9 +16,14 @@ use cluster::{
 use serde::Serialize;
 use tokio::time::Instant;
 
-use self::floor::Floor;
 use super::{Context, error::Outcome, node::hostname, render::tell, status};
-use crate::{devices::entropy::SystemEntropy, status::NodeStatus};
+use crate::{
+    devices::{
+        entropy::SystemEntropy,
+        floor::{Floor, cpu_seconds},
+    },
+    status::NodeStatus,
+};
 
 /// `cdb bench`
 #[derive(Debug, Subcommand)]
@@ -266,7 +269,7 @@ impl Servers {
         let syncs = |node: &NodeStatus| node.disks.iter().map(|disk| disk.log_syncs).sum();
         Self {
             cpu_seconds: local
-                .filter_map(|node| Some((node.pid, floor::cpu_seconds(node.pid)?)))
+                .filter_map(|node| Some((node.pid, cpu_seconds(node.pid)?)))
                 .collect(),
             log_syncs: said.iter().map(|n| ((n.node.clone(), n.pid), syncs(n))).collect(),
         }

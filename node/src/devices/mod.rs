@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod entropy;
 pub mod files;
+pub mod floor;
 pub mod limits;
 pub mod lmdb;
 pub mod lock;

@@ -85,8 +85,10 @@ pub(crate) async fn keep_compacted(
         let now = Range::of(Keys::range("", "")).limit(1).heads();
         match client.range(&volume, now, ReadLevel::Strong).await {
             Ok(read) => {
-                if let Some(version) = history.look(Instant::now(), read.now) {
-                    tell(version, client.compact(&volume, version).await);
+                if let Some(version) = history.look(Instant::now(), read.now)
+                    && is_gone(version, client.compact(&volume, version).await)
+                {
+                    history.compacted = version;
                 }
             }
             Err(error) => tracing::debug!(%error, "the compactor cannot see the store"),
@@ -95,15 +97,18 @@ pub(crate) async fn keep_compacted(
     }
 }
 
-fn tell(version: Version, done: Result<Version, ClientError>) {
+/// Whether the history below a version is gone by now.
+fn is_gone(version: Version, done: Result<Version, ClientError>) -> bool {
     match done {
         Ok(_) => tracing::debug!(%version, "history was let go of"),
         // Somebody else was faster.
         Err(ClientError::Fault { fault: Fault::Compacted { .. }, .. }) => {}
         Err(error) => {
             tracing::warn!(%error, %version, "a compaction failed; the next look repeats it");
+            return false;
         }
     }
+    true
 }
 
 /// What was seen when, as far as it decides.
@@ -112,15 +117,18 @@ struct History {
     mode: CompactionMode,
     retention: Duration,
     looks: VecDeque<(Instant, Version)>,
+    /// The highest that was to be compacted to.
+    wanted: Version,
+    /// What was.
     compacted: Version,
 }
 
 impl History {
     fn new(mode: CompactionMode, retention: Duration) -> Self {
-        Self { mode, retention, looks: VecDeque::new(), compacted: Version(0) }
+        Self { mode, retention, looks: VecDeque::new(), wanted: Version(0), compacted: Version(0) }
     }
 
-    /// Notes the newest version; the one to compact to, if that is news.
+    /// Notes the newest version; the one to compact to, until that is done.
     fn look(&mut self, now: Instant, newest: Version) -> Option<Version> {
         let wanted = match self.mode {
             CompactionMode::Revision(keep) => {
@@ -132,12 +140,11 @@ impl History {
                     self.looks.remove(1);
                 }
                 self.looks.push_back((now, newest));
-                self.as_of_retention(now)?
+                self.as_of_retention(now).unwrap_or(self.wanted)
             }
         };
-        let news = wanted > self.compacted;
-        self.compacted = self.compacted.max(wanted);
-        news.then_some(wanted)
+        self.wanted = self.wanted.max(wanted);
+        (self.wanted > self.compacted).then_some(self.wanted)
     }
 
     /// The newest version that was seen a retention ago or earlier.
@@ -163,7 +170,11 @@ mod tests {
     fn what_was_the_newest_a_retention_ago_stays_readable_and_all_before_goes() {
         let mut history = History::new(CompactionMode::Periodic(MINUTE), MINUTE * 3);
         let began = Instant::now();
-        let mut look = |minute: u32, newest| history.look(began + MINUTE * minute, Version(newest));
+        let mut look = |minute: u32, newest| {
+            let wanted = history.look(began + MINUTE * minute, Version(newest));
+            history.compacted = wanted.unwrap_or(history.compacted);
+            wanted
+        };
         assert_eq!([look(0, 5), look(1, 9), look(2, 9)], [None; 3]);
         assert_eq!(look(3, 20), Some(Version(5)));
         assert_eq!(look(4, 20), Some(Version(9)));
@@ -175,8 +186,25 @@ mod tests {
     fn so_many_revisions_are_kept_whatever_the_time() {
         let mut history = History::new(CompactionMode::Revision(10), MINUTE);
         let now = Instant::now();
-        let wanted = [5, 10, 11, 11, 40].map(|newest| history.look(now, Version(newest)));
+        let wanted = [5, 10, 11, 11, 40].map(|newest| {
+            let wanted = history.look(now, Version(newest));
+            history.compacted = wanted.unwrap_or(history.compacted);
+            wanted
+        });
         assert_eq!(wanted, [None, None, Some(Version(1)), None, Some(Version(30))]);
+    }
+
+    #[test]
+    fn what_could_not_be_compacted_is_wanted_at_every_look() {
+        for mode in [CompactionMode::Revision(10), CompactionMode::Periodic(MINUTE)] {
+            let mut history = History::new(mode, MINUTE);
+            let began = Instant::now();
+            history.look(began, Version(30));
+            let wanted = [1, 2, 3].map(|minute| history.look(began + MINUTE * minute, Version(30)));
+            assert!(wanted[0].is_some() && wanted == [wanted[0]; 3], "{wanted:?}");
+            history.compacted = wanted[0].unwrap();
+            assert_eq!(history.look(began + MINUTE * 4, Version(30)), None);
+        }
     }
 
     #[test]

@@ -33,6 +33,9 @@ mod snapshot;
 mod translate;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use actors::client::{Client, ClientError};
@@ -126,9 +129,11 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) -> anyhow::Resu
 }
 
 /// Creates the volume, and compacts it by itself if that is wanted. Every door does:
-/// who is second finds it done.
+/// who is second finds it done. A volume of another kind is somebody else's.
 async fn keep_volume(client: Client, config: EtcdConfig) -> Infallible {
-    create_volume(client.clone(), &config).await;
+    if !create_volume(client.clone(), &config).await {
+        return pending().await;
+    }
     let (mode, retention) = match config.auto_compaction {
         Some(AutoCompaction::Age(age)) => {
             (CompactionMode::Periodic((age / LOOKS_PER_AGE).min(LOOK_EVERY_MAX)), age)
@@ -194,18 +199,19 @@ fn tls_of(config: &TlsConfig) -> anyhow::Result<ServerTlsConfig> {
 }
 
 /// Creates the volume if there is none: once there are as many nodes as it has
-/// copies. Whoever is refused until then is told why.
-async fn create_volume(client: Client, config: &EtcdConfig) {
+/// copies. Whoever is refused until then is told why. Whether it is one that the door
+/// can serve.
+async fn create_volume(client: Client, config: &EtcdConfig) -> bool {
     let policy = || VolumePolicy { kind: VolumeKind::Single, replicas: config.replicas, shards: 1 };
     loop {
         match client.show_volume(&config.volume).await {
-            Ok(view) if view.record.policy.kind == VolumeKind::Single => return,
+            Ok(view) if view.record.policy.kind == VolumeKind::Single => return true,
             Ok(_) => {
                 tracing::error!(
                     volume = config.volume,
                     "the etcd door needs a volume of kind single: name another one"
                 );
-                return;
+                return false;
             }
             Err(ClientError::UnknownVolume { .. }) => {
                 if let Err(error) = client.create_volume(&config.volume, policy()).await {

@@ -1,0 +1,60 @@
+//! What the door does by itself, on a node inside the test.
+
+use actors::client::ClientError;
+use cluster::{
+    mvcc::version::Version,
+    request::{Fault, ReadLevel},
+    shard::{range::Range, transaction::Put},
+    units::ByteSize,
+};
+use tokio::time::timeout;
+
+use super::*;
+use crate::{
+    assemble::{Embedded, embedded_config},
+    config::NodeConfig,
+};
+
+/// A node of its own.
+pub(super) async fn node() -> (Embedded, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = embedded_config(&folder.path().join("node"), ByteSize::mib(256)).unwrap();
+    (Embedded::open(&config).await.unwrap(), folder)
+}
+
+fn policy(kind: VolumeKind) -> VolumePolicy {
+    VolumePolicy { kind, replicas: 1, shards: 1 }
+}
+
+/// A section of the door that keeps a tenth of a second of history.
+fn config(volume: &str) -> EtcdConfig {
+    let text = "data_dir: d\ndoors:\n  etcd:\n    replicas: 1\n";
+    let etcd = NodeConfig::parse(text).unwrap().doors.etcd.unwrap();
+    let auto_compaction = Some(AutoCompaction::Age(Duration::from_millis(100)));
+    EtcdConfig { volume: volume.to_owned(), auto_compaction, ..etcd }
+}
+
+/// Changes a key twice, and lets the door keep the volume for a while: what is then
+/// read of the first change.
+async fn after_upkeep(client: &Client, volume: &str) -> Result<Vec<u8>, ClientError> {
+    let put = |value: &str| client.put_as(volume, Put::new("k", value));
+    let (first, _): (Version, _) = put("1").await.unwrap();
+    put("2").await.unwrap();
+    let keep = keep_volume(client.clone(), config(volume));
+    assert!(timeout(Duration::from_secs(2), keep).await.is_err(), "it goes on");
+    let then = client.range(volume, Range::of("k").at(first), ReadLevel::Strong).await?;
+    Ok(then.result.items[0].value.clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_of_another_kind_is_not_compacted() {
+    let (node, _folder) = node().await;
+    for (name, kind) in [("spread", VolumeKind::Hash), ("listed", VolumeKind::Ordered)] {
+        node.client.create_volume(name, policy(kind)).await.unwrap();
+        assert_eq!(after_upkeep(&node.client, name).await.unwrap(), b"1", "{name}");
+    }
+    node.client.create_volume("own", policy(VolumeKind::Single)).await.unwrap();
+    let own = after_upkeep(&node.client, "own").await.unwrap_err();
+    let ClientError::Fault { fault: Fault::Compacted { .. }, .. } = own else { panic!("{own}") };
+    node.stop().await;
+}
