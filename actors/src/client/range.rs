@@ -128,7 +128,7 @@ impl Client {
             let Some(part) = asked else { return Ok(None) };
             bytes += part_bytes;
             if bytes > GATHERED_BYTES_MAX {
-                return Err(too_large(&trial));
+                return Err(too_large(&trial, GATHERED_BYTES_MAX));
             }
             let (more, last) = (part.result.more, part.result.items.last().map(|i| i.key.clone()));
             page.at = Some(part.at);
@@ -152,6 +152,7 @@ impl Client {
     /// Takes room for what is about to be gathered.
     async fn take_room(&self, trial: &Trial, bytes: usize) -> Result<(), ClientError> {
         match &self.room {
+            Some(room) if !room.could_grow(bytes) => Err(too_large(trial, room.most())),
             Some(room) if bytes > 0 && !room.grow(bytes).await => {
                 let (subject, retry_after_ms) = (trial.subject().to_owned(), ROOM_RETRY_MS);
                 Err(ClientError::Fault { subject, fault: Fault::Busy { retry_after_ms } })
@@ -309,7 +310,8 @@ impl Client {
                 return Err(ClientError::BadTransaction(TransactionError::ReadsTooMuch));
             }
             if bytes > GATHERED_BYTES_MAX {
-                return Err(too_large(&self.trial(format!("volume {volume}"))));
+                let trial = self.trial(format!("volume {volume}"));
+                return Err(too_large(&trial, GATHERED_BYTES_MAX));
             }
             match found.items.last() {
                 Some(last) if found.more => from = [last.key.as_slice(), &[0]].concat(),
@@ -490,10 +492,10 @@ fn go_on(page: &mut Range, last: &[u8], limit: u32, shown: usize) {
     }
 }
 
-fn too_large(trial: &Trial) -> ClientError {
+fn too_large(trial: &Trial, most: usize) -> ClientError {
     let fault = Fault::Invalid(format!(
         "a range gathers at most {}: set a limit, or leave values out",
-        ByteSize(GATHERED_BYTES_MAX as u64)
+        ByteSize(most as u64)
     ));
     ClientError::Fault { subject: trial.subject().to_owned(), fault }
 }

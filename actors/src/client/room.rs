@@ -31,12 +31,37 @@ pub struct Room {
     until: OnceLock<Instant>,
     /// Whether it waits for more while it holds some.
     holds_on: bool,
+    /// What the whole bound is: more is never free.
+    most: usize,
 }
 
 impl Room {
     /// Nothing yet, of a bound of bytes.
     pub fn of(bound: Arc<Semaphore>) -> Self {
-        Self { bound, taken: AtomicUsize::new(0), until: OnceLock::new(), holds_on: true }
+        Self {
+            bound,
+            taken: AtomicUsize::new(0),
+            until: OnceLock::new(),
+            holds_on: true,
+            most: usize::MAX,
+        }
+    }
+
+    /// The same, of a bound of so many bytes in all.
+    #[must_use]
+    pub fn at_most(mut self, most: usize) -> Self {
+        self.most = most;
+        self
+    }
+
+    /// Whether the bound would hold so much more, were nothing else in it.
+    pub fn could_grow(&self, bytes: usize) -> bool {
+        self.taken().saturating_add(bytes) <= self.most
+    }
+
+    /// All that it could hold.
+    pub fn most(&self) -> usize {
+        self.most
     }
 
     /// The same, waiting for its first bytes only: whoever can begin anew gives back
@@ -125,6 +150,8 @@ mod tests {
         assert_eq!(bound.available_permits(), 90);
         drop(first);
         assert_eq!(bound.available_permits(), 100);
+        let room = Room::of(bound).at_most(100);
+        assert!(room.grow(60).await && room.could_grow(40) && !room.could_grow(41));
     }
 
     #[tokio::test(start_paused = true)]

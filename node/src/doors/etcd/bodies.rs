@@ -1,10 +1,11 @@
 //! Bodies of requests and answers under way, within the bounds of the door.
 //!
 //! A request takes its bytes as they arrive, and is refused when there are no more:
-//! it must not wait, because those that hold part of the bound may wait for it. An
-//! answer took its bytes as it was gathered ([`Room`]), and gives them back when it
+//! it must not wait, because those that hold part of the bound may wait for it. A
+//! message that has begun must be whole within [`WHOLE_WITHIN`]. An answer took its bytes as it was gathered ([`Room`]), and gives them back when it
 //! is on its way. Whoever does not read a large answer holds what others wait for,
-//! so its stream ends after [`UNREAD_MAX`].
+//! so its stream ends after [`UNREAD_MAX`], counted over all its pieces and longer
+//! the more was read ([`READ_PACE_MIN`]).
 //!
 //! What is not counted: an answer of [`PIECE_BYTES`] and less once it is made, a
 //! piece of a larger one that the connection has taken, and the second copy of an
@@ -12,7 +13,7 @@
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -24,7 +25,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame};
 use tokio::{
     sync::{Semaphore, mpsc},
-    time::timeout,
+    time::{Instant, Sleep, sleep, timeout},
 };
 use tonic::{
     Status,
@@ -37,8 +38,13 @@ use super::faults::EtcdFault;
 
 /// Bytes of a piece of a large answer.
 pub(super) const PIECE_BYTES: usize = 32 << 10;
-/// How long a large answer stands still before it is given up.
+/// How long a large answer stands still, in all, before it is given up.
 const UNREAD_MAX: Duration = Duration::from_secs(30);
+/// Bytes a second that must be read of one that takes longer.
+const READ_PACE_MIN: usize = 64 << 10;
+/// How long a message of a request may take to come, once it has begun: 50 KB a
+/// second for the largest that are usual.
+const WHOLE_WITHIN: Duration = Duration::from_secs(30);
 /// What gRPC writes before each message: a flag and a length.
 pub(super) const PREFIX_BYTES: usize = 5;
 
@@ -81,7 +87,12 @@ where
             return Box::pin(self.service.call(request));
         }
         let room = Arc::new(Room::of(self.bound.clone()));
-        let asked = |body| Asked { body, framing: Framing::default(), room: room.clone() };
+        let asked = |body| Asked {
+            body,
+            framing: Framing::default(),
+            due: Due::default(),
+            room: room.clone(),
+        };
         let answered = self.service.call(request.map(|body| Body::new(asked(body))));
         Box::pin(async move {
             let mut response = answered.await?;
@@ -99,7 +110,17 @@ where
 struct Asked {
     body: Body,
     framing: Framing,
+    due: Due,
     room: Arc<Room>,
+}
+
+impl Asked {
+    /// Takes room for what has come of a message.
+    fn take(&mut self, data: &[u8]) -> Result<(), EtcdFault> {
+        let held = self.framing.pass(data);
+        self.due.set(self.framing.is_under_way());
+        if self.room.set(held) { Ok(()) } else { Err(EtcdFault::TooManyRequests) }
+    }
 }
 
 impl http_body::Body for Asked {
@@ -110,20 +131,50 @@ impl http_body::Body for Asked {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            return self.due.poll(context).map(|fault| Some(Err(fault.into())));
+        };
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
+            && let Err(fault) = self.take(data)
         {
-            let held = self.framing.pass(data);
-            if !self.room.set(held) {
-                return Poll::Ready(Some(Err(EtcdFault::TooManyRequests.into())));
-            }
+            return Poll::Ready(Some(Err(fault.into())));
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
+    }
+}
+
+/// When a message that has begun must be whole.
+#[derive(Debug)]
+pub(super) struct Due {
+    within: Duration,
+    at: Option<Pin<Box<Sleep>>>,
+}
+
+impl Default for Due {
+    fn default() -> Self {
+        Self { within: WHOLE_WITHIN, at: None }
+    }
+}
+
+impl Due {
+    /// Part of a message has come and not all of it, or neither.
+    pub(super) fn set(&mut self, is_under_way: bool) {
+        if !is_under_way {
+            self.at = None;
+        } else if self.at.is_none() {
+            self.at = Some(Box::pin(sleep(self.within)));
+        }
+    }
+
+    /// What to say once it is too late.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<EtcdFault> {
+        let due = self.at.as_mut().map_or(Poll::Pending, |due| due.as_mut().poll(context));
+        due.map(|()| EtcdFault::Timeout)
     }
 }
 
@@ -138,6 +189,11 @@ struct Framing {
 }
 
 impl Framing {
+    /// Whether part of a message has come, and not all of it.
+    fn is_under_way(&self) -> bool {
+        self.come > 0 && (self.left > 0 || self.prefix.len() < PREFIX_BYTES)
+    }
+
     /// Takes in some bytes; how many of the last message have come with them.
     /// Those before it have been decoded by the time more is asked for.
     fn pass(&mut self, mut data: &[u8]) -> usize {
@@ -176,7 +232,7 @@ impl Answer {
     pub(super) fn new(body: Body, room: Arc<Room>) -> Self {
         let (sender, pieces) = mpsc::channel(1);
         tokio::spawn(async move {
-            send_pieces(body, &sender).await;
+            send_pieces(body, &sender, UNREAD_MAX).await;
             drop(room);
         });
         Self { pieces, done: false }
@@ -204,28 +260,39 @@ impl http_body::Body for Answer {
 
 /// Sends an answer as it is read; gives it up if it is not. Pieces are copied: the
 /// last one must not keep the whole.
-async fn send_pieces(mut body: Body, pieces: &mpsc::Sender<Result<Frame<Bytes>, Status>>) {
-    let send = async |frame| matches!(timeout(UNREAD_MAX, pieces.send(frame)).await, Ok(Ok(())));
+async fn send_pieces(
+    mut body: Body,
+    pieces: &mpsc::Sender<Result<Frame<Bytes>, Status>>,
+    mut patience: Duration,
+) {
+    let mut send = async |frame, bytes: usize| {
+        let begun = Instant::now();
+        let sent = matches!(timeout(patience, pieces.send(frame)).await, Ok(Ok(())));
+        let earned = Duration::from_millis((bytes * 1_000 / READ_PACE_MIN) as u64);
+        patience = patience.saturating_sub(begun.elapsed()) + earned;
+        sent
+    };
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         match frame.map(Frame::into_data) {
             Ok(Ok(data)) => {
                 for piece in data.chunks(PIECE_BYTES) {
-                    if !send(Ok(Frame::data(Bytes::copy_from_slice(piece)))).await {
+                    let frame = Frame::data(Bytes::copy_from_slice(piece));
+                    if !send(Ok(frame), piece.len()).await {
                         return;
                     }
                 }
             }
             Ok(Err(trailers)) => {
-                send(Ok(trailers)).await;
+                send(Ok(trailers), 0).await;
                 return;
             }
             Err(status) => {
-                send(Err(status)).await;
+                send(Err(status), 0).await;
                 return;
             }
         }
     }
-    send(Ok(Frame::trailers(http::HeaderMap::new()))).await;
+    send(Ok(Frame::trailers(http::HeaderMap::new())), 0).await;
 }
 
 #[cfg(test)]
@@ -269,6 +336,55 @@ mod tests {
             .expect("what nobody reads is given up")
             .unwrap()
             .forget();
+    }
+
+    #[tokio::test]
+    async fn a_message_that_does_not_come_whole_gives_its_room_back() {
+        let bound = Arc::new(Semaphore::new(1_000));
+        let room = Arc::new(Room::of(bound.clone()));
+        let body = Body::new(Stuck(Once(Some(Bytes::from_static(&[0, 0, 0, 1, 0, 7])))));
+        let within = Duration::from_millis(100);
+        let due = Due { within, at: None };
+        let mut asked = Asked { body, framing: Framing::default(), due, room };
+        let mut next = async || poll_fn(|context| Pin::new(&mut asked).poll_frame(context)).await;
+        let begun = Instant::now();
+        assert!(next().await.unwrap().is_ok());
+        assert_eq!(bound.available_permits(), 994);
+        let status = next().await.unwrap().unwrap_err();
+        assert_eq!(status.message(), "etcdserver: request timed out");
+        assert!(begun.elapsed() >= within);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_read_a_little_at_a_time_is_given_up_all_the_same() {
+        let body = Body::new(Once(Some(Bytes::from(vec![7; 16 << 20]))));
+        let (sender, mut pieces) = mpsc::channel(1);
+        let sent = tokio::spawn(async move {
+            send_pieces(body, &sender, Duration::from_millis(100)).await;
+        });
+        let mut read = 0;
+        // Slower than the least pace, and never so slow that one piece would end it.
+        while !sent.is_finished() {
+            sleep(Duration::from_millis(600)).await;
+            read += usize::from(pieces.try_recv().is_ok());
+        }
+        assert!((1..20).contains(&read), "{read} pieces were read");
+    }
+
+    /// A body that does not end.
+    struct Stuck(Once);
+
+    impl http_body::Body for Stuck {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            let frame = ready!(Pin::new(&mut self.0).poll_frame(context));
+            frame.map_or(Poll::Pending, |frame| Poll::Ready(Some(frame)))
+        }
     }
 
     /// A body of one frame.

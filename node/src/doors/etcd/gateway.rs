@@ -71,6 +71,8 @@ pub struct Gateway {
     /// Bytes that answers may hold: of their own, so that whoever reads none of them
     /// keeps nobody from asking.
     answers: Arc<Semaphore>,
+    /// All of them.
+    answers_most: usize,
     /// Held by the one who waits for room although it holds some.
     turn: Semaphore,
     /// How often keys may be asked for.
@@ -100,7 +102,8 @@ impl Gateway {
         let client = client.with_deadline(DEADLINE);
         let (revision, term) = (AtomicU64::new(0), AtomicU64::new(0));
         let half = usize::try_from(config.memory.bytes() / 2).unwrap_or(usize::MAX);
-        let bound = || Arc::new(Semaphore::new(half.min(Semaphore::MAX_PERMITS)));
+        let answers_most = half.min(Semaphore::MAX_PERMITS);
+        let bound = || Arc::new(Semaphore::new(answers_most));
         let (asked, answers) = (bound(), bound());
         let (turn, rates) = (Semaphore::new(1), Rates::new(&config.rates));
         let audit = None;
@@ -114,6 +117,7 @@ impl Gateway {
             audit,
             asked,
             answers,
+            answers_most,
             turn,
             rates,
             revision,
@@ -188,13 +192,17 @@ impl Gateway {
 
     /// Room for what a request gathers; nothing yet.
     pub(super) fn room(&self) -> Arc<Room> {
-        Arc::new(Room::of(self.answers.clone()))
+        Arc::new(self.room_of_answers())
+    }
+
+    fn room_of_answers(&self) -> Room {
+        Room::of(self.answers.clone()).at_most(self.answers_most)
     }
 
     /// The same for a request that can begin anew: it waits for no more while it
     /// holds some, or all that are large would wait for each other.
     pub(super) fn modest_room(&self) -> Arc<Room> {
-        Arc::new(Room::of(self.answers.clone()).modest())
+        Arc::new(self.room_of_answers().modest())
     }
 
     /// The same for such a request that had to give back what it held, once those
@@ -202,7 +210,7 @@ impl Gateway {
     pub(super) async fn room_in_turn(&self) -> Result<(Arc<Room>, SemaphorePermit<'_>), EtcdFault> {
         let until = Instant::now() + TURN_MAX;
         match timeout_at(until, self.turn.acquire()).await {
-            Ok(Ok(turn)) => Ok((Arc::new(Room::of(self.answers.clone()).until(until)), turn)),
+            Ok(Ok(turn)) => Ok((Arc::new(self.room_of_answers().until(until)), turn)),
             Ok(Err(_)) | Err(_) => Err(EtcdFault::TooManyRequests),
         }
     }

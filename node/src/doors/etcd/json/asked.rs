@@ -21,7 +21,10 @@ use serde_json::Value;
 use tonic::Status;
 
 use super::{malformed, methods::Method, too_many_requests};
-use crate::doors::etcd::{bodies::PREFIX_BYTES, faults::EtcdFault};
+use crate::doors::etcd::{
+    bodies::{Due, PREFIX_BYTES},
+    faults::EtcdFault,
+};
 
 /// The body of a request.
 pub(super) struct Asked {
@@ -31,6 +34,7 @@ pub(super) struct Asked {
     /// Bytes of one object.
     most: usize,
     room: Arc<Room>,
+    due: Due,
     once: bool,
     state: State,
 }
@@ -48,7 +52,8 @@ enum State {
 impl Asked {
     pub(super) fn new(body: Body, method: &Method, most: usize, room: Arc<Room>) -> Self {
         let (input, once) = (method.input.clone(), !method.asked_often);
-        Self { body, input, objects: Objects::default(), most, room, once, state: State::Nothing }
+        let (objects, due, state) = (Objects::default(), Due::default(), State::Nothing);
+        Self { body, input, objects, most, room, due, once, state }
     }
 
     fn take(&mut self, data: &[u8]) -> Result<(), Status> {
@@ -84,7 +89,11 @@ impl Asked {
             if let Some(message) = self.next()? {
                 return Poll::Ready(Ok(Some(message)));
             }
-            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+                self.due.set(!self.objects.is_empty());
+                return self.due.poll(context).map(|fault| Err(fault.into()));
+            };
+            match frame {
                 Some(Ok(frame)) => {
                     if let Some(data) = frame.data_ref() {
                         self.take(data)?;
