@@ -224,7 +224,8 @@ impl World {
         };
         let whole = |machine: &Machine| {
             let disk = &machine.storage;
-            disk.is_foreign() != on && disk.has_log() && !machine.retired
+            // They are put back whatever became of a machine: the other needs its own.
+            disk.is_foreign() != on && (!on || disk.has_log() && !machine.retired)
         };
         let possible = whole(&first) && whole(&second);
         if possible {
