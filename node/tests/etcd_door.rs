@@ -14,12 +14,15 @@ mod doors;
 
 use std::time::Duration;
 
-use clusterdb::doors::etcd::proto::etcdserverpb::{
-    AuthUserAddRequest, CompactionRequest, HashKvRequest, MemberListRequest, MoveLeaderRequest,
-    RangeRequest, RequestOp, StatusRequest, TxnRequest, WatchCreateRequest, WatchProgressRequest,
-    WatchRequest, WatchResponse, auth_client::AuthClient, cluster_client::ClusterClient,
-    kv_client::KvClient, maintenance_client::MaintenanceClient, request_op::Request,
-    watch_client::WatchClient, watch_request::RequestUnion,
+use clusterdb::doors::etcd::proto::{
+    etcdserverpb::{
+        AuthUserAddRequest, CompactionRequest, HashKvRequest, MemberListRequest, MoveLeaderRequest,
+        RangeRequest, RequestOp, StatusRequest, TxnRequest, WatchCreateRequest,
+        WatchProgressRequest, WatchRequest, WatchResponse, auth_client::AuthClient,
+        cluster_client::ClusterClient, kv_client::KvClient, maintenance_client::MaintenanceClient,
+        request_op::Request, watch_client::WatchClient, watch_request::RequestUnion,
+    },
+    v3lockpb::{LockRequest, lock_client::LockClient},
 };
 use common::LONG;
 use doors::{Doors, await_volume, connect, get, put};
@@ -176,17 +179,23 @@ async fn who_changed_what_is_told_and_values_are_not() {
     let put_a = kv.put(put("a", b"secret".to_vec())).await.unwrap().into_inner();
     kv.range(get("a", "")).await.unwrap();
     kv.compact(CompactionRequest { revision: 1 << 40, physical: false }).await.unwrap_err();
-    let mut auth = AuthClient::new(channel);
+    let mut auth = AuthClient::new(channel.clone());
     let user = AuthUserAddRequest {
         name: "ann".into(),
         password: "secret".into(),
         ..AuthUserAddRequest::default()
     };
     auth.user_add(user).await.unwrap();
+    let mut locks = LockClient::new(channel.clone());
+    let lock = || LockRequest { name: b"l".to_vec(), lease: 0 };
+    let held = locks.lock(lock()).await.unwrap().into_inner();
+    timeout(Duration::from_millis(500), locks.lock(lock())).await.expect_err("it is held");
+    let nobody = MoveLeaderRequest { target_id: 7 };
+    MaintenanceClient::new(channel).move_leader(nobody).await.unwrap_err();
     let told = async {
         loop {
             let text = std::fs::read_to_string(&file).unwrap_or_default();
-            if text.contains("user add") {
+            if text.contains("leave") && text.contains("move leader") {
                 return text;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -196,12 +205,19 @@ async fn who_changed_what_is_told_and_values_are_not() {
     assert!(!text.contains("secret"), "{text}");
     let lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let [put, compact, user] = &lines[..] else { panic!("{text}") };
-    assert_eq!((&put["operation"], &put["of"][0]), (&"put".into(), &"a".into()));
+    let [put, compact, user, lease, lock, rest @ ..] = &lines[..] else { panic!("{text}") };
+    assert_eq!((&put["operation"], &put["of"][0]["key"]), (&"put".into(), &"a".into()));
     assert_eq!(put["revision"], put_a.header.unwrap().revision);
     assert_eq!((&put["outcome"], &put["as"]), (&"done".into(), &"-".into()));
     assert!(compact["outcome"].as_str().unwrap().contains("future"), "{compact}");
-    assert_eq!((&user["of"][0], &user["outcome"]), (&"ann".into(), &"done".into()));
+    assert_eq!((&user["of"][0]["user"], &user["outcome"]), (&"ann".into(), &"done".into()));
+    let key = String::from_utf8(held.key).unwrap();
+    let granted = lease["of"][0]["lease"].as_str().unwrap();
+    assert_eq!((&lease["operation"], &key), (&"lease grant".into(), &format!("l/{granted}")));
+    assert_eq!(lock["of"], serde_json::json!([{ "name": "l" }, { "key": key }]));
+    let mut rest: Vec<_> = rest.iter().map(|line| line["operation"].as_str().unwrap()).collect();
+    rest.sort_unstable();
+    assert_eq!(rest, ["lease grant", "leave", "lock", "move leader"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

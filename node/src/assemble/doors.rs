@@ -81,7 +81,7 @@ impl Doors {
             let accounts = Arc::new(Accounts::new(client.clone(), &config.volume, clock, entropy));
             let (router, space) = (actors.router.clone(), actors.space.clone());
             let gateway = Gateway::new(&client, router, space, node, config, accounts);
-            let gateway = gateway.telling(audit);
+            let gateway = gateway.with_audit(audit);
             open.push(tokio::spawn(async move {
                 if let Err(error) = serve(Arc::new(gateway), listener).await {
                     tracing::error!(error = format!("{error:#}"), "the etcd door is closed");

@@ -141,6 +141,12 @@ impl Embedded {
         self.storage.gauge.measure().used_bytes
     }
 
+    /// Its actors.
+    #[cfg(test)]
+    pub(crate) fn actors(&self) -> &NodeActors {
+        &self.actors
+    }
+
     /// Ends it; everything acknowledged is durable already.
     pub(crate) async fn stop(self) {
         self.client.close().await;

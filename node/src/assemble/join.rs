@@ -93,6 +93,9 @@ async fn ask(
                 Answer::Fault(fault @ (Fault::NotAllowed(_) | Fault::Invalid(_))) => {
                     return Err(JoinRefused(format!("{endpoint} refused the join: {fault}")).into());
                 }
+                Answer::Fault(Fault::Busy { .. }) => {
+                    last = anyhow::anyhow!("it is starting, or too much is under way there");
+                }
                 Answer::Fault(fault) => last = fault.into(),
                 other @ (Answer::Shard(_)
                 | Answer::CatalogChanges { .. }

@@ -34,7 +34,7 @@ use super::{
     },
     translate::keys_of,
 };
-use crate::observe::audit::shown as shown_keys;
+use crate::observe::audit::Subject;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -49,36 +49,31 @@ impl AuthService {
     ) -> Result<Option<ResponseHeader>, Status> {
         let (client, request) = self.0.admit(request).await?;
         let command = command(request)?;
-        self.told_change(&client, command).await
-    }
-
-    /// Changes accounts, and tells of it.
-    async fn told_change(
-        &self,
-        client: &Client,
-        command: AuthCommand,
-    ) -> Result<Option<ResponseHeader>, Status> {
-        let (operation, of) = told(&command);
+        let telling = self.0.telling(&client, operation_of(&command), || told(&command));
         let changed = client.change_accounts(self.0.volume(), command);
-        let changed = self.0.audited(client, operation, || of, changed, |done| done.version).await;
+        let changed = telling.watch(changed, |done| done.version).await;
         Ok(Some(self.0.header(changed.map_err(EtcdFault::from)?.version)))
     }
 
     /// The same with a new password, whose hash is only made for who may set it.
-    async fn change_password<T>(
+    async fn change_password(
         &self,
-        request: Request<T>,
-        password: impl FnOnce(&mut T) -> Option<String>,
-        command: impl FnOnce(T, Option<String>) -> AuthCommand,
+        client: &Client,
+        password: Option<String>,
+        command: impl Fn(Option<String>) -> AuthCommand,
     ) -> Result<Option<ResponseHeader>, Status> {
-        let (client, mut request) = self.0.admit(request).await?;
-        let ask = client.ask_accounts(self.0.volume(), AuthQuery::Users).await;
-        ask.map_err(EtcdFault::from)?;
-        let hash = match password(&mut request) {
-            Some(password) => Some(self.0.accounts.hash(&password).await),
-            None => None,
+        let asked = command(None);
+        let telling = self.0.telling(client, operation_of(&asked), || told(&asked));
+        let changed = async {
+            self.0.check_root(client).await?;
+            let hash = match password {
+                Some(password) => Some(self.0.accounts.hash(&password).await),
+                None => None,
+            };
+            client.change_accounts(self.0.volume(), command(hash)).await
         };
-        self.told_change(&client, command(request, hash)).await
+        let changed = telling.watch(changed, |done| done.version).await;
+        Ok(Some(self.0.header(changed.map_err(EtcdFault::from)?.version)))
     }
 
     async fn ask<T>(
@@ -104,25 +99,44 @@ impl AuthService {
     }
 }
 
-/// What is told of a change of accounts: names, and never a hash.
-fn told(command: &AuthCommand) -> (&'static str, Vec<String>) {
-    let names = |names: &[&String]| names.iter().map(|name| (*name).clone()).collect();
+/// What a change of accounts is called, as `etcdctl` does.
+fn operation_of(command: &AuthCommand) -> &'static str {
     match command {
-        AuthCommand::Enable => ("auth enable", Vec::new()),
-        AuthCommand::Disable => ("auth disable", Vec::new()),
-        AuthCommand::AddUser { name, hash: _ } => ("user add", names(&[name])),
-        AuthCommand::DeleteUser(name) => ("user delete", names(&[name])),
-        AuthCommand::ChangePassword { name, hash: _ } => ("user passwd", names(&[name])),
-        AuthCommand::GrantRole { user, role } => ("user grant-role", names(&[user, role])),
-        AuthCommand::RevokeRole { user, role } => ("user revoke-role", names(&[user, role])),
-        AuthCommand::AddRole(name) => ("role add", names(&[name])),
-        AuthCommand::DeleteRole(name) => ("role delete", names(&[name])),
+        AuthCommand::Enable => "auth enable",
+        AuthCommand::Disable => "auth disable",
+        AuthCommand::AddUser { .. } => "user add",
+        AuthCommand::DeleteUser(_) => "user delete",
+        AuthCommand::ChangePassword { .. } => "user passwd",
+        AuthCommand::GrantRole { .. } => "user grant-role",
+        AuthCommand::RevokeRole { .. } => "user revoke-role",
+        AuthCommand::AddRole(_) => "role add",
+        AuthCommand::DeleteRole(_) => "role delete",
+        AuthCommand::GrantPermission { .. } => "role grant-permission",
+        AuthCommand::RevokePermission { .. } => "role revoke-permission",
+    }
+}
+
+/// What is told of a change of accounts: names, and never a hash.
+fn told(command: &AuthCommand) -> Vec<Subject> {
+    match command {
+        AuthCommand::Enable | AuthCommand::Disable => Vec::new(),
+        AuthCommand::AddUser { name, hash: _ }
+        | AuthCommand::DeleteUser(name)
+        | AuthCommand::ChangePassword { name, hash: _ } => vec![Subject::user(name)],
+        AuthCommand::GrantRole { user, role } | AuthCommand::RevokeRole { user, role } => {
+            vec![Subject::user(user), Subject::role(role)]
+        }
+        AuthCommand::AddRole(name) | AuthCommand::DeleteRole(name) => vec![Subject::role(name)],
         AuthCommand::GrantPermission { role, permission } => {
-            let access = format!("{:?}", permission.access).to_lowercase();
-            ("role grant-permission", vec![role.clone(), access, shown_keys(&permission.keys)])
+            let access = match permission.access {
+                Access::Read => "read",
+                Access::Write => "write",
+                Access::ReadWrite => "readwrite",
+            };
+            vec![Subject::role(role), Subject::Access(access), Subject::keys(&permission.keys)]
         }
         AuthCommand::RevokePermission { role, keys } => {
-            ("role revoke-permission", vec![role.clone(), shown_keys(keys)])
+            vec![Subject::role(role), Subject::keys(keys)]
         }
     }
 }
@@ -200,22 +214,20 @@ impl Auth for AuthService {
         request: Request<AuthenticateRequest>,
     ) -> Answer<AuthenticateResponse> {
         let AuthenticateRequest { name, password } = request.into_inner();
+        let telling = self.0.telling(&self.0.client, "authenticate", || vec![Subject::user(&name)]);
         let token = self.0.accounts.authenticate(&name, &password);
-        let (now, of) = (self.0.header_now(), || vec![name.clone()]);
-        let version = |_: &String| Version(now.revision.cast_unsigned());
-        let token = self.0.audited(&self.0.client, "authenticate", of, token, version).await;
+        let now = Version(self.0.header_now().revision.cast_unsigned());
+        let token = telling.watch(token, |_| now).await;
         let (token, header) = (token.map_err(EtcdFault::from)?, Some(self.0.header_now()));
         Ok(Response::new(AuthenticateResponse { header, token }))
     }
 
     async fn user_add(&self, request: Request<AuthUserAddRequest>) -> Answer<AuthUserAddResponse> {
-        let password = |request: &mut AuthUserAddRequest| {
-            let none = request.options.is_some_and(|options| options.no_password);
-            (!none).then(|| std::mem::take(&mut request.password))
-        };
-        let add =
-            |request: AuthUserAddRequest, hash| AuthCommand::AddUser { name: request.name, hash };
-        let header = self.change_password(request, password, add).await?;
+        let (client, request) = self.0.admit(request).await?;
+        let AuthUserAddRequest { name, password, options, .. } = request;
+        let none = options.is_some_and(|options| options.no_password);
+        let add = |hash| AuthCommand::AddUser { name: name.clone(), hash };
+        let header = self.change_password(&client, (!none).then_some(password), add).await?;
         Ok(Response::new(AuthUserAddResponse { header }))
     }
 
@@ -245,13 +257,13 @@ impl Auth for AuthService {
         &self,
         request: Request<AuthUserChangePasswordRequest>,
     ) -> Answer<AuthUserChangePasswordResponse> {
-        let password = |request: &mut AuthUserChangePasswordRequest| {
-            Some(std::mem::take(&mut request.password))
+        let (client, request) = self.0.admit(request).await?;
+        let AuthUserChangePasswordRequest { name, password, .. } = request;
+        let change = |hash: Option<String>| AuthCommand::ChangePassword {
+            name: name.clone(),
+            hash: hash.unwrap_or_default(),
         };
-        let change = |request: AuthUserChangePasswordRequest, hash: Option<String>| {
-            AuthCommand::ChangePassword { name: request.name, hash: hash.unwrap_or_default() }
-        };
-        let header = self.change_password(request, password, change).await?;
+        let header = self.change_password(&client, Some(password), change).await?;
         Ok(Response::new(AuthUserChangePasswordResponse { header }))
     }
 

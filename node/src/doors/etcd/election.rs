@@ -24,16 +24,16 @@ use tonic::{Code, Request, Response, Status};
 use super::{
     faults::EtcdFault,
     gateway::Gateway,
-    lock::{Waiting, lease_of, places, queue_fault},
+    kv::{counted, holding},
     proto::v3electionpb::{
         CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse,
         ProclaimRequest, ProclaimResponse, ResignRequest, ResignResponse,
         election_server::Election,
     },
+    queue::{TAKEN_OVER, places, queue_fault, unknown, untouched},
     translate::key_value,
 };
-
-use crate::observe::audit::text;
+use crate::observe::audit::Subject;
 
 /// Leaders of one stream that wait for its reader.
 const LEADERS_WAITING_MAX: usize = 4;
@@ -46,42 +46,55 @@ fn fault(error: ClientError) -> Status {
     EtcdFault::from(error).into()
 }
 
-fn unknown(text: &str) -> Status {
-    Status::new(Code::Unknown, text)
-}
-
 /// Holds as long as this leader leads, or waits.
 fn stands(leader: &LeaderKey) -> Compare {
     let token = Version(leader.rev.cast_unsigned());
     Compare::new(leader.key.clone(), Relation::Equal, Target::Created(token))
 }
 
+/// Says something new as a leader.
+fn speech(leader: &LeaderKey, value: Vec<u8>) -> Transaction {
+    let put = Put::new(leader.key.clone(), value).under(LeaseId(leader.lease.cast_unsigned()));
+    Transaction::new().when(stands(leader)).then(Step::Put(put))
+}
+
 impl ElectionService {
-    /// Says something new as a leader; the version.
+    /// Says something new as a leader; the version, or why it was not said.
     async fn say(
         &self,
         client: &Client,
-        leader: &LeaderKey,
-        value: Vec<u8>,
+        key: &[u8],
+        speech: Transaction,
+        or: &'static str,
     ) -> Result<Version, Status> {
-        let put = Put::new(leader.key.clone(), value).under(LeaseId(leader.lease.cast_unsigned()));
-        let say = Transaction::new().when(stands(leader)).then(Step::Put(put));
-        let said = client.transact(self.0.volume(), say);
-        let told = || vec![text(&leader.key)];
-        let said = self.0.audited(client, "proclaim", told, said, |done| done.version);
-        let said = said.await.map_err(fault)?;
-        if said.succeeded { Ok(said.version) } else { Err(unknown("election: not leader")) }
+        let telling = self.0.telling(client, "proclaim", || vec![Subject::key(key)]);
+        let said = async {
+            let said = client.transact(self.0.volume(), speech).await.map_err(EtcdFault::from)?;
+            let not = || EtcdFault::Other(Code::Unknown, or.to_owned());
+            if said.succeeded { Ok(said.version) } else { Err(not()) }
+        };
+        Ok(telling.watch(said, |version| *version).await?)
     }
 
-    /// Who leads, if anybody does, and the newest version.
+    /// Who leads, if anybody does, and the newest version. What stands below the name
+    /// may be much, so it is looked at without values.
     async fn first(
         &self,
         client: &Client,
         name: &[u8],
     ) -> Result<(Option<Item>, Version), ClientError> {
-        let all = Range::of(places(name)).sorted(SortBy::Created, false).limit(1);
-        let found = client.range(self.0.volume(), all, ReadLevel::Strong).await?;
-        Ok((found.result.items.into_iter().next(), found.now))
+        let oldest = Range::of(places(name)).sorted(SortBy::Created, false);
+        loop {
+            let (first, now) = self.0.look(client, oldest.clone()).await?;
+            let Some(first) = first else { return Ok((None, now)) };
+            let whole = Range::of(first.key);
+            let found = client.range(self.0.volume(), whole, ReadLevel::Strong).await?;
+            // Whoever was the oldest is so for as long as it stands.
+            let leads = |item: &Item| item.created == first.created;
+            if let Some(leader) = found.result.items.into_iter().find(leads) {
+                return Ok((Some(leader), found.now));
+            }
+        }
     }
 
     /// Tells of every leader, and of what it says, as long as somebody listens.
@@ -144,18 +157,18 @@ impl Election for ElectionService {
     ) -> Result<Response<CampaignResponse>, Status> {
         let (client, CampaignRequest { name, lease, value }) = self.0.admit(request).await?;
         self.0.rates.take(|| vec![places(&name)])?;
-        let volume = self.0.volume();
-        let lease = lease_of(&client, volume, lease).await.map_err(queue_fault)?;
-        let queued = client.queue_up(volume, &name, lease, &value);
-        let told = || vec![text(&name)];
-        let queued = self.0.audited(&client, "campaign", told, queued, |queued| queued.version);
-        let queued = queued.await.map_err(queue_fault)?;
-        let mut waiting = Waiting::new(&client, volume, &queued);
+        let lease = self.0.lease_of(&client, lease).await.map_err(queue_fault)?;
+        let waiting = self.0.queue_up(&client, "campaign", &name, lease, &value);
+        let mut waiting = Box::pin(waiting).await?;
+        let queued = waiting.queued.clone();
         let rev = queued.token.0.cast_signed();
         let (key, lease) = (queued.key.clone(), lease.0.cast_signed());
         let leader = LeaderKey { name: name.clone(), key, rev, lease };
         if queued.found.as_ref().is_some_and(|found| *found != value) {
-            waiting.said(self.say(&client, &leader, value).await?);
+            // What comes late of a request that was given up must not say it.
+            let speech = speech(&leader, value).when(untouched(&queued));
+            let said = self.say(&client, &leader.key, speech, TAKEN_OVER);
+            waiting.queued.version = Box::pin(said).await?;
         }
         Box::pin(waiting.take_turn(&name)).await?;
         let header = Some(self.0.header(queued.version));
@@ -169,7 +182,9 @@ impl Election for ElectionService {
         let (client, ProclaimRequest { leader, value }) = self.0.admit(request).await?;
         let leader = named(leader)?;
         self.0.rates.take(|| vec![Keys::One(leader.key.clone())])?;
-        let version = self.say(&client, &leader, value).await?;
+        let speech = speech(&leader, value);
+        let said = self.say(&client, &leader.key, speech, "election: not leader");
+        let version = Box::pin(said).await?;
         Ok(Response::new(ProclaimResponse { header: Some(self.0.header(version)) }))
     }
 
@@ -179,10 +194,15 @@ impl Election for ElectionService {
     ) -> Result<Response<LeaderResponse>, Status> {
         let (client, LeaderRequest { name }) = self.0.admit(request).await?;
         self.0.rates.take(|| vec![places(&name)])?;
-        let (leader, now) = self.first(&client, &name).await.map_err(fault)?;
+        let (leader, now) = Box::pin(self.first(&client, &name)).await.map_err(fault)?;
         let leader = leader.ok_or_else(|| unknown("election: no leader"))?;
         let header = Some(self.0.header(now));
-        Ok(Response::new(LeaderResponse { header, kv: Some(key_value(leader)) }))
+        let answer = LeaderResponse { header, kv: Some(key_value(leader)) };
+        let room = self.0.room();
+        if !room.set(counted(&answer)) {
+            return Err(EtcdFault::TooManyRequests.into());
+        }
+        Ok(holding(answer, room))
     }
 
     type ObserveStream = Pin<Box<dyn Stream<Item = Result<LeaderResponse, Status>> + Send>>;
@@ -215,10 +235,75 @@ impl Election for ElectionService {
         let leader = named(leader)?;
         let leave = Step::delete(leader.key.clone());
         let resign = Transaction::new().when(stands(&leader)).then(leave);
+        let telling = self.0.telling(&client, "resign", || vec![Subject::key(&leader.key)]);
         let done = client.transact(self.0.volume(), resign);
-        let told = || vec![text(&leader.key)];
-        let done = self.0.audited(&client, "resign", told, done, |done| done.version);
-        let done = done.await.map_err(fault)?;
+        let done = telling.watch(done, |done| done.version).await.map_err(fault)?;
         Ok(Response::new(ResignResponse { header: Some(self.0.header(done.version)) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::{super::tests::Door, *};
+
+    /// A put of a campaign that was given up, which comes after its retry took the
+    /// place over, wrote there, and the retry was told that its lease is over.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_campaign_that_was_given_up_says_late_is_not_said() {
+        let door = Door::open().await;
+        let (gateway, lease) = (&door.gateway, door.lease().await);
+        let client = &gateway.client;
+        let stand = || gateway.queue_up(client, "campaign", b"e", lease, b"one");
+        let given_up = stand().await.unwrap();
+        let retry = stand().await.unwrap();
+        let leader = LeaderKey {
+            name: b"e".to_vec(),
+            key: given_up.queued.key.clone(),
+            rev: given_up.queued.token.0.cast_signed(),
+            lease: lease.0.cast_signed(),
+        };
+        let service = ElectionService(gateway.clone());
+        let late = speech(&leader, b"late".to_vec()).when(untouched(&given_up.queued));
+        let late = service.say(client, &leader.key, late, TAKEN_OVER).await.unwrap_err();
+        assert_eq!(late.message(), TAKEN_OVER);
+        retry.take_turn(b"e").await.unwrap();
+        let proclaim = ProclaimRequest { leader: Some(leader), value: b"new".to_vec() };
+        service.proclaim(Request::new(proclaim)).await.unwrap();
+        let asked = LeaderRequest { name: b"e".to_vec() };
+        let told = service.leader(Request::new(asked)).await.unwrap().into_inner();
+        assert_eq!(told.kv.unwrap().value, b"new");
+    }
+
+    /// Anybody may have put keys below a name, and a name may be empty.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_stands_below_a_name_is_looked_at_within_the_room_of_the_door() {
+        const MIB: usize = 1 << 20;
+        let door = Door::open().await;
+        let gateway = &door.gateway;
+        // Of 16 MiB answers have half.
+        for number in 0..12 {
+            let put = Put::new(format!("/{number}"), vec![7; MIB]);
+            gateway.client.put_as(gateway.volume(), put).await.unwrap();
+        }
+        let service = ElectionService(gateway.clone());
+        let leader = || service.leader(Request::new(LeaderRequest { name: Vec::new() }));
+        let told = leader().await.unwrap();
+        assert_eq!(told.get_ref().kv.as_ref().unwrap().key, b"/0");
+
+        let all = gateway.room();
+        assert!(!all.set(8 * MIB), "the answer holds its own");
+        drop(told);
+        assert!(all.set(8 * MIB));
+        assert_eq!(leader().await.unwrap_err().code(), Code::ResourceExhausted);
+        let lease = door.lease().await;
+        let waits = gateway.queue_up(&gateway.client, "lock", b"l", lease, b"").await.unwrap();
+        let mut turn = Box::pin(waits.take_turn(b"l"));
+        assert!(timeout(Duration::from_secs(1), &mut turn).await.is_err());
+        drop(all);
+        timeout(Duration::from_secs(10), turn).await.unwrap().unwrap();
     }
 }

@@ -5,7 +5,7 @@
 //! our words under the code that fits. Source: etcd's `rpctypes` (error.go) in
 //! release 3.5.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use actors::client::ClientError;
 use cluster::{
@@ -151,6 +151,12 @@ impl EtcdFault {
             Self::Other(_, text) => return text.clone().into(),
         };
         text.into()
+    }
+}
+
+impl fmt::Display for EtcdFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
     }
 }
 

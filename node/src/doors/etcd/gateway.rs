@@ -15,7 +15,7 @@ use std::{
 };
 
 use actors::{
-    client::{Client, Ranged, Room},
+    client::{Client, ClientError, Ranged, Room},
     router::Router,
     world::Space,
 };
@@ -41,7 +41,7 @@ use super::{
 use crate::{
     config::EtcdConfig,
     doors::accounts::Accounts,
-    observe::audit::{Audit, Change},
+    observe::audit::{Audit, Came, Change, Subject},
 };
 
 /// Longest a request takes, as etcd's: five seconds and two elections.
@@ -127,7 +127,7 @@ impl Gateway {
 
     /// The same, telling of changes.
     #[must_use]
-    pub fn telling(self, audit: Option<Audit>) -> Self {
+    pub fn with_audit(self, audit: Option<Audit>) -> Self {
         Self { audit, ..self }
     }
 
@@ -163,9 +163,13 @@ impl Gateway {
     /// may make.
     pub(super) async fn admit_root<T>(&self, request: Request<T>) -> Result<T, EtcdFault> {
         let (client, message) = self.admit(request).await?;
-        // Answered only to root where accounts are in force.
-        client.ask_accounts(self.volume(), AuthQuery::Users).await?;
+        self.check_root(&client).await?;
         Ok(message)
+    }
+
+    /// Refuses who is not root where accounts are in force.
+    pub(super) async fn check_root(&self, client: &Client) -> Result<(), ClientError> {
+        client.ask_accounts(self.volume(), AuthQuery::Users).await.map(drop)
     }
 
     /// Lets a request in that touches no key, of anybody with a name where
@@ -176,18 +180,15 @@ impl Gateway {
         Ok(message)
     }
 
-    /// Does a change as whoever asks; told of, if that is wanted.
-    pub(super) async fn audited<T, E: fmt::Display>(
+    /// What is to be told of a change that somebody asks for, if that is wanted.
+    pub(super) fn telling(
         &self,
         client: &Client,
         operation: &'static str,
-        of: impl FnOnce() -> Vec<String>,
-        change: impl Future<Output = Result<T, E>>,
-        version: impl FnOnce(&T) -> Version,
-    ) -> Result<T, E> {
-        let Some(audit) = &self.audit else { return change.await };
-        let (door, principal) = ("etcd", client.principal().clone());
-        audit.watch(Change { door, principal, operation, of: of() }, change, version).await
+        of: impl FnOnce() -> Vec<Subject>,
+    ) -> Telling<'_> {
+        let change = || Change::new("etcd", client.principal(), operation, of());
+        Telling(self.audit.as_ref().map(|audit| (audit, change())))
     }
 
     /// Room for what a request gathers; nothing yet.
@@ -265,6 +266,23 @@ impl Gateway {
     /// Whether a leader is known. A node without a replica learns it by asking.
     pub(super) fn has_leader(&self) -> bool {
         self.status().is_none_or(|status| status.leader.is_some())
+    }
+}
+
+/// A change that is told of, if that is wanted.
+pub(super) struct Telling<'a>(Option<(&'a Audit, Change)>);
+
+impl Telling<'_> {
+    /// Does it, and tells what it came to.
+    pub(super) async fn watch<T, E: fmt::Display, C: Into<Came>>(
+        self,
+        change: impl Future<Output = Result<T, E>>,
+        came: impl FnOnce(&T) -> C,
+    ) -> Result<T, E> {
+        match self.0 {
+            Some((audit, told)) => audit.watch(told, change, came).await,
+            None => change.await,
+        }
     }
 }
 

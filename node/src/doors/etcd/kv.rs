@@ -31,7 +31,7 @@ use super::{
         range_response, txn_of,
     },
 };
-use crate::observe::audit::{shown, text};
+use crate::observe::audit::Subject;
 
 /// Keys in one message of a streamed range.
 const STREAMED_KEYS: usize = 256;
@@ -82,12 +82,10 @@ impl KvService {
         let (client, request) = self.0.admit(request).await?;
         self.check_size(&request)?;
         let put = put_of(request)?;
-        let key = put.key.clone();
-        self.0.rates.take(|| vec![Keys::One(key.clone())])?;
+        self.0.rates.take(|| vec![Keys::One(put.key.clone())])?;
+        let telling = self.0.telling(&client, "put", || vec![Subject::key(&put.key)]);
         let written = client.put_as(self.0.volume(), put);
-        let told = || vec![text(&key)];
-        let written = self.0.audited(&client, "put", told, written, |(version, _)| *version);
-        let (version, previous) = written.await?;
+        let (version, previous) = telling.watch(written, |(version, _)| *version).await?;
         let header = Some(self.0.header(version));
         Ok(PutResponse { header, prev_kv: previous.map(key_value) })
     }
@@ -104,11 +102,9 @@ impl KvService {
             return Err(EtcdFault::KeyNotFound);
         };
         self.0.rates.take(|| vec![keys.clone()])?;
-        let told = vec![shown(&keys)];
+        let telling = self.0.telling(&client, "delete", || vec![Subject::keys(&keys)]);
         let deleted = client.delete_range_in_parts(self.0.volume(), keys, previous);
-        let told = || told;
-        let deleted = self.0.audited(&client, "delete", told, deleted, |done| done.version);
-        let deleted = deleted.await?;
+        let deleted = telling.watch(deleted, |done| done.version).await?;
         let header = self.0.header(deleted.version);
         Ok(delete_response(deleted.count, deleted.previous, header))
     }
@@ -130,12 +126,12 @@ impl KvService {
         if shown > 0 && !room.grow(shown).await {
             return Err(EtcdFault::TooManyRequests);
         }
-        let changes = changed_by(&transaction);
+        let telling = changes(&transaction)
+            .then(|| self.0.telling(&client, "transaction", || changed_by(&transaction)));
         let done = client.transact(self.0.volume(), transaction);
-        let done = if changes.is_empty() {
-            done.await?
-        } else {
-            self.0.audited(&client, "transaction", || changes, done, |done| done.version).await?
+        let done = match telling {
+            Some(telling) => telling.watch(done, |done| done.version).await?,
+            None => done.await?,
         };
         let header = self.0.header(done.version);
         let response = Assembly::response(&request, done, past, header)?;
@@ -170,9 +166,10 @@ impl KvService {
     ) -> Result<CompactionResponse, EtcdFault> {
         let (client, request) = self.0.admit(request).await?;
         let at = u64::try_from(request.revision).map_err(|_| EtcdFault::Compacted)?;
+        let below = || vec![Subject::Below(request.revision)];
+        let telling = self.0.telling(&client, "compact", below);
         let newest = client.compact(self.0.volume(), Version(at));
-        let told = || vec![format!("revisions below {at}")];
-        let newest = self.0.audited(&client, "compact", told, newest, |newest| *newest).await?;
+        let newest = telling.watch(newest, |newest| *newest).await?;
         Ok(CompactionResponse { header: Some(self.0.header(newest)) })
     }
 
@@ -231,7 +228,7 @@ impl Kv for KvService {
 }
 
 /// An answer that holds its room until it is read.
-fn holding<T>(answer: T, room: Arc<Room>) -> Response<T> {
+pub(super) fn holding<T>(answer: T, room: Arc<Room>) -> Response<T> {
     let mut response = Response::new(answer);
     if room.taken() > 0 {
         response.extensions_mut().insert(room);
@@ -240,17 +237,28 @@ fn holding<T>(answer: T, room: Arc<Room>) -> Response<T> {
 }
 
 /// Bytes of an answer that are counted: small ones go as they are.
-fn counted(answer: &impl Message) -> usize {
+pub(super) fn counted(answer: &impl Message) -> usize {
     Some(answer.encoded_len()).filter(|bytes| *bytes > PIECE_BYTES).unwrap_or(0)
 }
 
-/// The keys that a transaction may change, whichever branch it takes.
-fn changed_by(transaction: &Transaction) -> Vec<String> {
-    let steps =
-        transaction.blocks.iter().flat_map(|block| block.then.iter().chain(&block.otherwise));
-    let changed = steps.filter_map(|step| match step {
-        Step::Put(put) => Some(text(&put.key)),
-        Step::Delete { keys, .. } => Some(shown(keys)),
+/// The steps of a transaction, whichever branch it takes.
+fn steps(transaction: &Transaction) -> impl Iterator<Item = &Step> {
+    transaction.blocks.iter().flat_map(|block| block.then.iter().chain(&block.otherwise))
+}
+
+/// Whether a transaction may change something.
+fn changes(transaction: &Transaction) -> bool {
+    steps(transaction).any(|step| match step {
+        Step::Put(_) | Step::Delete { .. } => true,
+        Step::Read(_) | Step::Nested(_) => false,
+    })
+}
+
+/// The keys that a transaction may change.
+fn changed_by(transaction: &Transaction) -> Vec<Subject> {
+    let changed = steps(transaction).filter_map(|step| match step {
+        Step::Put(put) => Some(Subject::key(&put.key)),
+        Step::Delete { keys, .. } => Some(Subject::keys(keys)),
         Step::Read(_) | Step::Nested(_) => None,
     });
     changed.collect()
@@ -258,9 +266,7 @@ fn changed_by(transaction: &Transaction) -> Vec<String> {
 
 /// Whether a transaction shows values.
 fn shows(transaction: &Transaction) -> bool {
-    let steps =
-        transaction.blocks.iter().flat_map(|block| block.then.iter().chain(&block.otherwise));
-    steps.into_iter().any(|step| match step {
+    steps(transaction).any(|step| match step {
         Step::Read(_) => true,
         Step::Put(put) => put.previous,
         Step::Delete { previous, .. } => *previous,

@@ -18,6 +18,8 @@ use super::{
     },
 };
 
+use crate::observe::audit::{Came, Subject};
+
 /// Answers of one stream that wait for their reader, 40 bytes each.
 const ANSWERS_WAITING_MAX: usize = 16;
 
@@ -27,11 +29,6 @@ pub(super) struct LeaseService(pub(super) Arc<Gateway>);
 
 fn id_of(id: i64) -> LeaseId {
     LeaseId(id.cast_unsigned())
-}
-
-/// A lease as `etcdctl` shows it.
-fn told(lease: LeaseId) -> String {
-    format!("lease {:x}", lease.0)
 }
 
 fn seconds(ms: u64) -> i64 {
@@ -47,9 +44,13 @@ impl LeaseService {
         let lease = (request.id != 0).then(|| id_of(request.id));
         // Less than the least is raised by the store.
         let ttl_ms = u64::try_from(request.ttl).unwrap_or(0).saturating_mul(1_000);
+        let named = || lease.into_iter().map(Subject::lease).collect();
+        let telling = self.0.telling(&client, "lease grant", named);
         let granted = client.grant_lease(self.0.volume(), lease, ttl_ms);
-        let told = || lease.into_iter().map(told).collect();
-        let granted = self.0.audited(&client, "lease grant", told, granted, |done| done.version);
+        let granted = telling.watch(granted, |granted| Came {
+            revision: granted.version,
+            of: lease.is_none().then(|| Subject::lease(granted.lease)),
+        });
         let granted = granted.await?;
         Ok(LeaseGrantResponse {
             header: Some(self.0.header(granted.version)),
@@ -65,10 +66,9 @@ impl LeaseService {
     ) -> Result<LeaseRevokeResponse, EtcdFault> {
         let (client, request) = self.0.admit(request).await?;
         let lease = id_of(request.id);
+        let telling = self.0.telling(&client, "lease revoke", || vec![Subject::lease(lease)]);
         let ended = client.revoke_lease(self.0.volume(), lease);
-        let told = || vec![told(lease)];
-        let ended = self.0.audited(&client, "lease revoke", told, ended, |(version, _)| *version);
-        let (version, _) = ended.await?;
+        let (version, _) = telling.watch(ended, |(version, _)| *version).await?;
         Ok(LeaseRevokeResponse { header: Some(self.0.header(version)) })
     }
 

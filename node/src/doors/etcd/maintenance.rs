@@ -18,12 +18,14 @@ use super::{
     proto::etcdserverpb::{
         AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
         DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest,
-        HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse,
-        StatusRequest, StatusResponse, alarm_request::AlarmAction,
+        HashResponse, MoveLeaderRequest, MoveLeaderResponse, ResponseHeader, SnapshotRequest,
+        SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
         downgrade_request::DowngradeAction, maintenance_server::Maintenance,
     },
     snapshot::{Hashed, hash, write_snapshot},
 };
+
+use crate::observe::audit::Subject;
 
 /// The release of etcd whose API this is: clients ask for it to know whether
 /// `RequestProgress` may be used (3.5.13 and later).
@@ -96,11 +98,18 @@ impl MaintenanceService {
         &self,
         request: Request<MoveLeaderRequest>,
     ) -> Result<MoveLeaderResponse, EtcdFault> {
-        let MoveLeaderRequest { target_id } = self.0.admit_root(request).await?;
-        let own = self.0.status().filter(|own| own.leading).ok_or(EtcdFault::NotLeader)?;
-        let to = voter_of(&own, target_id).ok_or(EtcdFault::BadLeaderTransferee)?;
-        self.0.router.move_leader(own.descriptor.shard, to).await?;
-        Ok(MoveLeaderResponse { header: Some(self.0.header_now()) })
+        let (client, MoveLeaderRequest { target_id }) = self.0.admit(request).await?;
+        let telling = self.0.telling(&client, "move leader", || vec![Subject::member(target_id)]);
+        let moved = async {
+            self.0.check_root(&client).await?;
+            let own = self.0.status().filter(|own| own.leading).ok_or(EtcdFault::NotLeader)?;
+            let to = voter_of(&own, target_id).ok_or(EtcdFault::BadLeaderTransferee)?;
+            self.0.router.move_leader(own.descriptor.shard, to).await?;
+            Ok::<_, EtcdFault>(self.0.header_now())
+        };
+        let at = |header: &ResponseHeader| Version(header.revision.cast_unsigned());
+        let header = Some(telling.watch(moved, at).await?);
+        Ok(MoveLeaderResponse { header })
     }
 
     async fn downgrade(

@@ -28,6 +28,7 @@ mod lock;
 mod maintenance;
 mod members;
 pub mod proto;
+mod queue;
 mod rates;
 mod snapshot;
 mod translate;

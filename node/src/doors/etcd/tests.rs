@@ -2,6 +2,7 @@
 
 use actors::client::ClientError;
 use cluster::{
+    ids::{LeaseId, NodeId},
     mvcc::version::Version,
     request::{Fault, ReadLevel},
     shard::{range::Range, transaction::Put},
@@ -13,10 +14,12 @@ use super::*;
 use crate::{
     assemble::{Embedded, embedded_config},
     config::NodeConfig,
+    devices::{clock::SystemClock, entropy::SystemEntropy},
+    doors::accounts::Accounts,
 };
 
 /// A node of its own.
-pub(super) async fn node() -> (Embedded, tempfile::TempDir) {
+async fn node() -> (Embedded, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let config = embedded_config(&folder.path().join("node"), ByteSize::mib(256)).unwrap();
     (Embedded::open(&config).await.unwrap(), folder)
@@ -26,12 +29,39 @@ fn policy(kind: VolumeKind) -> VolumePolicy {
     VolumePolicy { kind, replicas: 1, shards: 1 }
 }
 
-/// A section of the door that keeps a tenth of a second of history.
+/// A section of the door.
 fn config(volume: &str) -> EtcdConfig {
     let text = "data_dir: d\ndoors:\n  etcd:\n    replicas: 1\n";
     let etcd = NodeConfig::parse(text).unwrap().doors.etcd.unwrap();
-    let auto_compaction = Some(AutoCompaction::Age(Duration::from_millis(100)));
-    EtcdConfig { volume: volume.to_owned(), auto_compaction, ..etcd }
+    EtcdConfig { volume: volume.to_owned(), ..etcd }
+}
+
+/// A door onto a node of its own that nobody connects to: services are asked as they
+/// are.
+pub(super) struct Door {
+    pub(super) gateway: Arc<Gateway>,
+    _node: Embedded,
+    _folder: tempfile::TempDir,
+}
+
+impl Door {
+    pub(super) async fn open() -> Self {
+        let (node, folder) = node().await;
+        let client = node.client.clone();
+        // The least there is.
+        let config = EtcdConfig { memory: ByteSize::mib(16), ..config("etcd") };
+        client.create_volume(&config.volume, policy(VolumeKind::Single)).await.unwrap();
+        let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
+        let accounts = Accounts::new(client.clone(), &config.volume, clock, entropy);
+        let (router, space) = (node.actors().router.clone(), node.actors().space.clone());
+        let gateway = Gateway::new(&client, router, space, NodeId(1), config, Arc::new(accounts));
+        Self { gateway: Arc::new(gateway), _node: node, _folder: folder }
+    }
+
+    /// A lease of a minute.
+    pub(super) async fn lease(&self) -> LeaseId {
+        self.gateway.lease_of(&self.gateway.client, 0).await.unwrap()
+    }
 }
 
 /// Changes a key twice, and lets the door keep the volume for a while: what is then
@@ -40,7 +70,8 @@ async fn after_upkeep(client: &Client, volume: &str) -> Result<Vec<u8>, ClientEr
     let put = |value: &str| client.put_as(volume, Put::new("k", value));
     let (first, _): (Version, _) = put("1").await.unwrap();
     put("2").await.unwrap();
-    let keep = keep_volume(client.clone(), config(volume));
+    let auto_compaction = Some(AutoCompaction::Age(Duration::from_millis(100)));
+    let keep = keep_volume(client.clone(), EtcdConfig { auto_compaction, ..config(volume) });
     assert!(timeout(Duration::from_secs(2), keep).await.is_err(), "it goes on");
     let then = client.range(volume, Range::of("k").at(first), ReadLevel::Strong).await?;
     Ok(then.result.items[0].value.clone())
