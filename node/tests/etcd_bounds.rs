@@ -12,7 +12,7 @@ mod common;
 #[path = "common/web.rs"]
 mod web;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use clusterdb::doors::etcd::proto::etcdserverpb::{
@@ -33,7 +33,7 @@ use tokio::{
 use tonic::{
     Code,
     codegen::{http, tokio_stream},
-    transport::Channel,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -45,18 +45,36 @@ struct Door {
     cluster: Cluster,
     _folder: tempfile::TempDir,
     address: SocketAddr,
+    /// The certificate of its TLS, if it has some.
+    certificate: Option<rcgen::Certificate>,
 }
 
 impl Door {
     /// Starts it; `extra` stands in the door's section. From the test's own thread:
     /// a node ends with the thread that started it.
     async fn open(extra: &str) -> Self {
+        Self::start(extra, None).await
+    }
+
+    /// The same within TLS.
+    async fn secured(extra: &str, folder: &Path) -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let (certificate, key) = (folder.join("door.pem"), folder.join("door.key"));
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let files = [certificate, key].map(|file| file.display().to_string());
+        let [certificate, key] = files;
+        let tls = format!("    tls:\n      certificate: {certificate}\n      key: {key}\n");
+        Self::start(&[extra, &tls].concat(), Some(made.cert)).await
+    }
+
+    async fn start(extra: &str, certificate: Option<rcgen::Certificate>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let address = Ports::take().of(1).0;
         let extra = format!("doors:\n  etcd:\n    listen: {address}\n    replicas: 1\n{extra}");
         let mut cluster = Cluster::prepare(folder.path(), 1, &extra);
         cluster.found();
-        let door = Self { cluster, _folder: folder, address };
+        let door = Self { cluster, _folder: folder, address, certificate };
         let mut kv = door.kv().await;
         let serves = async {
             while kv.range(get("none", "")).await.is_err() {
@@ -67,9 +85,39 @@ impl Door {
         door
     }
 
+    fn endpoint(&self) -> Endpoint {
+        let Some(certificate) = &self.certificate else {
+            return Channel::from_shared(format!("http://{}", self.address)).unwrap();
+        };
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(certificate.pem()))
+            .domain_name("localhost");
+        let endpoint = Channel::from_shared(format!("https://{}", self.address)).unwrap();
+        endpoint.tls_config(tls).unwrap()
+    }
+
     async fn channel(&self) -> Channel {
-        let endpoint = Channel::from_shared(format!("http://{}", self.address)).unwrap();
-        endpoint.connect().await.unwrap()
+        self.endpoint().connect().await.unwrap()
+    }
+
+    /// Ends the handshake of TLS, and says nothing then.
+    fn shake_hands(&self) -> std::net::TcpStream {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.certificate.as_ref().unwrap().der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let name = "localhost".try_into().unwrap();
+        let mut tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut stream = std::net::TcpStream::connect(self.address).unwrap();
+        while tls.is_handshaking() {
+            tls.complete_io(&mut stream).unwrap();
+        }
+        stream
     }
 
     async fn kv(&self) -> KvClient<Channel> {
@@ -153,10 +201,7 @@ async fn whoever_comes_beyond_the_bound_of_connections_waits_and_the_silent_are_
     let begun = Instant::now();
     let mut silent = TcpStream::connect(door.address).await.unwrap();
     sleep(SECOND / 5).await;
-    let mut late = {
-        let endpoint = Channel::from_shared(format!("http://{}", door.address)).unwrap();
-        KvClient::new(endpoint.connect_lazy())
-    };
+    let mut late = KvClient::new(door.endpoint().connect_lazy());
     assert!(timeout(SECOND, late.range(get("a", ""))).await.is_err(), "all places are taken");
     first.range(get("a", "")).await.expect("who is in is served");
     let end = async { while silent.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {} };
@@ -165,6 +210,31 @@ async fn whoever_comes_beyond_the_bound_of_connections_waits_and_the_silent_are_
     timeout(LONG, late.range(get("a", ""))).await.expect("its place").unwrap();
     drop(second);
     timeout(LONG, door.kv()).await.unwrap().range(get("a", "")).await.unwrap();
+}
+
+/// After the handshake nothing waited for its first words, and its place was kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_nothing_within_tls_is_shown_out_and_who_only_listens_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let door = Door::secured("    connections: 2\n", folder.path()).await;
+    // It says hello, and asks for nothing.
+    let listens = door.kv().await;
+    let mut silent = door.shake_hands();
+    let begun = Instant::now();
+    let mut late = KvClient::new(door.endpoint().connect_lazy());
+    assert!(timeout(SECOND, late.range(get("a", ""))).await.is_err(), "all places are taken");
+    let end = tokio::task::spawn_blocking(move || {
+        silent.set_read_timeout(Some(SECOND * 25)).unwrap();
+        let end = std::io::copy(&mut silent, &mut std::io::sink());
+        assert!(begun.elapsed() < SECOND * 20, "{end:?}");
+    });
+    end.await.unwrap();
+    assert!(begun.elapsed() > SECOND * 8, "after {:?}", begun.elapsed());
+    timeout(LONG, late.range(get("a", ""))).await.expect("its place").unwrap();
+    let mut later = KvClient::new(door.endpoint().connect_lazy());
+    assert!(timeout(SECOND * 2, later.range(get("a", ""))).await.is_err(), "the other one stays");
+    drop(listens);
+    timeout(LONG, later.range(get("a", ""))).await.expect("a place").unwrap();
 }
 
 #[tokio::test]

@@ -2,15 +2,19 @@
 //!
 //! Whoever comes beyond the bound waits in the system's own queue until somebody
 //! goes, as at etcd's. A connection that does not say what it wants is closed, or
-//! strangers who say nothing would keep all others out. A system that has no file
-//! descriptor left is asked again after a pause, not in a circle and not never.
+//! strangers who say nothing would keep all others out: within TLS, too, where its first
+//! words only open the handshake. A system that has no file descriptor left is asked
+//! again after a pause, not in a circle and not never.
 //!
 //! Source: etcd's limit of its listeners (`transport/limit_listen.go`).
 
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -27,23 +31,27 @@ use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
 use super::{ALIVE_EVERY, ALIVE_WITHIN};
 
 /// First words of a connection: the preface of HTTP/2. Those of TLS are longer, and
-/// it has a deadline of its own.
+/// its handshake has a deadline of its own.
 const FIRST_WORDS: usize = 24;
+/// What comes after a handshake, whose last words may have brought the preface with
+/// them: at the least the answer to our settings.
+const WORDS_WITHIN_TLS: usize = 1;
 /// Pause after the system could not give a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// What comes in, at most `most` at a time.
+/// What comes in, at most `most` at a time, and speaks TLS or not.
 pub(super) fn incoming(
     listener: TcpListener,
     most: usize,
+    tls: bool,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let incoming =
         TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(ALIVE_EVERY));
     let places = Arc::new(Semaphore::new(most));
-    stream::unfold((incoming, places), |(mut incoming, places)| async move {
+    stream::unfold((incoming, places), move |(mut incoming, places)| async move {
         let place = places.clone().acquire_owned().await.ok()?;
         let stream = accept(&mut incoming).await?;
-        Some((Ok(Connection::new(stream, place)), (incoming, places)))
+        Some((Ok(Connection::new(stream, place, tls)), (incoming, places)))
     })
 }
 
@@ -73,6 +81,8 @@ fn is_its_own(error: &io::Error) -> bool {
 pub(super) struct Connection {
     stream: TcpStream,
     silent: Option<Silent>,
+    /// Whether it is within TLS from now on, and nobody waits for its words yet.
+    secured: Option<AtomicBool>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -84,17 +94,27 @@ struct Silent {
     until: Pin<Box<Sleep>>,
 }
 
+impl Silent {
+    fn new(left: usize) -> Self {
+        Self { left, until: Box::pin(sleep(ALIVE_WITHIN)) }
+    }
+}
+
 impl Connection {
-    fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
-        let silent = Silent { left: FIRST_WORDS, until: Box::pin(sleep(ALIVE_WITHIN)) };
-        Self { stream, silent: Some(silent), _place: place }
+    fn new(stream: TcpStream, place: OwnedSemaphorePermit, tls: bool) -> Self {
+        let secured = tls.then(AtomicBool::default);
+        Self { stream, silent: Some(Silent::new(FIRST_WORDS)), secured, _place: place }
     }
 }
 
 impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
 
+    /// What serves it asks for it once: within TLS when the handshake is done.
     fn connect_info(&self) -> TcpConnectInfo {
+        if let Some(secured) = &self.secured {
+            secured.store(true, Ordering::Relaxed);
+        }
         self.stream.connect_info()
     }
 }
@@ -105,6 +125,10 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.secured.as_ref().is_some_and(|secured| secured.load(Ordering::Relaxed)) {
+            self.secured = None;
+            self.silent = Some(Silent::new(WORDS_WITHIN_TLS));
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         let Some(silent) = &mut self.silent else { return read };

@@ -121,7 +121,7 @@ pub async fn bind(config: &EtcdConfig) -> anyhow::Result<TcpListener> {
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) -> anyhow::Result<()> {
     let tls = gateway.config.tls.as_ref().map(tls_of).transpose()?;
     let upkeep = keep_volume(gateway.client.clone(), gateway.config.clone());
-    let incoming = connections::incoming(listener, gateway.config.connections);
+    let incoming = connections::incoming(listener, gateway.config.connections, tls.is_some());
     let serve = services(gateway, tls)?.serve_with_incoming(incoming);
     tokio::select! {
         served = serve => served.context("the etcd port no longer answers"),
