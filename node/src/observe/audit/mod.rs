@@ -4,7 +4,7 @@
 //! {"at":"2026-11-26T05:00:00.123Z","door":"etcd","as":"ann","operation":"put",
 //!  "of":[{"key":"/a"}],"revision":42,"outcome":"done"}
 //! ```
-//! What it is of and how it is told is in [`subject`]; values and passwords never
+//! What it is of and how it is told stands in `subject`; values and passwords never
 //! are. `as` is the name of a user, or `-` where accounts are not in force or nobody
 //! said who it was.
 //!
