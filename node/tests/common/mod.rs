@@ -351,8 +351,9 @@ impl Cluster {
         for at in 1..self.nodes.len() {
             let token = self.token();
             self.nodes[at].start(&["--join", &first, "--token", &token]);
+            // One after the other: the cluster names them as they come.
+            self.nodes[at].wait_ready();
         }
-        self.nodes.iter_mut().for_each(Node::wait_ready);
         self.name_endpoints();
         self.wait_healthy();
     }
