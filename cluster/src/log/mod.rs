@@ -48,16 +48,18 @@ pub struct LogStamp {
     pub disk: u64,
 }
 
-/// Number of the segment in these bytes, and up to where its own batches state that
-/// it is durable; none if its header cannot be read. In the last segment of a log,
-/// what is not whole behind that position counts as a torn tail, whatever bent it:
-/// for tools that look at logs, and for tests that let them rot.
-pub fn stated_durable(segment: &[u8]) -> Option<(u64, u64)> {
+/// Number of the segment in these bytes, and up to where a byte that is not whole is
+/// damage by what the segment itself says; none if its header cannot be read. In the
+/// last segment of a log, what is not whole behind that position counts as a torn tail,
+/// whatever bent it: for tools that look at logs, and for tests that let them rot.
+pub fn damage_below(segment: &[u8]) -> Option<(u64, u64)> {
     let header = SegmentHeader::decode(segment).ok()?;
     let stretches = scan(segment, header.number, stamp_hash(&header.stamp)).ok()?;
-    let stated = stretches.iter().filter_map(|stretch| match stretch {
+    let known = stretches.iter().filter_map(|stretch| match stretch {
+        // It was synced before the segment had its name.
+        Stretch::Batch { prefix, end } if prefix.checkpoint => Some(*end as u64),
         Stretch::Batch { prefix, .. } => Some(prefix.durable),
         Stretch::Hole { .. } => None,
     });
-    Some((header.number, stated.max().unwrap_or(0)))
+    Some((header.number, known.max().unwrap_or(0)))
 }

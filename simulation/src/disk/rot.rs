@@ -1,7 +1,7 @@
 //! Bytes that go bad: what a disk does to data at rest.
 
 use cluster::{
-    log::stated_durable,
+    log::damage_below,
     ports::{engine::Engine, files::Files},
 };
 
@@ -14,10 +14,10 @@ const SECTOR_BYTES: usize = 512;
 const COPY: &str = "catalog";
 
 impl Storage {
-    /// A file of the log and a place in what is written of it. Not in what nothing
-    /// states to be durable: a log cannot tell rot there from a torn tail, so that the
-    /// last batch of all would be gone without a word (`node/docs/damage.md`).
-    fn place_in_log(&self, rng: &mut Rng) -> Option<(String, usize)> {
+    /// A file of the log and a place in what is written of it, in units of so many
+    /// bytes. Not where a log cannot tell rot from a torn tail, or the last batch of
+    /// all would be gone without a word (`node/docs/damage.md`).
+    fn place_in_log(&self, rng: &mut Rng, unit: usize) -> Option<(String, usize)> {
         let segments: Vec<(String, Vec<u8>)> = self
             .log
             .list()
@@ -25,14 +25,15 @@ impl Storage {
             .into_iter()
             .filter_map(|name| Some((name.clone(), self.log.contents(&name)?)))
             .collect();
-        let last = segments.iter().filter_map(|(_, bytes)| stated_durable(bytes)).max()?;
+        let (last, known) = segments.iter().filter_map(|(_, bytes)| damage_below(bytes)).max()?;
         let written = |(name, bytes): &(String, Vec<u8>)| {
-            let is_last = stated_durable(bytes).is_none_or(|(number, _)| number == last.0);
             let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
-            let stated =
-                usize::try_from(last.1).unwrap_or(usize::MAX) / SECTOR_BYTES * SECTOR_BYTES;
-            let most = if is_last { used.min(stated) } else { used };
-            (most > 0).then(|| (name.clone(), most))
+            let most = match damage_below(bytes) {
+                Some((number, _)) if number < last => used,
+                Some(_) | None => used.min(usize::try_from(known).unwrap_or(usize::MAX)),
+            };
+            // Of one that is smaller than a unit, the checkpoint is in the first.
+            Some((name.clone(), (most / unit * unit).max(1)))
         };
         let written: Vec<(String, usize)> = segments.iter().filter_map(written).collect();
         let (name, used) = rng.pick(&written)?.clone();
@@ -41,14 +42,14 @@ impl Storage {
 
     /// Flips a bit of the log.
     pub(crate) fn flip_log_bit(&self, rng: &mut Rng) -> Option<String> {
-        let (name, at) = self.place_in_log(rng)?;
+        let (name, at) = self.place_in_log(rng, 1)?;
         let bit = at * 8 + rng.index(8);
         self.log.flip_bit(&name, bit).then(|| format!("bit {bit} of {name}"))
     }
 
     /// Overwrites a sector of the log with what was meant for elsewhere.
     pub(crate) fn misdirect_write(&self, rng: &mut Rng) -> Option<String> {
-        let (name, at) = self.place_in_log(rng)?;
+        let (name, at) = self.place_in_log(rng, SECTOR_BYTES)?;
         let offset = at / SECTOR_BYTES * SECTOR_BYTES;
         let mut bytes = [0; SECTOR_BYTES];
         rng.fill(&mut bytes);
@@ -57,7 +58,7 @@ impl Storage {
 
     /// Cuts a file of the log short.
     pub(crate) fn truncate_log(&self, rng: &mut Rng) -> Option<String> {
-        let (name, at) = self.place_in_log(rng)?;
+        let (name, at) = self.place_in_log(rng, 1)?;
         self.log.truncate(&name, at).then(|| format!("{name} to {at} bytes"))
     }
 

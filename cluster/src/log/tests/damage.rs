@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     ids::{LogIndex, ReplicaId, Term},
-    log::{LogOptions, OpenError, Recovery, stated_durable},
+    log::{LogOptions, OpenError, Recovery, damage_below},
     memory::MemoryFiles,
     ports::{
         files::Files,
@@ -482,13 +482,13 @@ fn a_condemned_log_trusts_no_replica_it_held_and_takes_those_born_later() {
 }
 
 #[test]
-fn a_segment_states_all_to_be_durable_but_its_last_batch() {
+fn all_of_a_segment_but_its_last_batch_is_known_to_be_damaged_if_it_is_bent() {
     let mut node = Node::begin();
     let first = node.tell(R1, ready(1, 1..=1));
     let last = node.tell(R1, ready(1, 2..=2));
-    let (_, stated) = stated_durable(&node.files.contents(&last.name).unwrap()).unwrap();
-    assert!((first.offset + 1..=last.offset).contains(&usize::try_from(stated).unwrap()));
-    assert_eq!(stated_durable(&[0; 256]), None);
+    let (_, below) = damage_below(&node.files.contents(&last.name).unwrap()).unwrap();
+    assert!((first.offset + 1..=last.offset).contains(&usize::try_from(below).unwrap()));
+    assert_eq!(damage_below(&[0; 256]), None);
 }
 
 #[test]
