@@ -22,7 +22,7 @@ use super::{
 /// makes some 27.
 const OPERATIONS_MIN: u64 = 20;
 /// Fewer runs have no pace of their own.
-const RUNS_OF_A_PACE: usize = 20;
+const RUNS_OF_A_PACE: usize = 200;
 
 /// What to run.
 #[derive(Debug, clap::Args)]
