@@ -64,12 +64,8 @@ impl DurableLog {
 impl Logs {
     /// A log said that a record is durable; whether it replaced other entries.
     pub(super) fn durable(&mut self, replica: ReplicaId, record: &LogRecord) -> bool {
-        let is_known = self.logs.contains_key(&replica);
         let log = self.logs.entry(replica).or_default();
         match record {
-            // Born again on a disk that was set back to before its birth, it forgets
-            // what it acknowledged, and that counts all the same.
-            LogRecord::Created { .. } if is_known => {}
             LogRecord::Created { shard, index, term, .. } => {
                 log.begin_after(*index, *term);
                 self.shards.insert(replica, *shard);
@@ -232,17 +228,6 @@ mod tests {
         logs.recovered_beyond(&found(vec![at(1, 1), at(2, 1), at(3, 2)]));
         let log = logs.of(replica).unwrap();
         assert!(log.holds(LogIndex(2), Term(1)) && log.holds(LogIndex(3), Term(2)));
-    }
-
-    /// Seed 5366 of the swarm: a leader counted what a joiner had acknowledged just
-    /// before its disk was set back.
-    #[test]
-    fn who_is_born_again_keeps_what_it_acknowledged() {
-        let (mut logs, replica) = (Logs::default(), ReplicaId(1));
-        logs.durable(replica, &born());
-        logs.durable(replica, &entry(1, 1));
-        logs.durable(replica, &born());
-        assert!(logs.of(replica).is_some_and(|log| log.holds(LogIndex(1), Term(1))));
     }
 
     /// Seed 2276 of the swarm: a crash on such a disk kept an entry that had
