@@ -21,7 +21,7 @@ use std::{future::Future, pin::pin, time::Duration};
 use cluster::{
     ids::LeaseId,
     mvcc::version::Version,
-    request::{Item, ReadLevel},
+    request::ReadLevel,
     shard::{
         leases::LeaseError,
         range::{Range, SortBy, Span},
@@ -95,24 +95,6 @@ impl Client {
         });
         let item = found.ok_or(ClientError::BadLease(LeaseError::Unknown(lease)))?;
         Ok(Queued { key, token: item.created, version, found: Some(item.value) })
-    }
-
-    /// Waits for the turn of a place; the newest version then, none if the place is
-    /// gone with its lease, or a later request has taken it over.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn have_turn(
-        &self,
-        volume: &str,
-        prefix: &[u8],
-        queued: &Queued,
-    ) -> Result<Option<Version>, ClientError> {
-        self.await_turn(volume, prefix, queued.token).await?;
-        let own = Range::of(queued.key.clone()).heads();
-        let own = self.range(volume, own, ReadLevel::Strong).await?;
-        let is_own = |item: &Item| item.created == queued.token && item.modified == queued.version;
-        Ok(own.result.items.first().is_some_and(is_own).then_some(own.now))
     }
 
     /// Waits until nobody under the prefix stands before `token`; the newest

@@ -51,7 +51,7 @@ pub struct LogStamp {
 /// Number of the segment in these bytes, and up to where a byte that is not whole is
 /// damage by what the segment itself says; none if its header cannot be read. In the
 /// last segment of a log, what is not whole behind that position counts as a torn tail,
-/// whatever bent it: for tools that look at logs, and for tests that let them rot.
+/// whatever bent it: for tests that let logs rot.
 pub fn damage_below(segment: &[u8]) -> Option<(u64, u64)> {
     let header = SegmentHeader::decode(segment).ok()?;
     let stretches = scan(segment, header.number, stamp_hash(&header.stamp)).ok()?;

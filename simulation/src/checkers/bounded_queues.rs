@@ -36,6 +36,15 @@ pub(super) fn judge_crowd(node: u32, crowd: Crowd) -> Result<(), String> {
     })
 }
 
+/// Keeps the most that waits at a replica, and counts where no more may.
+pub(super) fn keep_crowd(trace: &Trace, crowd: Crowd) {
+    trace.most("most requests at a replica", crowd.requests as u64);
+    trace.most("most messages at a replica", crowd.inbox as u64);
+    if crowd.requests == REQUESTS_MAX {
+        trace.count("queue full");
+    }
+}
+
 /// Keeps the most of each for the end of the run.
 pub(super) fn keep_most(trace: &Trace, held: NodeMemory) {
     trace.most("most bytes of requests", held.requests as u64);

@@ -68,8 +68,7 @@ impl Look {
             bounded_queues::keep_most(trace, held);
             bounded_queues::judge(*node, &window.limits, held)?;
             for sight in window.replicas() {
-                trace.most("most requests at a replica", sight.crowd.requests as u64);
-                trace.most("most messages at a replica", sight.crowd.inbox as u64);
+                bounded_queues::keep_crowd(trace, sight.crowd);
                 bounded_queues::judge_crowd(*node, sight.crowd)?;
             }
         }

@@ -145,14 +145,8 @@ impl Checkers {
             inner.find(found, false);
             for replica in found.iter().filter(|replica| !replica.damaged) {
                 inner.votes.recovered(replica);
-                inner.quorum.recovered(replica);
-                if inner.images.is_old(replica.replica) {
-                    // What it acknowledged before its disk was set back was true then,
-                    // and a leader may count it a moment later.
-                    inner.logs.recovered_beyond(replica);
-                    continue;
-                }
                 inner.logs.recovered(replica);
+                inner.quorum.recovered(replica);
                 let entries: Vec<_> = replica.entries.iter().map(outline).collect();
                 let matching = inner.matching.entries(&inner.logs, replica.replica, &entries);
                 inner.break_with(matching.err());

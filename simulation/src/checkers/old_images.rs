@@ -1,9 +1,9 @@
 //! An old disk image never leads: from the start at which a disk was set back,
 //! no replica that lay on it wins an election.
 //!
-//! Its votes must not count either: `votes.rs` leaves them out. What it
-//! acknowledged before it was set back counts: that was true when it was said.
-//! Source: the bug catalogue's D10.
+//! Its votes must not count either: `votes.rs` leaves them out. Whether an
+//! acknowledgement did shows in the durable quorum, for the logs of the image
+//! are judged as they are. Source: the bug catalogue's D10.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -18,24 +18,21 @@ impl Storage {
     /// bytes. Not where a log cannot tell rot from a torn tail, or the last batch of
     /// all would be gone without a word (`node/docs/damage.md`).
     fn place_in_log(&self, rng: &mut Rng, unit: usize) -> Option<(String, usize)> {
-        let segments: Vec<(String, Vec<u8>)> = self
-            .log
-            .list()
-            .ok()?
-            .into_iter()
-            .filter_map(|name| Some((name.clone(), self.log.contents(&name)?)))
-            .collect();
-        let (last, known) = segments.iter().filter_map(|(_, bytes)| damage_below(bytes)).max()?;
-        let written = |(name, bytes): &(String, Vec<u8>)| {
+        let segment = |name: String| {
+            let bytes = self.log.contents(&name)?;
             let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
-            let most = match damage_below(bytes) {
-                Some((number, _)) if number < last => used,
-                Some(_) | None => used.min(usize::try_from(known).unwrap_or(usize::MAX)),
-            };
-            // Of one that is smaller than a unit, the checkpoint is in the first.
-            Some((name.clone(), (most / unit * unit).max(1)))
+            Some((name, used, damage_below(&bytes)))
         };
-        let written: Vec<(String, usize)> = segments.iter().filter_map(written).collect();
+        let segments: Vec<_> = self.log.list().ok()?.into_iter().filter_map(segment).collect();
+        let (last, known) = segments.iter().filter_map(|(_, _, below)| *below).max()?;
+        let known = usize::try_from(known).unwrap_or(usize::MAX);
+        let written = |(name, used, below): &(String, usize, Option<(u64, u64)>)| {
+            let is_sealed = below.is_some_and(|(number, _)| number < last);
+            let most = if is_sealed { *used } else { known.min(*used) };
+            // Of one that is smaller than a unit, the checkpoint is in the first.
+            (name.clone(), (most / unit * unit).max(1))
+        };
+        let written: Vec<(String, usize)> = segments.iter().map(written).collect();
         let (name, used) = rng.pick(&written)?.clone();
         Some((name, rng.index(used)))
     }

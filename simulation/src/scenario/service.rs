@@ -181,17 +181,18 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "bursts",
         rows: &["O1"],
-        story: "clients that put more at once than one replica lets wait",
+        story: "clients put more at once than one replica lets wait, in front of slow disks",
         plan: |seed| {
             Directed {
                 shards: 1,
-                faults: &["6.000 +0.500 slow-disk {n} 10"],
+                // Two of three, so that what waits does so for some looks.
+                faults: &["0.100 +8.500 slow-disk {n} 40", "0.100 +8.500 slow-disk {m} 40"],
                 workloads: vec![Box::new(Bursts::new(5, 256))],
                 ..Directed::default()
             }
             .plan(seed)
         },
-        promises: &["burst", "operation"],
+        promises: &["burst", "queue full", "operation"],
     },
     Scenario {
         name: "many-shards",

@@ -53,22 +53,16 @@ impl Bursts {
     async fn put(&self, player: &Player, key: u32, number: u32) {
         let key = format!("burst-{}-{key}", player.number);
         let value = number.to_le_bytes().to_vec();
+        // Of a write under way nothing is claimed.
+        let before = self.seen.lock().held.remove(&key);
         let put = player.client.put(&player.volume, &key, value).await;
-        let heard = player.hear(&format!("put {key}"), put);
-        let mut seen = self.seen.lock();
-        match heard {
-            Heard::Done(_) => {
-                // A write in doubt may still happen after this one.
-                seen.held
-                    .entry(key)
-                    .and_modify(|held| *held = held.and(Some(number)))
-                    .or_insert(Some(number));
-            }
-            Heard::InDoubt => {
-                seen.held.insert(key, None);
-            }
-            Heard::Failed => {}
-        }
+        let holds = match player.hear(&format!("put {key}"), put) {
+            // A write in doubt may still happen after this one.
+            Heard::Done(_) if before != Some(None) => Some(Some(number)),
+            Heard::Failed => before,
+            Heard::Done(_) | Heard::InDoubt => Some(None),
+        };
+        self.seen.lock().held.extend(holds.map(|holds| (key, holds)));
     }
 
     async fn look(self, player: Player) -> Result<(), ClientError> {
