@@ -116,7 +116,7 @@ impl DurableQuorum {
             return Ok(());
         }
         *judged = index;
-        let holds = |voter: &&ReplicaId| logs.of(**voter).is_some_and(|log| log.holds(index, term));
+        let holds = |voter: &&ReplicaId| logs.held(**voter, index, term);
         let durable = |voters: &[ReplicaId]| voters.iter().filter(holds).count();
         let majority = |voters: &[ReplicaId]| durable(voters) * 2 > voters.len();
         let counts = |one: &&Configuration| {

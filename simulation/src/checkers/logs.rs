@@ -16,6 +16,9 @@ use cluster::{
 #[derive(Debug, Default)]
 pub(super) struct Logs {
     logs: BTreeMap<ReplicaId, DurableLog>,
+    /// What replicas held before an old image of their disk gave birth to them
+    /// again.
+    earlier: BTreeMap<ReplicaId, Vec<DurableLog>>,
     /// Whose copy a replica is; never forgotten.
     shards: BTreeMap<ReplicaId, ShardId>,
 }
@@ -67,8 +70,11 @@ impl Logs {
         let log = self.logs.entry(replica).or_default();
         match record {
             LogRecord::Created { shard, index, term, .. } => {
+                let before = std::mem::take(log);
                 log.begin_after(*index, *term);
-                self.shards.insert(replica, *shard);
+                if self.shards.insert(replica, *shard).is_some() {
+                    self.earlier.entry(replica).or_default().push(before);
+                }
             }
             LogRecord::Ready { entries, .. } => {
                 let cuts = entries.first().is_some_and(|first| log.cut(first.index.0));
@@ -118,6 +124,13 @@ impl Logs {
                 log.push(index, entry.term);
             }
         }
+    }
+
+    /// Whether an entry is, or ever was, durable in the log of a replica: whoever
+    /// was told so may count it, whatever became of the disk.
+    pub(super) fn held(&self, replica: ReplicaId, index: LogIndex, term: Term) -> bool {
+        let earlier = self.earlier.get(&replica).into_iter().flatten();
+        self.of(replica).into_iter().chain(earlier).any(|log| log.holds(index, term))
     }
 
     /// The durable log of a replica.
@@ -250,6 +263,19 @@ mod tests {
         logs.recovered_beyond(&RecoveredReplica { entries: vec![at(1, 1)], ..nothing(replica) });
         assert!(logs.of(replica).is_some_and(|log| log.holds(LogIndex(1), Term(1))));
         assert_eq!(logs.shard_of(replica), Some(ShardId(1)));
+    }
+
+    /// Seed 5366 of the swarm: a leader counted what a joiner had acknowledged just
+    /// before its disk was set back to before its birth.
+    #[test]
+    fn what_was_told_before_a_second_birth_still_counts() {
+        let (mut logs, replica) = (Logs::default(), ReplicaId(1));
+        logs.durable(replica, &born());
+        logs.durable(replica, &entry(1, 1));
+        logs.durable(replica, &born());
+        assert!(logs.held(replica, LogIndex(1), Term(1)));
+        assert!(!logs.held(replica, LogIndex(1), Term(2)), "it was never there");
+        assert!(logs.of(replica).is_some_and(|log| !log.holds(LogIndex(1), Term(1))), "it is gone");
     }
 
     #[test]
