@@ -23,7 +23,8 @@ use serde_saphyr::Spanned;
 
 use doors::DoorsSection;
 pub use doors::{
-    AuditConfig, AutoCompaction, DoorsConfig, ETCD_PORT_DEFAULT, EtcdConfig, RateConfig, TlsConfig,
+    AuditConfig, AutoCompaction, DoorsConfig, ETCD_PORT_DEFAULT, EtcdConfig, QuotaConfig,
+    RateConfig, TlsConfig,
 };
 pub use values::{HostPort, LogFormat, Zone};
 use values::{HttpAddress, ListenAddress, Size, Threads};

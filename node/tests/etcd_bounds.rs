@@ -16,8 +16,8 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use clusterdb::doors::etcd::proto::etcdserverpb::{
-    PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, kv_client::KvClient,
-    watch_client::WatchClient, watch_request::RequestUnion,
+    DeleteRangeRequest, PutRequest, RangeRequest, WatchCreateRequest, WatchRequest,
+    kv_client::KvClient, watch_client::WatchClient, watch_request::RequestUnion,
 };
 use common::{Cluster, LONG, Ports};
 use h2::{
@@ -430,4 +430,62 @@ async fn ten_thousand_idle_streams_cost_little_and_are_served() {
         assert_eq!(news.events.len(), 1);
     }
     println!("10,000 idle streams: {grown} MiB more");
+}
+
+/// Sends a put until something else comes of it: a door sees what lies below a prefix a
+/// moment after it was written or deleted.
+async fn put_until(kv: &mut KvClient<Channel>, asked: &PutRequest, code: Code) {
+    let sends = async {
+        loop {
+            let code_of =
+                |answer: Result<_, tonic::Status>| answer.map_or_else(|e| e.code(), |_| Code::Ok);
+            if code_of(kv.put(asked.clone()).await) == code {
+                return;
+            }
+            sleep(SECOND / 10).await;
+        }
+    };
+    timeout(LONG, sends).await.unwrap_or_else(|_| panic!("never {code:?}"));
+}
+
+#[tokio::test]
+async fn a_prefix_takes_no_more_than_its_quota() {
+    let quotas =
+        "    quotas:\n      - {prefix: few/, keys: 3}\n      - {prefix: small/, size: 1KiB}\n";
+    let mut door = Door::open(quotas).await;
+    let mut kv = door.kv().await;
+    let full = |status: tonic::Status| {
+        let told = (status.code(), status.message().to_owned());
+        let space = "etcdserver: mvcc: database space exceeded";
+        assert_eq!(told, (Code::ResourceExhausted, space.into()));
+    };
+    for number in 0..3 {
+        kv.put(put(&format!("few/{number}"), vec![1])).await.unwrap();
+    }
+    full(kv.put(put("few/3", vec![1])).await.unwrap_err());
+    kv.put(put("few/2", vec![2; 1 << 20])).await.expect("no new key");
+    kv.put(put("other", vec![2; 1 << 20])).await.expect("no quota here");
+
+    kv.put(put("small/a", vec![1; 900])).await.unwrap();
+    full(kv.put(put("small/b", vec![1; 200])).await.unwrap_err());
+    kv.put(put("small/a", vec![1; 1_000])).await.expect("it replaces as much");
+    full(kv.put(put("small/a", vec![1; 1_020])).await.unwrap_err());
+    let lock = |name: &str| {
+        let body = format!(r#"{{"name":"{name}"}}"#);
+        web::post(door.address, "/v3/lock/lock", "", &body).0
+    };
+    // "few" and "free", in base64.
+    assert_eq!([lock("ZmV3"), lock("ZnJlZQ==")], [429, 200], "locks are keys");
+    kv.put(put("small/a", vec![1; 100])).await.unwrap();
+    put_until(&mut kv, &put("small/b", vec![1; 200]), Code::Ok).await;
+
+    let delete = DeleteRangeRequest { key: "few/0".into(), ..DeleteRangeRequest::default() };
+    kv.delete_range(delete).await.unwrap();
+    put_until(&mut kv, &put("few/3", vec![1]), Code::Ok).await;
+    full(kv.put(put("few/4", vec![1])).await.unwrap_err());
+    door.cluster.nodes[0].kill();
+    door.cluster.restart(1);
+    let mut kv = door.kv().await;
+    put_until(&mut kv, &put("few/4", vec![1]), Code::ResourceExhausted).await;
+    put_until(&mut kv, &put("few/3", vec![1]), Code::Ok).await;
 }

@@ -49,6 +49,8 @@ const AUDIT_SIZE_MIN: ByteSize = ByteSize(64 << 10);
 const RATES_MAX: usize = 64;
 /// Requests a second, and at once, of one prefix: more is no bound.
 const RATE_MAX: u32 = 1_000_000;
+/// Prefixes that a door counts what lies below: each is a watch.
+const QUOTAS_MAX: usize = 64;
 /// Copies of the volume a door creates.
 const ETCD_REPLICAS_DEFAULT: u32 = 3;
 
@@ -94,6 +96,9 @@ pub struct EtcdConfig {
     /// How often keys below a prefix may be asked for through this door. Default: at
     /// will; at most 64 of them.
     pub rates: Vec<RateConfig>,
+    /// How much may lie below a prefix. Default: as much as there is room for; at
+    /// most 64 of them.
+    pub quotas: Vec<QuotaConfig>,
     /// Where it is told who changed what. Default: nowhere.
     pub audit: Option<AuditConfig>,
     /// Files of TLS; none for plain text. Default: none.
@@ -120,6 +125,17 @@ pub struct RateConfig {
     /// Requests at once after a time of rest. 1 to a million, default: those of a
     /// second.
     pub burst: u32,
+}
+
+/// How much may lie below a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaConfig {
+    /// What the keys begin with; nothing means all of them.
+    pub prefix: String,
+    /// Bytes of keys and values, without their history; none for any number.
+    pub size: Option<ByteSize>,
+    /// Keys; none for any number.
+    pub keys: Option<u64>,
 }
 
 /// The log of who changed what.
@@ -166,6 +182,7 @@ struct EtcdSection {
     plain_text: bool,
     auto_compaction: Option<Spanned<CompactionSection>>,
     rates: Vec<Spanned<RateSection>>,
+    quotas: Vec<Spanned<QuotaSection>>,
     audit: Option<AuditSection>,
     tls: Option<TlsSection>,
 }
@@ -176,6 +193,14 @@ struct RateSection {
     prefix: String,
     requests: u32,
     burst: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QuotaSection {
+    prefix: String,
+    size: Option<Size>,
+    keys: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -278,6 +303,7 @@ impl EtcdSection {
                 .filter(|seconds| *seconds > 0)
                 .map_or(ETCD_PROGRESS_DEFAULT, |seconds| Duration::from_secs(u64::from(seconds))),
             rates: rates(self.rates)?,
+            quotas: quotas(self.quotas)?,
             audit: self.audit.map(audit).transpose()?,
             auto_compaction: self.auto_compaction.as_ref().map(compaction).transpose()?,
             tls: self.tls.map(|tls| TlsConfig {
@@ -323,6 +349,25 @@ fn rates(sections: Vec<Spanned<RateSection>>) -> Result<Vec<RateConfig>, String>
         rates.push(RateConfig { prefix, requests, burst });
     }
     Ok(rates)
+}
+
+fn quotas(sections: Vec<Spanned<QuotaSection>>) -> Result<Vec<QuotaConfig>, String> {
+    let mut quotas: Vec<QuotaConfig> = Vec::new();
+    for section in sections {
+        let line = section.defined.line();
+        let QuotaSection { prefix, size, keys } = section.value;
+        if size.is_none() && keys.is_none() {
+            return Err(format!("line {line}: a quota names `size`, `keys` or both"));
+        }
+        if quotas.iter().any(|quota| quota.prefix == prefix) {
+            return Err(format!("line {line}: the prefix `{prefix}` has a quota already"));
+        }
+        if quotas.len() == QUOTAS_MAX {
+            return Err(format!("line {line}: there are at most {QUOTAS_MAX} `quotas`"));
+        }
+        quotas.push(QuotaConfig { prefix, size: size.map(|size| size.0), keys });
+    }
+    Ok(quotas)
 }
 
 fn audit(section: AuditSection) -> Result<AuditConfig, String> {

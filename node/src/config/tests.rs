@@ -73,6 +73,11 @@ fn the_etcd_door_is_closed_unless_it_is_named() {
             "line 6: the prefix `a` has",
         ),
         ("    auto_compaction:\n      seconds: 0\n", "either"),
+        ("    quotas:\n      - prefix: a\n", "`size`, `keys` or both"),
+        (
+            "    quotas:\n      - {prefix: a, keys: 1}\n      - {prefix: a, size: 1MiB}\n",
+            "line 6: the prefix `a` has",
+        ),
     ] {
         let report = open(door).unwrap_err();
         assert!(report.contains(expected), "{door}\n{report}");
@@ -183,6 +188,7 @@ fn the_page_about_configuration_names_every_key() {
         "doors.etcd.auto_compaction.seconds",
         "doors.etcd.auto_compaction.revisions",
         "doors.etcd.rates",
+        "doors.etcd.quotas",
         "doors.etcd.audit.file",
         "doors.etcd.audit.size",
         "doors.etcd.plain_text",

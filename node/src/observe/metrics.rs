@@ -19,6 +19,13 @@ pub const BUILD_INFO: &str = "cdb_build_info";
 pub const PROCESS_START_SECONDS: &str = "cdb_process_start_time_seconds";
 /// Files the process may have open.
 pub const PROCESS_OPEN_FILES_MAX: &str = "cdb_process_open_files_max";
+/// Bytes of keys and values below a prefix that has a quota at the etcd door (label
+/// `prefix`, as configured), as far as this node has seen them.
+pub const ETCD_QUOTA_BYTES: &str = "cdb_etcd_quota_used_bytes";
+/// Keys there.
+pub const ETCD_QUOTA_KEYS: &str = "cdb_etcd_quota_used_keys";
+/// Requests refused because they would have brought more than that quota.
+pub const ETCD_QUOTA_REFUSED_TOTAL: &str = "cdb_etcd_quota_refused_total";
 
 /// Bounds of every histogram in seconds: from a cached read (10 µs) to a
 /// request that used up its deadline (10 s), about 2.5 steps per decade.
@@ -74,6 +81,9 @@ fn describe() {
     describe_gauge!(BUILD_INFO, "Always 1; the label says which release runs.");
     describe_gauge!(PROCESS_START_SECONDS, "When the process started, in seconds since 1970.");
     describe_gauge!(PROCESS_OPEN_FILES_MAX, "Files the process may have open.");
+    describe_gauge!(ETCD_QUOTA_BYTES, "Bytes of keys and values below a prefix with a quota.");
+    describe_gauge!(ETCD_QUOTA_KEYS, "Keys below a prefix with a quota.");
+    describe_counter!(ETCD_QUOTA_REFUSED_TOTAL, "Requests that a quota refused.");
     for kind in ["engine", "read"] {
         counter!(WORKER_PANICS_TOTAL, "kind" => kind).increment(0);
         gauge_jobs_waiting(kind, 0);

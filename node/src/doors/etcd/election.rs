@@ -31,6 +31,7 @@ use super::{
         election_server::Election,
     },
     queue::{TAKEN_OVER, places, queue_fault, unknown, untouched},
+    quotas::brought_by,
     translate::key_value,
 };
 use crate::observe::audit::Subject;
@@ -69,9 +70,14 @@ impl ElectionService {
     ) -> Result<Version, Status> {
         let telling = self.0.telling(client, "proclaim", || vec![Subject::key(key)]);
         let said = async {
+            let passes = self.0.within_quotas(|| brought_by(&speech)).await?;
             let said = client.transact(self.0.volume(), speech).await.map_err(EtcdFault::from)?;
             let not = || EtcdFault::Other(Code::Unknown, or.to_owned());
-            if said.succeeded { Ok(said.version) } else { Err(not()) }
+            if !said.succeeded {
+                return Err(not());
+            }
+            passes.written(said.version);
+            Ok(said.version)
         };
         Ok(telling.watch(said, |version| *version).await?)
     }

@@ -36,6 +36,7 @@ use super::{
     caller::{Caller, common_name},
     faults::EtcdFault,
     proto::etcdserverpb::ResponseHeader,
+    quotas::{Brought, Passes, Quotas},
     rates::Rates,
 };
 use crate::{
@@ -77,6 +78,8 @@ pub struct Gateway {
     turn: Semaphore,
     /// How often keys may be asked for.
     pub(super) rates: Rates,
+    /// How much may lie below a prefix.
+    pub(super) quotas: Quotas,
     /// The newest revision and term this door has told of, for answers that
     /// touch no key.
     revision: AtomicU64,
@@ -106,6 +109,7 @@ impl Gateway {
         let bound = || Arc::new(Semaphore::new(answers_most));
         let (asked, answers) = (bound(), bound());
         let (turn, rates) = (Semaphore::new(1), Rates::new(&config.rates));
+        let quotas = Quotas::new(&config.quotas);
         let audit = None;
         Self {
             client,
@@ -120,6 +124,7 @@ impl Gateway {
             answers_most,
             turn,
             rates,
+            quotas,
             revision,
             term,
         }
@@ -178,6 +183,14 @@ impl Gateway {
         let (client, message) = self.admit(request).await?;
         client.ask_accounts(self.volume(), AuthQuery::Named).await?;
         Ok(message)
+    }
+
+    /// Lets pass what a request may bring below a prefix that has a quota.
+    pub(super) async fn within_quotas(
+        &self,
+        brings: impl FnOnce() -> Vec<Brought>,
+    ) -> Result<Passes<'_>, EtcdFault> {
+        self.quotas.admit(&self.client, self.volume(), brings).await
     }
 
     /// What is to be told of a change that somebody asks for, if that is wanted.

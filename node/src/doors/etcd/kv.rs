@@ -25,6 +25,7 @@ use super::{
         PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
         kv_server::Kv,
     },
+    quotas::{brought_by, brought_by_put},
     rates::keys_of,
     translate::{
         Assembly, Translated, delete_of, delete_response, key_value, put_of, range_of,
@@ -83,9 +84,11 @@ impl KvService {
         self.check_size(&request)?;
         let put = put_of(request)?;
         self.0.rates.take(|| vec![Keys::One(put.key.clone())])?;
+        let passes = self.0.within_quotas(|| brought_by_put(&put)).await?;
         let telling = self.0.telling(&client, "put", || vec![Subject::key(&put.key)]);
         let written = client.put_as(self.0.volume(), put);
         let (version, previous) = telling.watch(written, |(version, _)| *version).await?;
+        passes.written(version);
         let header = Some(self.0.header(version));
         Ok(PutResponse { header, prev_kv: previous.map(key_value) })
     }
@@ -120,6 +123,7 @@ impl KvService {
         let Translated { transaction, past } = txn_of(request.clone(), self.0.config.operations)?;
         transaction.check().map_err(|error| EtcdFault::from(&error))?;
         self.0.rates.take(|| keys_of(&transaction, &past))?;
+        let passes = self.0.within_quotas(|| brought_by(&transaction)).await?;
         let past = self.read_past(&client, past).await?;
         // What it shows must have room before it happens.
         let shown = if shows(&transaction) { TRANSACTION_REPLY_BYTES_MAX } else { 0 };
@@ -133,6 +137,9 @@ impl KvService {
             Some(telling) => telling.watch(done, |done| done.version).await?,
             None => done.await?,
         };
+        if done.changed {
+            passes.written(done.version);
+        }
         let header = self.0.header(done.version);
         let response = Assembly::response(&request, done, past, header)?;
         room.set(counted(&response).min(room.taken()));

@@ -7,8 +7,8 @@
 //! any member may be asked next.
 //!
 //! Limits: bytes of a request, operations of a transaction, watches of a stream,
-//! connections (`connections`), requests of a prefix (`rates`), bytes of requests and answers under way (`bodies`)
-//! by configuration; responses of a stream that wait for a slow reader by number,
+//! connections (`connections`), requests of a prefix (`rates`), what lies below one
+//! (`quotas`), bytes of requests and answers under way (`bodies`) by configuration; responses of a stream that wait for a slow reader by number,
 //! and its catch-up reads by a semaphore (`watch`).
 //!
 //! Source: etcd's API and server, release 3.5. What differs is in
@@ -29,6 +29,7 @@ mod maintenance;
 mod members;
 pub mod proto;
 mod queue;
+mod quotas;
 mod rates;
 mod snapshot;
 mod translate;
@@ -121,11 +122,14 @@ pub async fn bind(config: &EtcdConfig) -> anyhow::Result<TcpListener> {
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) -> anyhow::Result<()> {
     let tls = gateway.config.tls.as_ref().map(tls_of).transpose()?;
     let upkeep = keep_volume(gateway.client.clone(), gateway.config.clone());
+    let counting = gateway.clone();
+    let counting = counting.quotas.keep(&counting.client, counting.volume());
     let incoming = connections::incoming(listener, gateway.config.connections, tls.is_some());
     let serve = services(gateway, tls)?.serve_with_incoming(incoming);
     tokio::select! {
         served = serve => served.context("the etcd port no longer answers"),
         never = upkeep => match never {},
+        never = counting => match never {},
     }
 }
 

@@ -44,6 +44,11 @@ pub(super) fn places(name: &[u8]) -> Keys {
     Keys::prefix([name, b"/"].concat())
 }
 
+/// The key of a lease among them.
+fn place(name: &[u8], lease: LeaseId) -> Vec<u8> {
+    [name, format!("/{:x}", lease.0).as_bytes()].concat()
+}
+
 /// Holds as long as nobody has written a place again.
 pub(super) fn untouched(queued: &Queued) -> Compare {
     Compare::new(queued.key.clone(), Relation::Equal, Target::Modified(queued.version))
@@ -81,6 +86,8 @@ impl Gateway {
         lease: LeaseId,
         value: &[u8],
     ) -> Result<Waiting, Status> {
+        let brings = || vec![(place(name, lease), value.len())];
+        let passes = self.within_quotas(brings).await?;
         let queued = client.queue_up(self.volume(), name, lease, value);
         let telling = self.telling(client, operation, || vec![Subject::name(name)]);
         let queued = telling.watch(queued, |queued| Came {
@@ -88,6 +95,7 @@ impl Gateway {
             of: Some(Subject::key(&queued.key)),
         });
         let queued = queued.await.map_err(queue_fault)?;
+        passes.written(queued.version);
         Ok(Waiting::new(self, client, queued))
     }
 
