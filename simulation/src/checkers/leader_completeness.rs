@@ -5,6 +5,10 @@
 //! that was in the leader's log when it was elected; whoever has that entry
 //! durable holds what lies before it durable as well. So logs are judged when
 //! such an entry becomes durable in them.
+//!
+//! In which term an entry was committed is not told. It was in none after the last
+//! that had a leader when it was applied: what a later leader committed need not be in
+//! the log of an earlier one, whose first entry may become durable late.
 //! Source: Ongaro and Ousterhout, "In Search of an Understandable Consensus
 //! Algorithm", figure 3.
 
@@ -18,10 +22,13 @@ use cluster::{
 
 use super::{Checker, logs::Logs};
 
-/// The furthest entry applied in each term of each shard.
+/// What was applied in each shard.
 #[derive(Debug, Default)]
 pub(super) struct LeaderCompleteness {
-    applied: BTreeMap<(ShardId, Term), LogIndex>,
+    /// The last term that had a leader.
+    led: BTreeMap<ShardId, Term>,
+    /// The furthest entry of each term, by the last term that had a leader then.
+    applied: BTreeMap<(ShardId, Term, Term), LogIndex>,
 }
 
 impl LeaderCompleteness {
@@ -37,9 +44,8 @@ impl LeaderCompleteness {
             let (Some(shard), Some(log)) = (logs.shard_of(replica), logs.of(replica)) else {
                 continue;
             };
-            let mut earlier = self.applied.range((shard, Term(0))..(shard, first.term));
-            let Some(((_, term), index)) = earlier.next_back() else { continue };
-            if *index >= first.index || !log.holds(*index, *term) {
+            let Some((index, term)) = self.committed_before(shard, first.term) else { continue };
+            if index >= first.index || !log.holds(index, term) {
                 return Err(format!(
                     "{replica} of {shard} took up {} of {} without {index} of {term}, which was \
                      committed",
@@ -49,13 +55,38 @@ impl LeaderCompleteness {
         }
         Ok(())
     }
+
+    /// The furthest entry of earlier terms that the leader of a term must have.
+    fn committed_before(&self, shard: ShardId, term: Term) -> Option<(LogIndex, Term)> {
+        let known = self.applied.range((shard, Term(0), Term(0))..=(shard, term, term));
+        let earlier = known.filter(|((_, _, of), _)| *of < term);
+        earlier.map(|((_, _, of), index)| (*index, *of)).max()
+    }
 }
 
 impl Checker for LeaderCompleteness {
     fn report(&mut self, _node: u32, report: &Report) -> Result<(), String> {
-        if let Report::Applied { shard, index, term, .. } = report {
-            let furthest = self.applied.entry((*shard, *term)).or_default();
-            *furthest = (*furthest).max(*index);
+        match report {
+            Report::Elected { shard, term, .. } => {
+                let led = self.led.entry(*shard).or_default();
+                *led = (*led).max(*term);
+            }
+            Report::Applied { shard, index, term, .. } => {
+                let led = self.led.get(shard).copied().unwrap_or_default().max(*term);
+                let furthest = self.applied.entry((*shard, led, *term)).or_default();
+                *furthest = (*furthest).max(*index);
+            }
+            Report::Configured { .. }
+            | Report::SnapshotInstalled { .. }
+            | Report::SnapshotResumed { .. }
+            | Report::LeadershipOffered { .. }
+            | Report::Hibernating { .. }
+            | Report::ReplicaLost { .. }
+            | Report::ReplicaReplaced { .. }
+            | Report::ReplicaStopped { .. }
+            | Report::Restarted { .. }
+            | Report::PeerRefused { .. }
+            | Report::DiskFenced { .. } => {}
         }
         Ok(())
     }
@@ -92,6 +123,31 @@ mod tests {
         assert!(judged(&[born(), entry(1, 1)], &entry(2, 2)).is_err(), "it replaced it");
         let other = entry_with(2, 0, Payload::Command(vec![1]));
         assert!(judged(&[born(), entry(1, 0), other], &entry(3, 2)).is_err());
+    }
+
+    fn elected(term: u64) -> Report {
+        Report::Elected { shard: ShardId(1), replica: ReplicaId(9), term: Term(term) }
+    }
+
+    /// Seed 32689 of the swarm: a leader on a slow disk had lost its term before its
+    /// first entry was durable, and the next one committed what it had never had.
+    #[test]
+    fn what_a_later_leader_committed_is_not_asked_of_an_earlier_one() {
+        let judged = |leaders: &[u64]| {
+            let (mut logs, mut checker) = (Logs::default(), LeaderCompleteness::default());
+            for term in leaders {
+                assert_eq!(checker.report(1, &elected(*term)), Ok(()));
+            }
+            assert_eq!(checker.report(1, &applied(2, 1)), Ok(()));
+            for record in [born(), entry(1, 1), entry(2, 2)] {
+                logs.durable(ReplicaId(2), &record);
+            }
+            let LogRecord::Ready { entries, .. } = entry(2, 2) else { return Ok(()) };
+            checker.entries(&logs, ReplicaId(2), &entries)
+        };
+        assert_eq!(judged(&[1, 2, 3]), Ok(()));
+        assert!(judged(&[1, 2]).is_err(), "committed by an earlier one while it led");
+        assert!(judged(&[1]).is_err());
     }
 
     #[test]
