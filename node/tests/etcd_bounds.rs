@@ -15,9 +15,12 @@ mod web;
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use clusterdb::doors::etcd::proto::etcdserverpb::{
-    DeleteRangeRequest, PutRequest, RangeRequest, WatchCreateRequest, WatchRequest,
-    kv_client::KvClient, watch_client::WatchClient, watch_request::RequestUnion,
+use clusterdb::doors::etcd::proto::{
+    etcdserverpb::{
+        DeleteRangeRequest, PutRequest, RangeRequest, WatchCreateRequest, WatchRequest,
+        WatchResponse, kv_client::KvClient, watch_client::WatchClient, watch_request::RequestUnion,
+    },
+    mvccpb::Event,
 };
 use common::{Cluster, LONG, Ports};
 use h2::{
@@ -362,6 +365,62 @@ async fn large_ranges_at_once_are_served_one_after_another() {
     for answer in asking {
         let answer = timeout(LONG, answer).await.expect("an answer").unwrap().unwrap();
         assert_eq!(answer.into_inner().kvs.len(), 6);
+    }
+}
+
+/// A watch of all that ever happened to some keys.
+async fn watch(door: &Door, from: &str, to: &str) -> tonic::Streaming<WatchResponse> {
+    // Not much more than what the test reads is on its way.
+    let endpoint = door.endpoint().initial_stream_window_size(Some(65_535));
+    let mut watches = WatchClient::new(endpoint.connect().await.unwrap());
+    watches = watches.max_decoding_message_size(64 << 20);
+    let create = WatchCreateRequest {
+        key: from.into(),
+        range_end: to.into(),
+        start_revision: 1,
+        ..WatchCreateRequest::default()
+    };
+    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let asks = tokio_stream::StreamExt::chain(tokio_stream::once(create), tokio_stream::pending());
+    watches.watch(asks).await.unwrap().into_inner()
+}
+
+/// What so many events say: the first byte and the length of their values.
+async fn heard(told: &mut tonic::Streaming<WatchResponse>, count: usize) -> Vec<(u8, usize)> {
+    let mut values = Vec::new();
+    while values.len() < count {
+        let response = timeout(SECOND * 150, told.message()).await.expect("news");
+        let response = response.unwrap().unwrap();
+        let of_event = |event: Event| event.kv.map(|kv| (kv.value[0], kv.value.len())).unwrap();
+        values.extend(response.events.into_iter().map(of_event));
+    }
+    values
+}
+
+#[tokio::test]
+async fn watches_hear_all_though_there_is_no_room_for_all_at_once() {
+    let door = Door::open("    memory: 16MiB\n").await;
+    let mut kv = door.kv().await;
+    for number in 0..6 {
+        kv.put(put(&format!("w{number}"), vec![number; 1 << 20])).await.unwrap();
+    }
+    let before = door.resident();
+    let mut unread = Vec::new();
+    for _ in 0..12 {
+        unread.push(watch(&door, "w", "x").await);
+    }
+    sleep(SECOND * 3).await;
+    let grown = door.resident().saturating_sub(before);
+    assert!(grown < 100, "{grown} MiB more for 72 MiB of events");
+    // Small news pass by those who wait for room.
+    let mut small = watch(&door, "s", "t").await;
+    kv.put(put("s", vec![9])).await.unwrap();
+    assert_eq!(heard(&mut small, 1).await, [(9, 1)]);
+    // Whoever reads hears everything in order, once those who do not are given up.
+    let hear = unread.drain(..9).map(|mut told| async move { heard(&mut told, 6).await });
+    let wanted: Vec<_> = (0..6).map(|number| (number, 1 << 20)).collect();
+    for heard in futures_util::future::join_all(hear).await {
+        assert_eq!(heard, wanted);
     }
 }
 

@@ -84,7 +84,8 @@ pub struct EtcdConfig {
     /// Connections at a time, whoever comes beyond waits. Default 8,192; each is a
     /// file and up to a megabyte of what was not looked at yet.
     pub connections: usize,
-    /// Bytes that requests under way and answers to them may hold, half of it each.
+    /// Bytes that requests under way and answers to them may hold, half of it each,
+    /// and as many as one half what waits for readers of watches.
     /// 16 MiB and more, default 256 MiB. What exceeds it is refused: more means more
     /// large ranges at a time, and larger ones.
     pub memory: ByteSize,

@@ -5,7 +5,8 @@
 //! message that has begun must be whole within [`WHOLE_WITHIN`]. An answer took its bytes as it was gathered ([`Room`]), and gives them back when it
 //! is on its way. Whoever does not read a large answer holds what others wait for,
 //! so its stream ends after [`UNREAD_MAX`], counted over all its pieces and longer
-//! the more was read ([`READ_PACE_MIN`]).
+//! the more was read ([`READ_PACE_MIN`]); that of watches only while others wait
+//! ([`WhileWaitedFor`]).
 //!
 //! What is not counted: an answer of [`PIECE_BYTES`] and less once it is made, a
 //! piece of a larger one that the connection has taken, and the second copy of an
@@ -14,7 +15,7 @@
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -22,7 +23,7 @@ use std::{
 
 use actors::client::Room;
 use bytes::Bytes;
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use tokio::{
     sync::{Semaphore, mpsc},
     time::{Instant, Sleep, sleep, timeout},
@@ -51,6 +52,11 @@ pub(super) const PREFIX_BYTES: usize = 5;
 /// Marks a request whose sender counts it, and its answer, by itself.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CountsItself;
+
+/// Marks a stream that nobody need read, as long as nobody waits: whoever does has
+/// taken the one permit.
+#[derive(Clone, Debug)]
+pub(super) struct WhileWaitedFor(pub(super) Arc<Semaphore>);
 
 /// A service whose requests and answers are counted.
 #[derive(Clone, Debug)]
@@ -98,6 +104,9 @@ where
             let mut response = answered.await?;
             // What was asked is held until it is answered, or longer by a stream.
             drop(room);
+            if let Some(turn) = response.extensions_mut().remove::<WhileWaitedFor>() {
+                return Ok(response.map(|body| Body::new(Answer::stream(body, turn))));
+            }
             Ok(match response.extensions_mut().remove::<Arc<Room>>() {
                 Some(room) => response.map(|body| Body::new(Answer::new(body, room))),
                 None => response,
@@ -222,9 +231,11 @@ impl Framing {
     }
 }
 
+type Piece = Result<Frame<Bytes>, Status>;
+
 /// The body of an answer that holds room: it comes in pieces, as they are read.
 pub(super) struct Answer {
-    pieces: mpsc::Receiver<Result<Frame<Bytes>, Status>>,
+    pieces: mpsc::Receiver<Piece>,
     done: bool,
 }
 
@@ -232,10 +243,67 @@ impl Answer {
     pub(super) fn new(body: Body, room: Arc<Room>) -> Self {
         let (sender, pieces) = mpsc::channel(1);
         tokio::spawn(async move {
-            send_pieces(body, &sender, UNREAD_MAX).await;
+            send_pieces(body, &sender, Patience::of(UNREAD_MAX)).await;
             drop(room);
         });
         Self { pieces, done: false }
+    }
+
+    /// A stream whose messages hold room by themselves.
+    pub(super) fn stream<B>(body: B, turn: WhileWaitedFor) -> Self
+    where
+        B: http_body::Body<Data = Bytes, Error = Status> + Send + Unpin + 'static,
+    {
+        let (sender, pieces) = mpsc::channel(1);
+        let patience = Patience { waits: Some(turn.0), ..Patience::of(UNREAD_MAX) };
+        tokio::spawn(async move { send_pieces(body, &sender, patience).await });
+        Self { pieces, done: false }
+    }
+}
+
+/// How long an answer may stand still.
+struct Patience {
+    most: Duration,
+    left: Duration,
+    /// Taken while anybody waits for what it holds; none if somebody always may.
+    waits: Option<Arc<Semaphore>>,
+}
+
+impl Patience {
+    fn of(most: Duration) -> Self {
+        Self { most, left: most, waits: None }
+    }
+
+    /// A message begins: that of a stream has a time of its own.
+    fn begin(&mut self) {
+        if self.waits.is_some() {
+            self.left = self.most;
+        }
+    }
+
+    /// Whether it may go on standing still.
+    fn is_renewed(&mut self) -> bool {
+        let nobody_waits = self.waits.as_ref().is_some_and(|turn| turn.available_permits() > 0);
+        if nobody_waits {
+            self.left = self.most;
+        }
+        nobody_waits
+    }
+
+    async fn send(&mut self, pieces: &mpsc::Sender<Piece>, piece: Piece, bytes: usize) -> bool {
+        let mut sending = pin!(pieces.send(piece));
+        loop {
+            let begun = Instant::now();
+            match timeout(self.left, &mut sending).await {
+                Ok(sent) => {
+                    let earned = Duration::from_millis((bytes * 1_000 / READ_PACE_MIN) as u64);
+                    self.left = self.left.saturating_sub(begun.elapsed()) + earned;
+                    return sent.is_ok();
+                }
+                Err(_) if self.is_renewed() => {}
+                Err(_) => return false,
+            }
+        }
     }
 }
 
@@ -258,45 +326,52 @@ impl http_body::Body for Answer {
     }
 }
 
-/// Sends an answer as it is read; gives it up if it is not. Pieces are copied: the
-/// last one must not keep the whole.
-async fn send_pieces(
-    mut body: Body,
-    pieces: &mpsc::Sender<Result<Frame<Bytes>, Status>>,
-    mut patience: Duration,
-) {
-    let mut send = async |frame, bytes: usize| {
-        let begun = Instant::now();
-        let sent = matches!(timeout(patience, pieces.send(frame)).await, Ok(Ok(())));
-        let earned = Duration::from_millis((bytes * 1_000 / READ_PACE_MIN) as u64);
-        patience = patience.saturating_sub(begun.elapsed()) + earned;
-        sent
-    };
-    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+/// Sends an answer as it is read; gives it up if it is not. Pieces of what is large are
+/// copied: the last one must not keep the whole.
+async fn send_pieces<B>(mut body: B, pieces: &mpsc::Sender<Piece>, mut patience: Patience)
+where
+    B: http_body::Body<Data = Bytes, Error = Status> + Unpin,
+{
+    loop {
+        let frame = tokio::select! {
+            frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)) => frame,
+            // A stream that has nothing to say must hear that its reader is gone.
+            () = pieces.closed() => return,
+        };
+        let Some(frame) = frame else { break };
+        patience.begin();
         match frame.map(Frame::into_data) {
+            Ok(Ok(data)) if data.len() <= PIECE_BYTES => {
+                let bytes = data.len();
+                if !patience.send(pieces, Ok(Frame::data(data)), bytes).await {
+                    return;
+                }
+            }
             Ok(Ok(data)) => {
                 for piece in data.chunks(PIECE_BYTES) {
                     let frame = Frame::data(Bytes::copy_from_slice(piece));
-                    if !send(Ok(frame), piece.len()).await {
+                    if !patience.send(pieces, Ok(frame), piece.len()).await {
                         return;
                     }
                 }
             }
             Ok(Err(trailers)) => {
-                send(Ok(trailers), 0).await;
+                patience.send(pieces, Ok(trailers), 0).await;
                 return;
             }
             Err(status) => {
-                send(Err(status), 0).await;
+                patience.send(pieces, Err(status), 0).await;
                 return;
             }
         }
     }
-    send(Ok(Frame::trailers(http::HeaderMap::new())), 0).await;
+    patience.send(pieces, Ok(Frame::trailers(http::HeaderMap::new())), 0).await;
 }
 
 #[cfg(test)]
 mod tests {
+    use http_body::Body as _;
+
     use super::*;
 
     #[test]
@@ -360,7 +435,7 @@ mod tests {
         let body = Body::new(Once(Some(Bytes::from(vec![7; 16 << 20]))));
         let (sender, mut pieces) = mpsc::channel(1);
         let sent = tokio::spawn(async move {
-            send_pieces(body, &sender, Duration::from_millis(100)).await;
+            send_pieces(body, &sender, Patience::of(Duration::from_millis(100))).await;
         });
         let mut read = 0;
         // Slower than the least pace, and never so slow that one piece would end it.

@@ -38,6 +38,7 @@ use super::{
     proto::etcdserverpb::ResponseHeader,
     quotas::{Brought, Passes, Quotas},
     rates::Rates,
+    watch::Watched,
 };
 use crate::{
     config::EtcdConfig,
@@ -74,6 +75,8 @@ pub struct Gateway {
     answers: Arc<Semaphore>,
     /// All of them.
     answers_most: usize,
+    /// What responses of watches may hold.
+    pub(super) watched: Arc<Watched>,
     /// Held by the one who waits for room although it holds some.
     turn: Semaphore,
     /// How often keys may be asked for.
@@ -108,6 +111,7 @@ impl Gateway {
         let answers_most = half.min(Semaphore::MAX_PERMITS);
         let bound = || Arc::new(Semaphore::new(answers_most));
         let (asked, answers) = (bound(), bound());
+        let watched = Arc::new(Watched::new(answers_most));
         let (turn, rates) = (Semaphore::new(1), Rates::new(&config.rates));
         let quotas = Quotas::new(&config.quotas);
         let audit = None;
@@ -122,6 +126,7 @@ impl Gateway {
             asked,
             answers,
             answers_most,
+            watched,
             turn,
             rates,
             quotas,

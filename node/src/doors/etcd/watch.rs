@@ -2,10 +2,13 @@
 //!
 //! A stream is a [`Session`] that takes requests in their order, and a task for
 //! each watch. A watch is a place and a question to the store (see
-//! `cluster::shard::watch`), so nothing is buffered here for a slow reader: a
-//! watch asks again only when its answer was taken. What waits is bounded by
-//! [`RESPONSES_WAITING_MAX`] responses of a stream, one answer of each watch, and
-//! [`CATCHING_UP_MAX`] answers of watches that are behind, about a megabyte each.
+//! `cluster::shard::watch`), so nothing need be kept for a slow reader: **what gets no
+//! room is dropped, and read again from its place.** What waits for readers is bounded
+//! in bytes: [`OWN_BYTES`] of each stream, so that small news never wait for the readers
+//! of others, and one bound of the door for all that is more. Whoever got no room
+//! waits for the door's turn, drops nothing from then on, and gives the turn back once
+//! its revision is on its way; so no two hold part of the bound and wait for the rest.
+//! While anybody has the turn, streams that nobody reads are given up (`bodies`).
 //!
 //! Events of one revision come in one response, unless the client asked for
 //! fragments. A revision in a header without events is a promise that all before
@@ -15,7 +18,10 @@
 //! events, watchers that were moved back in time.
 
 mod events;
+mod room;
 mod session;
+
+pub(super) use room::Watched;
 
 use std::{pin::Pin, sync::Arc};
 
@@ -23,14 +29,20 @@ use futures_util::{Stream, stream};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::session::Session;
+use self::{
+    room::{Rooms, Told},
+    session::Session,
+};
 use super::{
+    bodies::{PIECE_BYTES, WhileWaitedFor},
     gateway::{Gateway, needs_leader},
     proto::etcdserverpb::{WatchRequest, WatchResponse, watch_server::Watch},
 };
 
 /// Responses of one stream that wait for its reader.
 const RESPONSES_WAITING_MAX: usize = 4;
+/// Bytes that the responses of one stream may take before they take the door's.
+const OWN_BYTES: usize = PIECE_BYTES;
 /// Watches of one stream that read the past at a time.
 const CATCHING_UP_MAX: usize = 4;
 /// The id of a response that speaks of no watch, or of all.
@@ -50,9 +62,30 @@ impl Watch for WatchService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let (metadata, extensions, asked) = request.into_parts();
         let client = self.0.admit_stream(&metadata, &extensions).await?;
-        let (sender, mut responses) = mpsc::channel(RESPONSES_WAITING_MAX);
+        let (sender, responses) = mpsc::channel(RESPONSES_WAITING_MAX);
         let session = Session::new(self.0.clone(), client, needs_leader(&metadata), sender);
         tokio::spawn(Box::pin(session.run(asked)));
-        Ok(Response::new(Box::pin(stream::poll_fn(move |context| responses.poll_recv(context)))))
+        let mut response: Response<Self::WatchStream> = Response::new(Box::pin(told(responses)));
+        response.extensions_mut().insert(WhileWaitedFor(self.0.watched.turn.clone()));
+        Ok(response)
     }
+}
+
+/// The responses as they are read. What one holds is free once the next is asked for:
+/// by then it is on its way (`bodies`).
+fn told(
+    mut responses: mpsc::Receiver<Result<Told, Status>>,
+) -> impl Stream<Item = Result<WatchResponse, Status>> {
+    let mut on_its_way = Rooms::new();
+    stream::poll_fn(move |context| {
+        on_its_way.clear();
+        responses.poll_recv(context).map(|next| {
+            next.map(|told| {
+                told.map(|Told { response, rooms }| {
+                    on_its_way = rooms;
+                    response
+                })
+            })
+        })
+    })
 }

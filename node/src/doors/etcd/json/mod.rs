@@ -34,7 +34,7 @@ use tonic::{Code, Status, codegen::Service};
 
 use self::{asked::Asked, methods::Method, told::Told};
 use super::{
-    bodies::{Answer, CountsItself},
+    bodies::{Answer, CountsItself, WhileWaitedFor},
     faults::EtcdFault,
 };
 
@@ -123,6 +123,9 @@ impl Json {
             return Err(status);
         }
         let told = Told::new(body, method.output.clone());
+        if let Some(turn) = head.extensions.remove::<WhileWaitedFor>() {
+            return Ok(json(StatusCode::OK, Body::new(Answer::stream(told, turn))));
+        }
         if method.answers_often {
             return Ok(json(StatusCode::OK, Body::new(told)));
         }

@@ -2,11 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actors::client::{Client, ClientError, Watching};
+use actors::client::{Client, ClientError, Happened, Places, Watching};
 use cluster::{
     mvcc::version::Version,
     request::Fault,
-    shard::watch::{Event, EventKind, Watch},
+    shard::{
+        transaction::item_bytes,
+        watch::{Event, EventKind, Place, Watch},
+    },
 };
 use prost::Message;
 use tokio::{
@@ -14,7 +17,10 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::session::{Responses, Standing};
+use super::{
+    room::{Gathering, NoRoom, Responses, Told},
+    session::Standing,
+};
 use crate::doors::etcd::{
     faults::EtcdFault,
     gateway::{Gateway, revision},
@@ -48,11 +54,16 @@ pub(super) struct Order {
 /// A watch under way.
 struct Follower {
     gateway: Arc<Gateway>,
+    client: Client,
     order: Order,
     standing: Arc<Standing>,
     responses: Responses,
     /// Events of a version that is not told whole yet.
     held: Vec<mvccpb::Event>,
+    /// The room they take.
+    gathering: Gathering,
+    /// Where those begin.
+    stood: Places,
     /// When to tell of progress next.
     tell_at: Instant,
 }
@@ -64,7 +75,7 @@ pub(super) async fn follow(
     client: Client,
     order: Order,
     standing: Arc<Standing>,
-    responses: Responses,
+    (responses, gathering): (Responses, Gathering),
     catching_up: Arc<Semaphore>,
 ) {
     let begun = loop {
@@ -80,8 +91,9 @@ pub(super) async fn follow(
     };
     standing.reached(Version(order.from.0.saturating_sub(1)));
     let tell_at = Instant::now() + gateway.config.progress;
-    let (over, held) = (standing.clone(), Vec::new());
-    let follower = Follower { gateway, order, standing, responses, held, tell_at };
+    let (over, held, stood) = (standing.clone(), Vec::new(), begun.places().clone());
+    let follower =
+        Follower { gateway, client, order, standing, responses, held, gathering, stood, tell_at };
     follower.run(begun, &catching_up).await;
     over.over();
 }
@@ -118,6 +130,15 @@ impl Follower {
                     None => return,
                 },
             };
+            match self.gathering.take(happened.events.iter().map(bytes_of).sum()).await {
+                Ok(()) => {}
+                Err(NoRoom::Now) => {
+                    drop((happened, permit.take()));
+                    watching = self.begin_anew().await;
+                    continue;
+                }
+                Err(NoRoom::Ever(most)) => return self.end_too_large(most).await,
+            }
             let behind = happened.upto.version < happened.now || !happened.upto.is_whole();
             let quick = self.responses.capacity() > 0;
             if self.take(happened).await.is_none() {
@@ -130,16 +151,34 @@ impl Follower {
         }
     }
 
+    /// Drops what was gathered and could not be sent; waits for the turn and reads it
+    /// again.
+    async fn begin_anew(&mut self) -> Watching {
+        self.held.clear();
+        // Nobody's turn is spent on waiting for a reader.
+        drop(self.responses.reserve().await);
+        self.gathering.begin_anew().await;
+        let (volume, watch) = (self.gateway.volume(), self.order.watch.clone());
+        self.client.watch_after(volume, watch, self.stood.clone())
+    }
+
     /// Sends what happened; none once the client is gone.
-    async fn take(&mut self, happened: actors::client::Happened) -> Option<()> {
+    async fn take(&mut self, happened: Happened) -> Option<()> {
+        let shard = happened.shard;
         let whole = happened.upto.is_whole();
         let upto = if whole { happened.upto.version } else { before(happened.upto.version) };
         let any = !happened.events.is_empty();
         self.held.extend(happened.events.into_iter().map(event));
-        if self.order.fragment {
+        let told = if self.order.fragment {
             self.send_fragments(upto, whole).await?;
+            happened.upto
         } else {
             self.send_whole(upto, happened.upto.version, whole).await?;
+            if whole { happened.upto } else { Place::after(upto) }
+        };
+        self.stood.insert(shard, told);
+        if self.held.is_empty() {
+            self.gathering.end();
         }
         if any {
             // News are a progress too.
@@ -164,8 +203,7 @@ impl Follower {
             return Some(());
         }
         let events = self.held.drain(..count).collect();
-        let response = WatchResponse { events, ..self.response(upto) };
-        self.responses.send(Ok(response)).await.ok()
+        self.send(WatchResponse { events, ..self.response(upto) }).await
     }
 
     /// Sends all there is in pieces of a request's size; the last piece of a
@@ -182,8 +220,7 @@ impl Follower {
                 piece.push(event);
             }
             let fragment = events.peek().is_some() || !whole;
-            let response = WatchResponse { events: piece, fragment, ..self.response(upto) };
-            self.responses.send(Ok(response)).await.ok()?;
+            self.send(WatchResponse { events: piece, fragment, ..self.response(upto) }).await?;
         }
         Some(())
     }
@@ -191,7 +228,23 @@ impl Follower {
     /// Tells that nothing happened up to a version.
     async fn tell(&mut self, upto: Version) -> Option<()> {
         self.standing.reached(upto);
-        self.responses.send(Ok(self.response(upto))).await.ok()
+        self.responses.send(Ok(self.response(upto).into())).await.ok()
+    }
+
+    /// Sends events, with the room that they take.
+    async fn send(&self, response: WatchResponse) -> Option<()> {
+        let told = Told { response, rooms: self.gathering.rooms() };
+        self.responses.send(Ok(told)).await.ok()
+    }
+
+    /// Ends a watch that can never tell what happened next.
+    async fn end_too_large(&self, most: usize) {
+        let cancel_reason = format!(
+            "etcdserver: a revision is larger than the {most} bytes that the door may hold for \
+             readers of watches: ask for fragments, or for fewer keys"
+        );
+        let over = WatchResponse { canceled: true, cancel_reason, ..self.response(Version(0)) };
+        drop(self.responses.send(Ok(over.into())).await);
     }
 
     /// What an error means: none if the watch is over.
@@ -209,7 +262,7 @@ impl Follower {
             let cancel_reason = EtcdFault::from(error).text().into_owned();
             WatchResponse { cancel_reason, ..canceled }
         };
-        drop(self.responses.send(Ok(over)).await);
+        drop(self.responses.send(Ok(over.into())).await);
         None
     }
 
@@ -225,6 +278,12 @@ fn compacted_at(error: &ClientError) -> Option<Version> {
         return Some(*compacted);
     }
     None
+}
+
+/// About what an event takes in memory, and in a message.
+fn bytes_of(event: &Event) -> usize {
+    let previous = event.previous.as_ref().map_or(0, item_bytes);
+    item_bytes(&event.item) + previous
 }
 
 fn before(version: Version) -> Version {

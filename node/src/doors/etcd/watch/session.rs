@@ -16,14 +16,15 @@ use cluster::{
     shard::{range::Range, transaction::Keys, watch::Watch},
 };
 use tokio::{
-    sync::{Notify, Semaphore, mpsc},
+    sync::{Notify, Semaphore},
     task::JoinHandle,
 };
-use tonic::{Status, Streaming};
+use tonic::Streaming;
 
 use super::{
     CATCHING_UP_MAX, NO_WATCH,
     events::{Order, follow},
+    room::{Gathering, Own, Responses},
 };
 use crate::doors::etcd::{
     faults::EtcdFault,
@@ -40,9 +41,6 @@ const LEADER_LOOK: Duration = Duration::from_secs(1);
 /// Looks without a leader after which the stream ends: etcd waits for three
 /// election timeouts.
 const LEADER_LOOKS_MAX: u32 = 3;
-
-/// Sends responses to the client; fails once it is gone.
-pub(super) type Responses = mpsc::Sender<Result<WatchResponse, Status>>;
 
 /// What a watch and its stream know of each other.
 #[derive(Debug, Default)]
@@ -106,6 +104,7 @@ pub(super) struct Session {
     /// The id of the next watch whose client names none.
     next_id: i64,
     catching_up: Arc<Semaphore>,
+    own: Own,
     /// The one answer to a request for progress that is under way.
     progress: Option<JoinHandle<()>>,
 }
@@ -133,6 +132,7 @@ impl Session {
             watches: BTreeMap::new(),
             next_id: 0,
             catching_up: Arc::new(Semaphore::new(CATCHING_UP_MAX)),
+            own: Own::default(),
             progress: None,
         }
     }
@@ -201,12 +201,13 @@ impl Session {
         let created =
             WatchResponse { header, watch_id: id, created: true, ..WatchResponse::default() };
         self.send(created).await?;
+        let gathering = Gathering::new(self.gateway.watched.clone(), self.own.clone());
         let task = tokio::spawn(Box::pin(follow(
             self.gateway.clone(),
             self.client.clone(),
             order,
             standing.clone(),
-            self.responses.clone(),
+            (self.responses.clone(), gathering),
             self.catching_up.clone(),
         )));
         self.watches.insert(id, Running { standing, task });
@@ -291,7 +292,7 @@ impl Session {
             }
             let header = Some(gateway.header(now));
             let told = WatchResponse { header, watch_id: NO_WATCH, ..WatchResponse::default() };
-            drop(responses.send(Ok(told)).await);
+            drop(responses.send(Ok(told.into())).await);
         }));
     }
 
@@ -301,6 +302,6 @@ impl Session {
     }
 
     async fn send(&self, response: WatchResponse) -> Option<()> {
-        self.responses.send(Ok(response)).await.ok()
+        self.responses.send(Ok(response.into())).await.ok()
     }
 }
