@@ -10,6 +10,9 @@
 //! million) keys are loaded: the servers' anonymous memory, and the time and size
 //! of a snapshot.
 //!
+//! `CDB_OTHER=PATH` measures another build of `cdb` beside them, in the same turns:
+//! whether a change helped.
+//!
 //! Clients and servers share the machine's cores, so the figures compare the two
 //! and measure neither. CPU is that of the servers. The floor is the median
 //! `fdatasync` of the disk before and after: where the two differ much, the
@@ -61,7 +64,8 @@ fn main() {
 async fn compare(seconds: u64, rounds: u64, keys: u64) {
     let scratch = tempfile::tempdir().unwrap();
     let before = Floor::measure(scratch.path()).await;
-    let servers = [Server::etcd(), Server::ours()];
+    let mut servers = vec![Server::etcd(), Server::ours()];
+    servers.extend(std::env::var_os("CDB_OTHER").map(|path| Server::other(path.as_ref())));
     for server in &servers {
         server.serves().await;
         asks::fill(server).await;

@@ -72,8 +72,9 @@ impl Report {
         println!("medians, and how many times etcd's (more is better, but for CPU)");
         for (at, (what, clients)) in self.names.iter().enumerate() {
             let of = |who| self.figures.get(&(at, who)).map(|all| Figures::median(all));
-            let (Some(etcd), Some(ours)) = (of("etcd"), of("cdb")) else { continue };
-            for (who, figures) in [("etcd", etcd), ("cdb", ours)] {
+            let Some(etcd) = of("etcd") else { continue };
+            for who in ["etcd", "cdb", "other"] {
+                let Some(figures) = of(who) else { continue };
                 print!("{who:>5} {what:>5} {clients:>4} {}", figures.line());
                 let ratios = (figures.rate / etcd.rate, figures.cpu / etcd.cpu);
                 println!("  {:.2} x, CPU {:.2} x", ratios.0, ratios.1);

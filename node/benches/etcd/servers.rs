@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    path::Path,
     process::{Child, Command},
     thread,
     time::{Duration, Instant},
@@ -54,9 +55,18 @@ impl Server {
     }
 
     pub(crate) fn ours() -> Self {
+        Self::dev("cdb", Path::new(env!("CARGO_BIN_EXE_cdb")))
+    }
+
+    /// Another build of ours.
+    pub(crate) fn other(binary: &Path) -> Self {
+        Self::dev("other", binary)
+    }
+
+    fn dev(name: &'static str, binary: &Path) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cdb"));
+        let mut command = Command::new(binary);
         command.args(["dev", "--data"]).arg(&data).env_remove("RUST_LOG");
         let dev = Dev { child: spawn(&mut command), _folder: folder };
         let begin = Instant::now();
@@ -72,7 +82,7 @@ impl Server {
         };
         let addresses = nodes.iter().filter_map(|node| node.etcd).collect();
         let pids = nodes.iter().filter_map(|node| node.pid).collect();
-        Self { name: "cdb", addresses, pids, _runs: Runs::Ours(dev) }
+        Self { name, addresses, pids, _runs: Runs::Ours(dev) }
     }
 
     /// A connection of its own to one of the members.
