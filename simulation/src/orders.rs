@@ -14,6 +14,8 @@ pub enum Order {
     GiveUpLeadership,
     /// Have a node removed from the cluster.
     Remove(NodeId, Done),
+    /// See whether a node was removed.
+    Miss(NodeId, Done),
     /// Have a removed node let in again under its old identity, with a good
     /// token: it must be refused.
     Readmit(NodeId),

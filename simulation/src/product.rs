@@ -242,6 +242,12 @@ async fn obey(
                     done.set();
                 }
             }
+            Order::Miss(node, done) => {
+                let catalog = router.catalog();
+                if catalog.node(node).is_some_and(|node| node.state == NodeState::Removed) {
+                    done.set();
+                }
+            }
             Order::Readmit(node) => {
                 let record = router.catalog().node(node).cloned();
                 let record = record.map(|node| NodeRecord { state: NodeState::Active, ..node });

@@ -15,7 +15,7 @@ use cluster::{
 /// The durable log of each replica.
 #[derive(Debug, Default)]
 pub(super) struct Logs {
-    logs: BTreeMap<ReplicaId, DurableLog>,
+    present: BTreeMap<ReplicaId, DurableLog>,
     /// What replicas held before an old image of their disk gave birth to them
     /// again.
     earlier: BTreeMap<ReplicaId, Vec<DurableLog>>,
@@ -67,7 +67,7 @@ impl DurableLog {
 impl Logs {
     /// A log said that a record is durable; whether it replaced other entries.
     pub(super) fn durable(&mut self, replica: ReplicaId, record: &LogRecord) -> bool {
-        let log = self.logs.entry(replica).or_default();
+        let log = self.present.entry(replica).or_default();
         match record {
             LogRecord::Created { shard, index, term, .. } => {
                 let before = std::mem::take(log);
@@ -95,7 +95,7 @@ impl Logs {
     /// than was synced, and has lost nothing that was.
     pub(super) fn recovered(&mut self, found: &RecoveredReplica) {
         self.shards.insert(found.replica, found.shard);
-        let log = self.logs.entry(found.replica).or_default();
+        let log = self.present.entry(found.replica).or_default();
         log.begin_after(found.base_index, found.base_term);
         for entry in &found.entries {
             log.push(entry.index.0, entry.term);
@@ -106,7 +106,7 @@ impl Logs {
     /// harmed: what it lost still counts, and what a crash kept beyond what was
     /// known counts as well.
     pub(super) fn recovered_beyond(&mut self, found: &RecoveredReplica) {
-        let Some(log) = self.logs.get_mut(&found.replica) else {
+        let Some(log) = self.present.get_mut(&found.replica) else {
             // All of it is what a crash kept.
             return self.recovered(found);
         };
@@ -135,7 +135,7 @@ impl Logs {
 
     /// The durable log of a replica.
     pub(super) fn of(&self, replica: ReplicaId) -> Option<&DurableLog> {
-        self.logs.get(&replica)
+        self.present.get(&replica)
     }
 
     /// The last position of each log of a shard, and its term.

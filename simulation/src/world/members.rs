@@ -25,6 +25,8 @@ pub(super) struct Removal {
     node: NodeId,
     done: Done,
     say_at: Instant,
+    /// The operator wants it no more, and does not know whether it was carried out.
+    given_up: bool,
 }
 
 /// A machine that is killed and started again and again.
@@ -100,14 +102,23 @@ impl World {
     pub(super) fn order_removal(&mut self, number: u32, node: NodeId) {
         let say_at = self.now;
         self.trace.note(say_at, &format!("{} is to be removed", Address::Node(node)));
-        self.removals.push(Removal { number, node, done: Done::default(), say_at });
+        self.removals.push(Removal {
+            number,
+            node,
+            done: Done::default(),
+            say_at,
+            given_up: false,
+        });
     }
 
-    /// Gives a removal up that the cluster has not agreed to. What a machine
-    /// was before its disk was lost stays unwanted.
+    /// Gives a removal up that the cluster has not agreed to; what it has agreed to,
+    /// though the answer was lost, is seen later. What a machine was before its disk was
+    /// lost stays unwanted.
     pub fn end_removal(&mut self, number: u32) {
         let is = self.node(number);
-        self.removals.retain(|removal| Some(removal.node) != is);
+        for removal in self.removals.iter_mut().filter(|removal| Some(removal.node) == is) {
+            removal.given_up = true;
+        }
     }
 
     /// Starts a machine again whose node was removed for good.
@@ -133,7 +144,9 @@ impl World {
     }
 
     fn say(&mut self, removal: &Removal) {
-        let order = Order::Remove(removal.node, removal.done.clone());
+        let (node, done) = (removal.node, removal.done.clone());
+        let order =
+            if removal.given_up { Order::Miss(node, done) } else { Order::Remove(node, done) };
         self.tell_any_but(removal.number, order);
     }
 
