@@ -17,8 +17,9 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use clusterdb::doors::etcd::proto::{
     etcdserverpb::{
-        DeleteRangeRequest, PutRequest, RangeRequest, WatchCreateRequest, WatchRequest,
-        WatchResponse, kv_client::KvClient, watch_client::WatchClient, watch_request::RequestUnion,
+        DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
+        WatchRequest, WatchResponse, kv_client::KvClient, request_op::Request,
+        watch_client::WatchClient, watch_request::RequestUnion,
     },
     mvccpb::Event,
 };
@@ -370,6 +371,16 @@ async fn large_ranges_at_once_are_served_one_after_another() {
 
 /// A watch of all that ever happened to some keys.
 async fn watch(door: &Door, from: &str, to: &str) -> tonic::Streaming<WatchResponse> {
+    watch_in(door, from, to, false).await
+}
+
+/// The same, in fragments or not.
+async fn watch_in(
+    door: &Door,
+    from: &str,
+    to: &str,
+    fragment: bool,
+) -> tonic::Streaming<WatchResponse> {
     // Not much more than what the test reads is on its way.
     let endpoint = door.endpoint().initial_stream_window_size(Some(65_535));
     let mut watches = WatchClient::new(endpoint.connect().await.unwrap());
@@ -378,6 +389,7 @@ async fn watch(door: &Door, from: &str, to: &str) -> tonic::Streaming<WatchRespo
         key: from.into(),
         range_end: to.into(),
         start_revision: 1,
+        fragment,
         ..WatchCreateRequest::default()
     };
     let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
@@ -421,6 +433,31 @@ async fn watches_hear_all_though_there_is_no_room_for_all_at_once() {
     let wanted: Vec<_> = (0..6).map(|number| (number, 1 << 20)).collect();
     for heard in futures_util::future::join_all(hear).await {
         assert_eq!(heard, wanted);
+    }
+}
+
+/// Pages of what happened end inside of revisions here.
+#[tokio::test]
+async fn a_long_history_is_told_within_the_room_of_a_page() {
+    const REVISIONS: usize = 700;
+    const KEYS: usize = 100;
+    let door = Door::open("    memory: 16MiB\n").await;
+    let mut kv = door.kv().await;
+    for revision in 0..REVISIONS {
+        let put = |key| put(&format!("w{key}"), vec![u8::try_from(revision % 251).unwrap()]);
+        let put = |key| RequestOp { request: Some(Request::RequestPut(put(key))) };
+        let success = (0..KEYS).map(put).collect();
+        kv.txn(TxnRequest { success, ..TxnRequest::default() }).await.unwrap();
+    }
+    for fragment in [false, true] {
+        let mut told = watch_in(&door, "w", "x", fragment).await;
+        let heard = heard(&mut told, REVISIONS * KEYS).await;
+        assert!(
+            heard
+                .iter()
+                .enumerate()
+                .all(|(at, (revision, _))| { usize::from(*revision) == at / KEYS % 251 })
+        );
     }
 }
 

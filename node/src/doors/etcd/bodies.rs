@@ -2,8 +2,8 @@
 //!
 //! A request takes its bytes as they arrive, and is refused when there are no more:
 //! it must not wait, because those that hold part of the bound may wait for it. A
-//! message that has begun must be whole within [`WHOLE_WITHIN`]. An answer took its bytes as it was gathered ([`Room`]), and gives them back when it
-//! is on its way. Whoever does not read a large answer holds what others wait for,
+//! message that has begun must be whole within [`WHOLE_WITHIN`]. An answer took its bytes
+//! as it was gathered ([`Room`]), and gives them back when it is on its way. Whoever does not read a large answer holds what others wait for,
 //! so its stream ends after [`UNREAD_MAX`], counted over all its pieces and longer
 //! the more was read ([`READ_PACE_MIN`]); that of watches only while others wait
 //! ([`WhileWaitedFor`]).
@@ -274,15 +274,8 @@ impl Patience {
         Self { most, left: most, waits: None }
     }
 
-    /// A message begins: that of a stream has a time of its own.
-    fn begin(&mut self) {
-        if self.waits.is_some() {
-            self.left = self.most;
-        }
-    }
-
-    /// Whether it may go on standing still.
-    fn is_renewed(&mut self) -> bool {
+    /// Begins anew if nobody waits; whether it did.
+    fn renew(&mut self) -> bool {
         let nobody_waits = self.waits.as_ref().is_some_and(|turn| turn.available_permits() > 0);
         if nobody_waits {
             self.left = self.most;
@@ -300,7 +293,7 @@ impl Patience {
                     self.left = self.left.saturating_sub(begun.elapsed()) + earned;
                     return sent.is_ok();
                 }
-                Err(_) if self.is_renewed() => {}
+                Err(_) if self.renew() => {}
                 Err(_) => return false,
             }
         }
@@ -339,7 +332,7 @@ where
             () = pieces.closed() => return,
         };
         let Some(frame) = frame else { break };
-        patience.begin();
+        patience.renew();
         match frame.map(Frame::into_data) {
             Ok(Ok(data)) if data.len() <= PIECE_BYTES => {
                 let bytes = data.len();

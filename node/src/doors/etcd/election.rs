@@ -30,7 +30,7 @@ use super::{
         ProclaimRequest, ProclaimResponse, ResignRequest, ResignResponse,
         election_server::Election,
     },
-    queue::{TAKEN_OVER, places, queue_fault, unknown, untouched},
+    queue::{TAKEN_OVER, places, unknown, untouched},
     quotas::brought_by,
     translate::key_value,
 };
@@ -163,9 +163,8 @@ impl Election for ElectionService {
     ) -> Result<Response<CampaignResponse>, Status> {
         let (client, CampaignRequest { name, lease, value }) = self.0.admit(request).await?;
         self.0.rates.take(|| vec![places(&name)])?;
-        let lease = self.0.lease_of(&client, lease).await.map_err(queue_fault)?;
-        let waiting = self.0.queue_up(&client, "campaign", &name, lease, &value);
-        let mut waiting = Box::pin(waiting).await?;
+        let joined = self.0.join_queue(&client, "campaign", &name, lease, &value);
+        let (mut waiting, lease) = Box::pin(joined).await?;
         let queued = waiting.queued.clone();
         let rev = queued.token.0.cast_signed();
         let (key, lease) = (queued.key.clone(), lease.0.cast_signed());

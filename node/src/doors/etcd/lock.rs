@@ -17,7 +17,7 @@ use super::{
     proto::v3lockpb::{
         LockRequest, LockResponse, UnlockRequest, UnlockResponse, lock_server::Lock,
     },
-    queue::{places, queue_fault},
+    queue::places,
 };
 use crate::observe::audit::Subject;
 
@@ -30,8 +30,8 @@ impl Lock for LockService {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
         let (client, LockRequest { name, lease }) = self.0.admit(request).await?;
         self.0.rates.take(|| vec![places(&name)])?;
-        let lease = self.0.lease_of(&client, lease).await.map_err(queue_fault)?;
-        let waiting = Box::pin(self.0.queue_up(&client, "lock", &name, lease, b"")).await?;
+        let joined = self.0.join_queue(&client, "lock", &name, lease, b"");
+        let (waiting, _) = Box::pin(joined).await?;
         let key = waiting.queued.key.clone();
         let version = Box::pin(waiting.take_turn(&name)).await?;
         Ok(Response::new(LockResponse { header: Some(self.0.header(version)), key }))

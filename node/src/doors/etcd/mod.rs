@@ -8,8 +8,8 @@
 //!
 //! Limits: bytes of a request, operations of a transaction, watches of a stream,
 //! connections (`connections`), requests of a prefix (`rates`), what lies below one
-//! (`quotas`), bytes of requests and answers under way (`bodies`) by configuration; responses of a stream that wait for a slow reader by number,
-//! and its catch-up reads by a semaphore (`watch`).
+//! (`quotas`), bytes of requests and answers under way (`bodies`) and of what waits for
+//! readers of watches (`watch`) by configuration; catch-up reads by a semaphore.
 //!
 //! Source: etcd's API and server, release 3.5. What differs is in
 //! `node/docs/etcd.md`.

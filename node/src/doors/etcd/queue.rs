@@ -77,6 +77,29 @@ impl Gateway {
         Ok(granted.await?.lease)
     }
 
+    /// Takes a place under the lease that a request names, or under a new one. That is
+    /// revoked if there is no place for it.
+    pub(super) async fn join_queue(
+        self: &Arc<Self>,
+        client: &Client,
+        operation: &'static str,
+        name: &[u8],
+        named: i64,
+        value: &[u8],
+    ) -> Result<(Waiting, LeaseId), Status> {
+        let lease = self.lease_of(client, named).await.map_err(queue_fault)?;
+        match self.queue_up(client, operation, name, lease, value).await {
+            Ok(waiting) => Ok((waiting, lease)),
+            Err(status) => {
+                if named == 0 {
+                    // Otherwise it ends by itself.
+                    drop(client.revoke_lease(self.volume(), lease).await);
+                }
+                Err(status)
+            }
+        }
+    }
+
     /// Takes a place under a name, for an operation of that word.
     pub(super) async fn queue_up(
         self: &Arc<Self>,

@@ -7,8 +7,9 @@
 //! so that a value can be replaced by a smaller one in a prefix that is full.
 //!
 //! Doors judge for themselves, so what passes at several at once may go beyond the quota
-//! by what was under way, as with etcd's own, which its members judge before a proposal.
-//! What a transaction deletes counts once it is gone.
+//! by what was under way, as with etcd's own, which its members judge before a proposal;
+//! and so may what was written without an answer, until it is seen. What a transaction
+//! deletes counts once it is gone.
 
 use std::{
     collections::BTreeMap,
@@ -67,8 +68,10 @@ impl Amount {
         Self { bytes, keys: self.keys.saturating_sub(less.keys) }
     }
 
-    fn is_within(self, most: Self) -> bool {
-        self.bytes <= most.bytes && self.keys <= most.keys
+    /// Whether so much more fits. What does not grow is not asked.
+    fn takes(self, more: Self, most: Self) -> bool {
+        let fits = |held: u64, more: u64, most: u64| more == 0 || held.saturating_add(more) <= most;
+        fits(self.bytes, more.bytes, most.bytes) && fits(self.keys, more.keys, most.keys)
     }
 }
 
@@ -95,6 +98,8 @@ struct Held {
     upto: Version,
     /// What this door let pass and has not seen yet.
     passing: BTreeMap<u64, Passing>,
+    /// All that those bring.
+    brings: Amount,
     next: u64,
 }
 
@@ -106,13 +111,30 @@ struct Passing {
 }
 
 impl Held {
-    fn all(&self) -> Amount {
-        self.passing.values().fold(self.lies, |all, passing| all.plus(passing.brings))
-    }
-
     fn seen(&mut self, lies: Amount, upto: Version) {
         (self.lies, self.upto) = (lies, upto);
-        self.passing.retain(|_, passing| passing.written.is_none_or(|version| version > upto));
+        let brings = &mut self.brings;
+        self.passing.retain(|_, passing| {
+            let stays = passing.written.is_none_or(|version| version > upto);
+            if !stays {
+                *brings = brings.minus(passing.brings);
+            }
+            stays
+        });
+    }
+
+    fn pass(&mut self, brings: Amount) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.brings = self.brings.plus(brings);
+        self.passing.insert(number, Passing { brings, written: None });
+        number
+    }
+
+    fn forget(&mut self, number: u64) {
+        if let Some(passing) = self.passing.remove(&number) {
+            self.brings = self.brings.minus(passing.brings);
+        }
     }
 }
 
@@ -128,7 +150,7 @@ impl Passes<'_> {
         for (quota, number) in std::mem::take(&mut self.0) {
             let mut held = quota.lock();
             if version <= held.upto {
-                held.passing.remove(&number);
+                held.forget(number);
             } else if let Some(passing) = held.passing.get_mut(&number) {
                 passing.written = Some(version);
             }
@@ -139,7 +161,7 @@ impl Passes<'_> {
 impl Drop for Passes<'_> {
     fn drop(&mut self) {
         for (quota, number) in &self.0 {
-            quota.lock().passing.remove(number);
+            quota.lock().forget(*number);
         }
     }
 }
@@ -152,7 +174,7 @@ pub(super) fn brought_by_put(put: &Put) -> Vec<Brought> {
     put.value.iter().map(|value| (put.key.clone(), value.len())).collect()
 }
 
-/// What a transaction may bring, whichever branches it takes.
+/// What a transaction may bring: all that its branches may write, each key once.
 pub(super) fn brought_by(transaction: &Transaction) -> Vec<Brought> {
     let steps =
         transaction.blocks.iter().flat_map(|block| block.then.iter().chain(&block.otherwise));
@@ -246,16 +268,11 @@ impl Quota {
         })
     }
 
-    /// The number it passes under, if there is room. What brings nothing always passes.
+    /// The number it passes under, if there is room.
     fn pass(&self, brings: Amount) -> Option<u64> {
         let mut held = self.lock();
-        let fits = brings == Amount::default() || held.all().plus(brings).is_within(self.most);
-        fits.then(|| {
-            let number = held.next;
-            held.next += 1;
-            held.passing.insert(number, Passing { brings, written: None });
-            number
-        })
+        let fits = held.lies.plus(held.brings).takes(brings, self.most);
+        fits.then(|| held.pass(brings))
     }
 
     async fn keep(&self, client: &Client, volume: &str) -> Infallible {
@@ -277,7 +294,15 @@ impl Quota {
         let watch = Watch::of(self.keys.clone()).with_previous();
         let mut watching = client.watch(volume, watch, Some(Version(at.0 + 1))).await?;
         loop {
-            let Happened { events, upto, .. } = watching.next().await?;
+            let Happened { events, upto, .. } = match watching.next().await {
+                Ok(happened) => happened,
+                // It stands where it stood.
+                Err(error) if error.is_retryable() => {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let before = self.lock().lies;
             self.see(events.iter().fold(before, after), whole(upto));
         }

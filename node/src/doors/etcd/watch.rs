@@ -10,8 +10,8 @@
 //! its revision is on its way; so no two hold part of the bound and wait for the rest.
 //! While anybody has the turn, streams that nobody reads are given up (`bodies`).
 //!
-//! Events of one revision come in one response, unless the client asked for
-//! fragments. A revision in a header without events is a promise that all before
+//! Events of one revision come in one response, or in fragments without anything in
+//! between if the client asked for them. A revision in a header without events is a promise that all before
 //! it was sent: it is taken from the watch's place, never from the newest revision.
 //!
 //! Source: etcd's watch server (its `watch.go`), and its bugs: progress ahead of
@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::{
-    room::{Rooms, Told},
+    room::{Responses, Rooms, Sent, Told},
     session::Session,
 };
 use super::{
@@ -63,7 +63,8 @@ impl Watch for WatchService {
         let (metadata, extensions, asked) = request.into_parts();
         let client = self.0.admit_stream(&metadata, &extensions).await?;
         let (sender, responses) = mpsc::channel(RESPONSES_WAITING_MAX);
-        let session = Session::new(self.0.clone(), client, needs_leader(&metadata), sender);
+        let session =
+            Session::new(self.0.clone(), client, needs_leader(&metadata), Responses::new(sender));
         tokio::spawn(Box::pin(session.run(asked)));
         let mut response: Response<Self::WatchStream> = Response::new(Box::pin(told(responses)));
         response.extensions_mut().insert(WhileWaitedFor(self.0.watched.turn.clone()));
@@ -73,9 +74,7 @@ impl Watch for WatchService {
 
 /// The responses as they are read. What one holds is free once the next is asked for:
 /// by then it is on its way (`bodies`).
-fn told(
-    mut responses: mpsc::Receiver<Result<Told, Status>>,
-) -> impl Stream<Item = Result<WatchResponse, Status>> {
+fn told(mut responses: mpsc::Receiver<Sent>) -> impl Stream<Item = Result<WatchResponse, Status>> {
     let mut on_its_way = Rooms::new();
     stream::poll_fn(move |context| {
         on_its_way.clear();

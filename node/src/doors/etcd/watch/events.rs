@@ -113,7 +113,8 @@ impl Follower {
                     self.tell_at = Instant::now() + self.gateway.config.progress;
                     watching.hurry();
                     match watching.next().await {
-                        Ok(happened) if happened.events.is_empty() && happened.upto.is_whole() => {
+                        Ok(happened) if self.is_progress(&happened) => {
+                            self.stood.insert(happened.shard, happened.upto);
                             if self.tell(happened.upto.version).await.is_none() {
                                 return;
                             }
@@ -137,15 +138,18 @@ impl Follower {
                     watching = self.begin_anew().await;
                     continue;
                 }
-                Err(NoRoom::Ever(most)) => return self.end_too_large(most).await,
+                Err(NoRoom::Ever(most)) => {
+                    self.gathering.end();
+                    return self.end_too_large(most).await;
+                }
             }
             let behind = happened.upto.version < happened.now || !happened.upto.is_whole();
-            let quick = self.responses.capacity() > 0;
+            let quick = self.responses.is_quick();
             if self.take(happened).await.is_none() {
                 return;
             }
             drop(permit.take());
-            if behind || !quick {
+            if (behind || !quick) && !self.gathering.has_turn() {
                 permit = catching_up.acquire().await.ok();
             }
         }
@@ -156,7 +160,7 @@ impl Follower {
     async fn begin_anew(&mut self) -> Watching {
         self.held.clear();
         // Nobody's turn is spent on waiting for a reader.
-        drop(self.responses.reserve().await);
+        self.responses.await_reader().await;
         self.gathering.begin_anew().await;
         let (volume, watch) = (self.gateway.volume(), self.order.watch.clone());
         self.client.watch_after(volume, watch, self.stood.clone())
@@ -169,16 +173,12 @@ impl Follower {
         let upto = if whole { happened.upto.version } else { before(happened.upto.version) };
         let any = !happened.events.is_empty();
         self.held.extend(happened.events.into_iter().map(event));
-        let told = if self.order.fragment {
-            self.send_fragments(upto, whole).await?;
-            happened.upto
-        } else {
-            self.send_whole(upto, happened.upto.version, whole).await?;
-            if whole { happened.upto } else { Place::after(upto) }
-        };
-        self.stood.insert(shard, told);
+        let sent = self.send_whole(upto, happened.upto.version, whole).await?;
+        self.stood.insert(shard, if whole { happened.upto } else { Place::after(upto) });
         if self.held.is_empty() {
             self.gathering.end();
+        } else if sent {
+            self.gathering.keep_last();
         }
         if any {
             // News are a progress too.
@@ -192,59 +192,65 @@ impl Follower {
         Some(())
     }
 
-    /// Sends the events of all versions that are complete, in one response.
-    async fn send_whole(&mut self, upto: Version, last: Version, whole: bool) -> Option<()> {
+    /// Sends the events of all versions that are complete, if there are any: in one
+    /// response, or in pieces of a request's size if the client asked for that.
+    async fn send_whole(&mut self, upto: Version, last: Version, whole: bool) -> Option<bool> {
         let open = revision(last);
         let complete = |event: &mvccpb::Event| {
             whole || event.kv.as_ref().is_some_and(|kv| kv.mod_revision < open)
         };
         let count = self.held.iter().take_while(|event| complete(event)).count();
         if count == 0 {
-            return Some(());
+            return Some(false);
         }
-        let events = self.held.drain(..count).collect();
-        self.send(WatchResponse { events, ..self.response(upto) }).await
+        let events: Vec<_> = self.held.drain(..count).collect();
+        let pieces = if self.order.fragment { self.pieces(events) } else { vec![events] };
+        let last = pieces.len() - 1;
+        let told = pieces.into_iter().enumerate().map(|(at, events)| {
+            let response = WatchResponse { events, fragment: at < last, ..self.response(upto) };
+            Told { response, rooms: self.gathering.rooms() }
+        });
+        self.responses.send_together(told).await?;
+        Some(true)
     }
 
-    /// Sends all there is in pieces of a request's size; the last piece of a
-    /// complete version says that it is the last.
-    async fn send_fragments(&mut self, upto: Version, whole: bool) -> Option<()> {
+    fn pieces(&self, events: Vec<mvccpb::Event>) -> Vec<Vec<mvccpb::Event>> {
         let most = usize::try_from(self.gateway.config.request.bytes()).unwrap_or(usize::MAX);
-        let mut events = std::mem::take(&mut self.held).into_iter().peekable();
-        while events.peek().is_some() {
-            let (mut piece, mut bytes) = (Vec::new(), 0);
-            while let Some(event) =
-                events.next_if(|event| piece.is_empty() || bytes + event.encoded_len() <= most)
-            {
-                bytes += event.encoded_len();
-                piece.push(event);
+        let mut pieces = Vec::new();
+        let mut bytes = most;
+        for event in events {
+            let more = event.encoded_len();
+            bytes += more;
+            match pieces.last_mut() {
+                Some(piece) if bytes <= most => Vec::push(piece, event),
+                Some(_) | None => {
+                    pieces.push(vec![event]);
+                    bytes = more;
+                }
             }
-            let fragment = events.peek().is_some() || !whole;
-            self.send(WatchResponse { events: piece, fragment, ..self.response(upto) }).await?;
         }
-        Some(())
+        pieces
+    }
+
+    /// Whether it only says how far nothing happened, and all before was told.
+    fn is_progress(&self, happened: &Happened) -> bool {
+        happened.events.is_empty() && happened.upto.is_whole() && self.held.is_empty()
     }
 
     /// Tells that nothing happened up to a version.
     async fn tell(&mut self, upto: Version) -> Option<()> {
         self.standing.reached(upto);
-        self.responses.send(Ok(self.response(upto).into())).await.ok()
-    }
-
-    /// Sends events, with the room that they take.
-    async fn send(&self, response: WatchResponse) -> Option<()> {
-        let told = Told { response, rooms: self.gathering.rooms() };
-        self.responses.send(Ok(told)).await.ok()
+        self.responses.send(self.response(upto)).await
     }
 
     /// Ends a watch that can never tell what happened next.
     async fn end_too_large(&self, most: usize) {
         let cancel_reason = format!(
             "etcdserver: a revision is larger than the {most} bytes that the door may hold for \
-             readers of watches: ask for fragments, or for fewer keys"
+             readers of watches: ask without the values of before, or for fewer keys"
         );
         let over = WatchResponse { canceled: true, cancel_reason, ..self.response(Version(0)) };
-        drop(self.responses.send(Ok(over.into())).await);
+        self.responses.send(over).await;
     }
 
     /// What an error means: none if the watch is over.
@@ -262,7 +268,7 @@ impl Follower {
             let cancel_reason = EtcdFault::from(error).text().into_owned();
             WatchResponse { cancel_reason, ..canceled }
         };
-        drop(self.responses.send(Ok(over.into())).await);
+        self.responses.send(over).await;
         None
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actors::client::Room;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::Status;
 
 use super::OWN_BYTES;
@@ -25,15 +25,65 @@ impl From<WatchResponse> for Told {
     }
 }
 
-/// Sends responses to the client; fails once it is gone.
-pub(super) type Responses = tokio::sync::mpsc::Sender<Result<Told, Status>>;
+/// What a client is sent, or why no more.
+pub(super) type Sent = Result<Told, Status>;
+
+/// Sends responses to the client; none once it is gone.
+///
+/// Pieces of one response come without anything in between: etcd's client puts them
+/// together again only so.
+#[derive(Clone, Debug)]
+pub(super) struct Responses {
+    sender: mpsc::Sender<Sent>,
+    together: Arc<Mutex<()>>,
+}
+
+impl Responses {
+    pub(super) fn new(sender: mpsc::Sender<Sent>) -> Self {
+        Self { sender, together: Arc::default() }
+    }
+
+    pub(super) async fn send(&self, response: WatchResponse) -> Option<()> {
+        self.send_together([Told::from(response)]).await
+    }
+
+    pub(super) async fn send_together(&self, told: impl IntoIterator<Item = Told>) -> Option<()> {
+        let _alone = self.together.lock().await;
+        for told in told {
+            self.sender.send(Ok(told)).await.ok()?;
+        }
+        Some(())
+    }
+
+    /// Says why there are no more.
+    pub(super) async fn end(&self, status: Status) {
+        let _alone = self.together.lock().await;
+        // Whoever is told may be gone already.
+        drop(self.sender.send(Err(status)).await);
+    }
+
+    /// Returns once the client is gone.
+    pub(super) async fn closed(&self) {
+        self.sender.closed().await;
+    }
+
+    /// Whether a response would go at once.
+    pub(super) fn is_quick(&self) -> bool {
+        self.sender.capacity() > 0
+    }
+
+    /// Waits until one would.
+    pub(super) async fn await_reader(&self) {
+        drop(self.sender.reserve().await);
+    }
+}
 
 /// What all streams of the door share.
 #[derive(Debug)]
 pub(in crate::doors::etcd) struct Watched {
     bytes: Arc<Semaphore>,
     most: usize,
-    /// Taken by the one that waits for bytes although it holds some.
+    /// Taken by the one that waits for bytes, and may hold some meanwhile.
     pub(super) turn: Arc<Semaphore>,
 }
 
@@ -117,6 +167,17 @@ impl Gathering {
     /// What the next response takes along.
     pub(super) fn rooms(&self) -> Rooms {
         self.rooms.clone()
+    }
+
+    pub(super) fn has_turn(&self) -> bool {
+        self.turn.is_some()
+    }
+
+    /// All was sent but part of what came last.
+    pub(super) fn keep_last(&mut self) {
+        let last = self.rooms.pop();
+        self.end();
+        self.rooms.extend(last);
     }
 
     /// All was sent.

@@ -162,8 +162,7 @@ impl Session {
                 }
             }
         };
-        // Whoever is told may be gone already.
-        drop(self.responses.send(Err(ended)).await);
+        self.responses.end(ended).await;
     }
 
     /// Does what is asked; none once the client is gone.
@@ -292,7 +291,7 @@ impl Session {
             }
             let header = Some(gateway.header(now));
             let told = WatchResponse { header, watch_id: NO_WATCH, ..WatchResponse::default() };
-            drop(responses.send(Ok(told.into())).await);
+            responses.send(told).await;
         }));
     }
 
@@ -302,6 +301,6 @@ impl Session {
     }
 
     async fn send(&self, response: WatchResponse) -> Option<()> {
-        self.responses.send(Ok(response.into())).await.ok()
+        self.responses.send(response).await
     }
 }
