@@ -439,12 +439,13 @@ async fn watches_hear_all_though_there_is_no_room_for_all_at_once() {
 /// Pages of what happened end inside of revisions here.
 #[tokio::test]
 async fn a_long_history_is_told_within_the_room_of_a_page() {
-    const REVISIONS: usize = 700;
+    const REVISIONS: usize = 500;
     const KEYS: usize = 100;
     let door = Door::open("    memory: 16MiB\n").await;
     let mut kv = door.kv().await;
     for revision in 0..REVISIONS {
-        let put = |key| put(&format!("w{key}"), vec![u8::try_from(revision % 251).unwrap()]);
+        let value = vec![u8::try_from(revision % 251).unwrap(); 400];
+        let put = |key| put(&format!("w{key}"), value.clone());
         let put = |key| RequestOp { request: Some(Request::RequestPut(put(key))) };
         let success = (0..KEYS).map(put).collect();
         kv.txn(TxnRequest { success, ..TxnRequest::default() }).await.unwrap();
