@@ -107,6 +107,10 @@ impl KeptLogs {
                 "the log of {replica} ends at {end:?}, was durable up to {wanted:?}, and does not say that it is damaged"
             ));
         }
+        if born_again {
+            // What it told in its first life is no longer looked for.
+            told.before.clear();
+        }
         // What the last sector holds is not written anew by a start.
         (told.found, told.end) = (true, end);
         Ok(())
@@ -232,6 +236,18 @@ mod tests {
         let mut checker = told();
         checker.durable(&Logs::default(), REPLICA, &LogRecord::Destroyed);
         assert_eq!(checker.recovered(&OldImages::default(), &found(0, 0), false), Ok(()));
+    }
+
+    /// Seed 56729 of the swarm: a replica that was born again on an old image was found
+    /// at one start, and at the next one held to what it had told in its first life.
+    #[test]
+    fn a_second_life_is_not_held_to_the_first() {
+        let (mut checker, mut images) = (told(), OldImages::default());
+        images.starts(NodeId(1), Incarnation(1), &[]);
+        images.starts(NodeId(1), Incarnation(1), &[]);
+        images.starts(NodeId(1), Incarnation(2), &[found(0, 0)]);
+        assert_eq!(checker.recovered(&images, &found(0, 0), true), Ok(()));
+        assert_eq!(checker.recovered(&images, &found(0, 0), true), Ok(()));
     }
 
     #[test]
