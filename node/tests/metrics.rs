@@ -9,10 +9,14 @@
 
 mod common;
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::BTreeSet,
+    fs::{self, OpenOptions},
+    io::Write as _,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use common::{Cluster, http_get};
+use common::{Cluster, Ports, http_get};
 
 /// Where the crates keep the names of what they count.
 const NAMES: [&str; 3] = [
@@ -30,11 +34,26 @@ fn names() -> BTreeSet<&'static str> {
 
 #[test]
 fn a_node_shows_every_metric_and_tells_whether_it_is_well() {
-    let mut cluster = Cluster::start(3);
+    let folder = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::prepare(folder.path(), 3, "");
+    let doors = Ports::take();
+    for node in &cluster.nodes {
+        let quotas = "    quotas:\n      - {prefix: few/, keys: 3}\n";
+        let address = doors.of(node.number).0;
+        let mut config = OpenOptions::new().append(true).open(&node.config).unwrap();
+        write!(config, "doors:\n  etcd:\n    listen: {address}\n{quotas}").unwrap();
+    }
+    cluster.found();
     cluster.volume("data", 2);
     cluster.put("data/k", b"v");
     cluster.holds("data/k", b"v");
     let page = |cluster: &Cluster, at: usize| http_get(cluster.nodes[at].http, "/metrics").unwrap();
+    for at in 0..3 {
+        // Once its volume is there, and was counted.
+        common::until("a quota", common::LONG, || {
+            page(&cluster, at).1.contains("cdb_etcd_quota_used_keys{").then_some(())
+        });
+    }
     let names = names();
     assert!(names.len() > 30, "{names:?}");
     for at in 0..3 {

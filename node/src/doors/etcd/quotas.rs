@@ -229,6 +229,7 @@ impl Quota {
         let bytes = config.size.map_or(u64::MAX, ByteSize::bytes);
         let most = Amount { bytes, keys: config.keys.unwrap_or(u64::MAX) };
         let (prefix, held) = (config.prefix.clone(), Mutex::default());
+        counter!(ETCD_QUOTA_REFUSED_TOTAL, "prefix" => prefix.clone()).increment(0);
         Self { prefix, keys, most, held, counted: watch::Sender::new(false) }
     }
 
