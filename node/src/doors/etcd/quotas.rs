@@ -85,6 +85,8 @@ struct Quota {
     prefix: String,
     keys: Keys,
     most: Amount,
+    /// Behind a lock because requests judge by several numbers at once; held for a few
+    /// additions, never across a wait.
     held: Mutex<Held>,
     /// Whether all was counted once.
     counted: watch::Sender<bool>,

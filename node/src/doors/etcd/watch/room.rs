@@ -35,6 +35,8 @@ pub(super) type Sent = Result<Told, Status>;
 #[derive(Clone, Debug)]
 pub(super) struct Responses {
     sender: mpsc::Sender<Sent>,
+    /// A lock in the order of arrival, held while pieces wait for the reader: whoever
+    /// comes between would have to wait for it anyway.
     together: Arc<Mutex<()>>,
 }
 
