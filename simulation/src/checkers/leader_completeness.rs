@@ -66,27 +66,14 @@ impl LeaderCompleteness {
 
 impl Checker for LeaderCompleteness {
     fn report(&mut self, _node: u32, report: &Report) -> Result<(), String> {
-        match report {
-            Report::Elected { shard, term, .. } => {
-                let led = self.led.entry(*shard).or_default();
-                *led = (*led).max(*term);
-            }
-            Report::Applied { shard, index, term, .. } => {
-                let led = self.led.get(shard).copied().unwrap_or_default().max(*term);
-                let furthest = self.applied.entry((*shard, led, *term)).or_default();
-                *furthest = (*furthest).max(*index);
-            }
-            Report::Configured { .. }
-            | Report::SnapshotInstalled { .. }
-            | Report::SnapshotResumed { .. }
-            | Report::LeadershipOffered { .. }
-            | Report::Hibernating { .. }
-            | Report::ReplicaLost { .. }
-            | Report::ReplicaReplaced { .. }
-            | Report::ReplicaStopped { .. }
-            | Report::Restarted { .. }
-            | Report::PeerRefused { .. }
-            | Report::DiskFenced { .. } => {}
+        if let Report::Elected { shard, term, .. } = report {
+            let led = self.led.entry(*shard).or_default();
+            *led = (*led).max(*term);
+        }
+        if let Report::Applied { shard, index, term, .. } = report {
+            let led = self.led.get(shard).copied().unwrap_or_default().max(*term);
+            let furthest = self.applied.entry((*shard, led, *term)).or_default();
+            *furthest = (*furthest).max(*index);
         }
         Ok(())
     }

@@ -18,6 +18,7 @@
 //! events, watchers that were moved back in time.
 
 mod events;
+mod responses;
 mod room;
 mod session;
 
@@ -25,12 +26,12 @@ pub(super) use room::Watched;
 
 use std::{pin::Pin, sync::Arc};
 
-use futures_util::{Stream, stream};
+use futures_util::Stream;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::{
-    room::{Responses, Rooms, Sent, Told},
+    responses::{Responses, told},
     session::Session,
 };
 use super::{
@@ -70,21 +71,4 @@ impl Watch for WatchService {
         response.extensions_mut().insert(WhileWaitedFor(self.0.watched.turn.clone()));
         Ok(response)
     }
-}
-
-/// The responses as they are read. What one holds is free once the next is asked for:
-/// by then it is on its way (`bodies`).
-fn told(mut responses: mpsc::Receiver<Sent>) -> impl Stream<Item = Result<WatchResponse, Status>> {
-    let mut on_its_way = Rooms::new();
-    stream::poll_fn(move |context| {
-        on_its_way.clear();
-        responses.poll_recv(context).map(|next| {
-            next.map(|told| {
-                told.map(|Told { response, rooms }| {
-                    on_its_way = rooms;
-                    response
-                })
-            })
-        })
-    })
 }

@@ -18,7 +18,8 @@ use tokio::{
 };
 
 use super::{
-    room::{Gathering, NoRoom, Responses, Told},
+    responses::{Responses, Told},
+    room::{Gathering, NoRoom},
     session::Standing,
 };
 use crate::doors::etcd::{

@@ -3,82 +3,12 @@
 use std::sync::Arc;
 
 use actors::client::Room;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
-use tonic::Status;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::OWN_BYTES;
-use crate::doors::etcd::proto::etcdserverpb::WatchResponse;
 
 /// What a response holds. Two may share some, if one revision begins where a page ends.
 pub(super) type Rooms = Vec<Arc<Room>>;
-
-/// A response, and the room it holds.
-#[derive(Debug)]
-pub(super) struct Told {
-    pub(super) response: WatchResponse,
-    pub(super) rooms: Rooms,
-}
-
-impl From<WatchResponse> for Told {
-    fn from(response: WatchResponse) -> Self {
-        Self { response, rooms: Rooms::new() }
-    }
-}
-
-/// What a client is sent, or why no more.
-pub(super) type Sent = Result<Told, Status>;
-
-/// Sends responses to the client; none once it is gone.
-///
-/// Pieces of one response come without anything in between: etcd's client puts them
-/// together again only so.
-#[derive(Clone, Debug)]
-pub(super) struct Responses {
-    sender: mpsc::Sender<Sent>,
-    /// A lock in the order of arrival, held while pieces wait for the reader: whoever
-    /// comes between would have to wait for it anyway.
-    together: Arc<Mutex<()>>,
-}
-
-impl Responses {
-    pub(super) fn new(sender: mpsc::Sender<Sent>) -> Self {
-        Self { sender, together: Arc::default() }
-    }
-
-    pub(super) async fn send(&self, response: WatchResponse) -> Option<()> {
-        self.send_together([Told::from(response)]).await
-    }
-
-    pub(super) async fn send_together(&self, told: impl IntoIterator<Item = Told>) -> Option<()> {
-        let _alone = self.together.lock().await;
-        for told in told {
-            self.sender.send(Ok(told)).await.ok()?;
-        }
-        Some(())
-    }
-
-    /// Says why there are no more.
-    pub(super) async fn end(&self, status: Status) {
-        let _alone = self.together.lock().await;
-        // Whoever is told may be gone already.
-        drop(self.sender.send(Err(status)).await);
-    }
-
-    /// Returns once the client is gone.
-    pub(super) async fn closed(&self) {
-        self.sender.closed().await;
-    }
-
-    /// Whether a response would go at once.
-    pub(super) fn is_quick(&self) -> bool {
-        self.sender.capacity() > 0
-    }
-
-    /// Waits until one would.
-    pub(super) async fn await_reader(&self) {
-        drop(self.sender.reserve().await);
-    }
-}
 
 /// What all streams of the door share.
 #[derive(Debug)]

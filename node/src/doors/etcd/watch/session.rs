@@ -24,7 +24,8 @@ use tonic::Streaming;
 use super::{
     CATCHING_UP_MAX, NO_WATCH,
     events::{Order, follow},
-    room::{Gathering, Own, Responses},
+    responses::Responses,
+    room::{Gathering, Own},
 };
 use crate::doors::etcd::{
     faults::EtcdFault,
