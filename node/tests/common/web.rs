@@ -8,13 +8,13 @@ use std::{
 };
 
 /// Longest wait for what is read.
-const WAIT: Duration = Duration::from_secs(20);
+pub(crate) const WAIT: Duration = Duration::from_secs(20);
 
 /// An answer whose body is read as it comes.
 pub(crate) struct Answer {
     /// Its status.
     pub(crate) status: u16,
-    body: BufReader<TcpStream>,
+    body: BufReader<Box<dyn Read>>,
     chunked: bool,
     /// What of the body was read and not taken.
     read: Vec<u8>,
@@ -28,13 +28,24 @@ pub(crate) fn ask(
     headers: &str,
     body: &str,
 ) -> Answer {
-    let mut stream = TcpStream::connect(address).unwrap();
+    let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(WAIT)).unwrap();
+    ask_on(stream, verb, path, headers, body)
+}
+
+/// Asks on a connection of one's own.
+pub(crate) fn ask_on(
+    mut stream: impl Read + Write + 'static,
+    verb: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> Answer {
     let length = body.len();
-    let head = format!("{verb} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    let head = format!("{verb} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
     // Whoever refuses a large body early may not read it whole.
     drop(write!(stream, "{head}{headers}Content-Length: {length}\r\n\r\n{body}"));
-    let mut body = BufReader::new(stream);
+    let mut body = BufReader::new(Box::new(stream) as Box<dyn Read>);
     let (mut status, mut chunked) = (0, false);
     loop {
         let mut line = String::new();
@@ -52,12 +63,16 @@ pub(crate) fn ask(
 
 /// Posts JSON; the status and the whole body.
 pub(crate) fn post(address: SocketAddr, path: &str, headers: &str, body: &str) -> (u16, String) {
-    let mut answer = ask(address, "POST", path, headers, body);
-    while answer.more() {}
-    (answer.status, String::from_utf8(answer.read).unwrap().trim_end().to_owned())
+    ask(address, "POST", path, headers, body).whole()
 }
 
 impl Answer {
+    /// The status and the whole body.
+    pub(crate) fn whole(mut self) -> (u16, String) {
+        while self.more() {}
+        (self.status, String::from_utf8(self.read).unwrap().trim_end().to_owned())
+    }
+
     /// Reads some of the body; nothing at its end.
     fn more(&mut self) -> bool {
         if !self.chunked {

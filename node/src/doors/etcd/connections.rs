@@ -2,19 +2,17 @@
 //!
 //! Whoever comes beyond the bound waits in the system's own queue until somebody
 //! goes, as at etcd's. A connection that does not say what it wants is closed, or
-//! strangers who say nothing would keep all others out: within TLS, too, where its first
-//! words only open the handshake. A system that has no file descriptor left is asked
-//! again after a pause, not in a circle and not never.
+//! strangers who say nothing would keep all others out: within TLS, too, whose handshake
+//! says nothing yet (what is counted are words within it). A system that has no file
+//! descriptor left is asked again after a pause, not in a circle and not never.
 //!
 //! Source: etcd's limit of its listeners (`transport/limit_listen.go`).
 
 use std::{
+    future::ready,
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -26,32 +24,59 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Sleep, sleep},
 };
-use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::{Connected, TcpIncoming};
 
-use super::{ALIVE_EVERY, ALIVE_WITHIN};
+use super::{ALIVE_EVERY, ALIVE_WITHIN, tls::Handshakes};
 
-/// First words of a connection: the preface of HTTP/2. Those of TLS are longer, and
-/// its handshake has a deadline of its own.
+/// First words of a connection: the preface of HTTP/2, and less than any request of
+/// HTTP/1.1 has.
 const FIRST_WORDS: usize = 24;
-/// What comes after a handshake, whose last words may have brought the preface with
-/// them: at the least the answer to our settings.
-const WORDS_WITHIN_TLS: usize = 1;
 /// Pause after the system could not give a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// What comes in, at most `most` at a time, and speaks TLS or not.
+/// What comes in, at most `most` at a time.
 pub(super) fn incoming(
     listener: TcpListener,
     most: usize,
-    tls: bool,
-) -> impl Stream<Item = io::Result<Connection>> {
+) -> impl Stream<Item = io::Result<Connection<TcpStream>>> {
+    in_places(listener, most).map(|(stream, place)| Ok(Connection::new(stream, place)))
+}
+
+/// The same within TLS: handshakes are made beside each other, each in its place.
+pub(super) fn secured(
+    listener: TcpListener,
+    most: usize,
+    handshakes: Handshakes,
+) -> impl Stream<Item = io::Result<Connection<TlsStream<TcpStream>>>> {
+    let shake = move |(stream, place)| {
+        let handshakes = handshakes.clone();
+        tokio::spawn(async move {
+            match handshakes.shake(stream).await {
+                Ok(secured) => Some(Ok(Connection::new(secured, place))),
+                Err(error) => {
+                    tracing::debug!(%error, "a handshake at the etcd door came to nothing");
+                    None
+                }
+            }
+        })
+    };
+    let shaken = in_places(listener, most).map(shake).buffer_unordered(most);
+    shaken.filter_map(|shaken| ready(shaken.ok().flatten()))
+}
+
+/// What comes, each in a place of `most`.
+fn in_places(
+    listener: TcpListener,
+    most: usize,
+) -> impl Stream<Item = (TcpStream, OwnedSemaphorePermit)> {
     let incoming =
         TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(ALIVE_EVERY));
     let places = Arc::new(Semaphore::new(most));
     stream::unfold((incoming, places), move |(mut incoming, places)| async move {
         let place = places.clone().acquire_owned().await.ok()?;
         let stream = accept(&mut incoming).await?;
-        Some((Ok(Connection::new(stream, place, tls)), (incoming, places)))
+        Some(((stream, place), (incoming, places)))
     })
 }
 
@@ -78,11 +103,9 @@ fn is_its_own(error: &io::Error) -> bool {
 
 /// One connection in its place.
 #[derive(Debug)]
-pub(super) struct Connection {
-    stream: TcpStream,
+pub(super) struct Connection<S> {
+    stream: S,
     silent: Option<Silent>,
-    /// Whether it is within TLS from now on, and nobody waits for its words yet.
-    secured: Option<AtomicBool>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -94,41 +117,27 @@ struct Silent {
     until: Pin<Box<Sleep>>,
 }
 
-impl Silent {
-    fn new(left: usize) -> Self {
-        Self { left, until: Box::pin(sleep(ALIVE_WITHIN)) }
+impl<S> Connection<S> {
+    fn new(stream: S, place: OwnedSemaphorePermit) -> Self {
+        let silent = Silent { left: FIRST_WORDS, until: Box::pin(sleep(ALIVE_WITHIN)) };
+        Self { stream, silent: Some(silent), _place: place }
     }
 }
 
-impl Connection {
-    fn new(stream: TcpStream, place: OwnedSemaphorePermit, tls: bool) -> Self {
-        let secured = tls.then(AtomicBool::default);
-        Self { stream, silent: Some(Silent::new(FIRST_WORDS)), secured, _place: place }
-    }
-}
+impl<S: Connected> Connected for Connection<S> {
+    type ConnectInfo = S::ConnectInfo;
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    /// What serves it asks for it once: within TLS when the handshake is done.
-    fn connect_info(&self) -> TcpConnectInfo {
-        if let Some(secured) = &self.secured {
-            secured.store(true, Ordering::Relaxed);
-        }
+    fn connect_info(&self) -> S::ConnectInfo {
         self.stream.connect_info()
     }
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.secured.as_ref().is_some_and(|secured| secured.load(Ordering::Relaxed)) {
-            self.secured = None;
-            self.silent = Some(Silent::new(WORDS_WITHIN_TLS));
-        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         let Some(silent) = &mut self.silent else { return read };
@@ -142,7 +151,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -32,6 +32,7 @@ mod queue;
 mod quotas;
 mod rates;
 mod snapshot;
+mod tls;
 mod translate;
 mod watch;
 
@@ -49,7 +50,7 @@ use cluster::{
 use tokio::net::TcpListener;
 use tonic::{
     service::Routes,
-    transport::{Certificate, Identity, Server, ServerTlsConfig, server::Router},
+    transport::{Server, server::Router},
 };
 
 use self::{
@@ -70,10 +71,11 @@ use self::{
         v3electionpb::election_server::ElectionServer,
         v3lockpb::lock_server::LockServer,
     },
+    tls::Handshakes,
     watch::WatchService,
 };
 use crate::{
-    config::{AutoCompaction, EtcdConfig, TlsConfig},
+    config::{AutoCompaction, EtcdConfig},
     storage::{CompactionMode, keep_compacted},
 };
 
@@ -120,12 +122,21 @@ pub async fn bind(config: &EtcdConfig) -> anyhow::Result<TcpListener> {
 /// # Errors
 /// If the certificates are unusable, or the port no longer answers.
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) -> anyhow::Result<()> {
-    let tls = gateway.config.tls.as_ref().map(tls_of).transpose()?;
+    let handshakes = gateway.config.tls.as_ref().map(Handshakes::new).transpose()?;
     let upkeep = keep_volume(gateway.client.clone(), gateway.config.clone());
     let counting = gateway.clone();
     let counting = counting.quotas.keep(&counting.client, counting.volume());
-    let incoming = connections::incoming(listener, gateway.config.connections, tls.is_some());
-    let serve = services(gateway, tls)?.serve_with_incoming(incoming);
+    let most = gateway.config.connections;
+    let services = services(gateway)?;
+    let serve = async {
+        match handshakes {
+            None => services.serve_with_incoming(connections::incoming(listener, most)).await,
+            Some(handshakes) => {
+                let secured = connections::secured(listener, most, handshakes);
+                services.serve_with_incoming(secured).await
+            }
+        }
+    };
     tokio::select! {
         served = serve => served.context("the etcd port no longer answers"),
         never = upkeep => match never {},
@@ -152,7 +163,7 @@ async fn keep_volume(client: Client, config: EtcdConfig) -> Infallible {
 }
 
 /// All services over one gateway.
-fn services(gateway: Arc<Gateway>, tls: Option<ServerTlsConfig>) -> anyhow::Result<Router> {
+fn services(gateway: Arc<Gateway>) -> anyhow::Result<Router> {
     let request = usize::try_from(gateway.config.request.bytes()).unwrap_or(usize::MAX);
     let message = request.saturating_add(MESSAGE_OVERHEAD_BYTES);
     let mut server = Server::builder()
@@ -160,9 +171,6 @@ fn services(gateway: Arc<Gateway>, tls: Option<ServerTlsConfig>) -> anyhow::Resu
         .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
         .http2_keepalive_interval(Some(ALIVE_EVERY))
         .http2_keepalive_timeout(Some(ALIVE_WITHIN));
-    if let Some(tls) = tls {
-        server = server.tls_config(tls).context("the certificates of the etcd door")?;
-    }
     let asked = gateway.asked.clone();
     let kv = KvServer::new(KvService(gateway.clone())).max_decoding_message_size(message);
     let lease = LeaseServer::new(LeaseService(gateway.clone())).max_decoding_message_size(message);
@@ -187,20 +195,6 @@ fn services(gateway: Arc<Gateway>, tls: Option<ServerTlsConfig>) -> anyhow::Resu
         .into_axum_router();
     let both = json::with_json(grpc, asked, message.saturating_mul(JSON_PER_BYTE))?;
     Ok(server.add_routes(both.into()))
-}
-
-fn tls_of(config: &TlsConfig) -> anyhow::Result<ServerTlsConfig> {
-    let read = |path: &std::path::Path| {
-        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let identity = Identity::from_pem(read(&config.certificate)?, read(&config.key)?);
-    let tls = ServerTlsConfig::new().identity(identity).timeout(ALIVE_WITHIN);
-    match &config.client_authority {
-        Some(authority) => Ok(tls
-            .client_ca_root(Certificate::from_pem(read(authority)?))
-            .client_auth_optional(config.client_optional)),
-        None => Ok(tls),
-    }
 }
 
 /// Creates the volume if there is none: once there are as many nodes as it has
