@@ -10,6 +10,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use cluster::limits::VALUE_BYTES_MAX;
 use clusterdb::storage::{
     Backend, BackendConfig, BackendError, BackendResult, CompactionMode, Compactor, Compare, Event,
     KeyIndex, KeyValue, MvccStore, OpResponse, RangeResult, RequestOp, Revision, StorageError,
@@ -189,6 +190,26 @@ fn a_restore_brings_back_keys_and_leases_at_revisions_nobody_has_seen() {
     for bytes in [&bent[..], &snapshot[..3], &[]] {
         assert!(matches!(other.restore(bytes), Err(StorageError::Snapshot(_))));
     }
+}
+
+/// What was written was read back in the same answer, which has room for a mebibyte.
+#[test]
+fn a_put_takes_the_values_that_a_transaction_takes() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let store = open(scratch.path());
+    let most = vec![7; VALUE_BYTES_MAX];
+    store.put(b"k", b"small", 0).expect("put");
+    let (revision, kv) = store.put(b"k", &most, 0).expect("a put");
+    assert_eq!((revision, kv.version, kv.value.len()), (3, 2, most.len()));
+    store.put_lease(7, 600).expect("a lease");
+    store.associate_key_with_lease(&kv, 7).expect("whatever its value");
+    let read = store.range(b"k", b"", 0, 0, false).expect("range");
+    assert_eq!((read.kvs[0].lease, &read.kvs[0].value), (7, &most));
+    let more = vec![7; VALUE_BYTES_MAX + 1];
+    let by_put = store.put(b"k", &more, 0).expect_err("too large").to_string();
+    let by_transaction = store.txn(vec![], vec![RequestOp::put("k", more)], vec![]);
+    assert_eq!(by_put, by_transaction.expect_err("too large").to_string());
+    assert!(by_put.contains("at most 4194304 bytes (4 MiB)"), "{by_put}");
 }
 
 #[test]

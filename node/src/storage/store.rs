@@ -126,23 +126,29 @@ impl MvccStore {
     }
 
     /// Writes a key, under a lease unless that is zero; its revision, and the key
-    /// as it is then.
+    /// as it is then. A value has 4 MiB at most, as in a transaction.
     ///
     /// # Errors
-    /// [`StorageError::NotFound`] if there is no such lease.
+    /// [`StorageError::NotFound`] if there is no such lease;
+    /// [`StorageError::InvalidArgument`] if the value is too large.
     pub fn put(&self, key: &[u8], value: &[u8], lease: i64) -> StorageResult<(i64, KeyValue)> {
         let put = Put::new(key, value).under(LeaseId(lease.cast_unsigned()));
         self.put_as(key, put)
     }
 
+    /// The same as a put says; the key comes without a value that it leaves as it is.
     pub(super) fn put_as(&self, key: &[u8], put: Put) -> StorageResult<(i64, KeyValue)> {
-        let transaction = Transaction::new().then(Step::Put(put)).then(Step::get(key.to_vec()));
+        // What was written is known here: an answer has no room for the largest value.
+        let value = put.value.clone();
+        let head = Step::Read(Range::of(key.to_vec()).heads());
+        let transaction = Transaction::new().then(Step::Put(put)).then(head);
         let done = self.run(|client| async move { client.transact(VOLUME, transaction).await })?;
         let written = done.results.into_iter().flatten().find_map(|result| match result {
             StepResult::Read(read) => read.items.into_iter().next(),
             StepResult::Put { .. } | StepResult::Deleted { .. } | StepResult::Nested { .. } => None,
         });
         let written = written.ok_or(StorageError::NotFound)?;
+        let written = Item { value: value.unwrap_or_default(), ..written };
         Ok((signed(done.version.0), written.into()))
     }
 
