@@ -24,6 +24,7 @@ use clusterdb::doors::etcd::proto::{
     mvccpb::Event,
 };
 use common::{Cluster, LONG, Ports};
+use futures_util::future::join_all;
 use h2::{
     SendStream,
     client::{ResponseFuture, SendRequest},
@@ -104,8 +105,8 @@ impl Door {
         self.endpoint().connect().await.unwrap()
     }
 
-    /// Ends the handshake of TLS, and says nothing then.
-    fn shake_hands(&self) -> std::net::TcpStream {
+    /// Ends the handshake of TLS for a protocol, and says nothing then.
+    fn shake_hands(&self, protocol: &str) -> std::net::TcpStream {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.certificate.as_ref().unwrap().der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -114,7 +115,7 @@ impl Door {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![protocol.into()];
         let name = "localhost".try_into().unwrap();
         let mut tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
         let mut stream = std::net::TcpStream::connect(self.address).unwrap();
@@ -220,21 +221,25 @@ async fn whoever_comes_beyond_the_bound_of_connections_waits_and_the_silent_are_
 #[tokio::test(flavor = "multi_thread")]
 async fn who_says_nothing_within_tls_is_shown_out_and_who_only_listens_stays() {
     let folder = tempfile::tempdir().unwrap();
-    let door = Door::secured("    connections: 2\n", folder.path()).await;
+    let door = Door::secured("    connections: 4\n", folder.path()).await;
     // It says hello, and asks for nothing.
     let listens = door.kv().await;
-    let mut silent = door.shake_hands();
+    let before = std::net::TcpStream::connect(door.address).unwrap();
+    let silent = [before, door.shake_hands("h2"), door.shake_hands("http/1.1")];
     let begun = Instant::now();
     let mut late = KvClient::new(door.endpoint().connect_lazy());
     assert!(timeout(SECOND, late.range(get("a", ""))).await.is_err(), "all places are taken");
     let end = tokio::task::spawn_blocking(move || {
-        silent.set_read_timeout(Some(SECOND * 25)).unwrap();
-        let end = std::io::copy(&mut silent, &mut std::io::sink());
-        assert!(begun.elapsed() < SECOND * 20, "{end:?}");
+        for mut silent in silent {
+            silent.set_read_timeout(Some(SECOND * 25)).unwrap();
+            let end = std::io::copy(&mut silent, &mut std::io::sink());
+            assert!(begun.elapsed() < SECOND * 20, "{end:?}");
+        }
     });
     end.await.unwrap();
     assert!(begun.elapsed() > SECOND * 8, "after {:?}", begun.elapsed());
     timeout(LONG, late.range(get("a", ""))).await.expect("its place").unwrap();
+    let _others = [door.kv().await, door.kv().await];
     let mut later = KvClient::new(door.endpoint().connect_lazy());
     assert!(timeout(SECOND * 2, later.range(get("a", ""))).await.is_err(), "the other one stays");
     drop(listens);
@@ -431,7 +436,7 @@ async fn watches_hear_all_though_there_is_no_room_for_all_at_once() {
     // Whoever reads hears everything in order, once those who do not are given up.
     let hear = unread.drain(..9).map(|mut told| async move { heard(&mut told, 6).await });
     let wanted: Vec<_> = (0..6).map(|number| (number, 1 << 20)).collect();
-    for heard in futures_util::future::join_all(hear).await {
+    for heard in join_all(hear).await {
         assert_eq!(heard, wanted);
     }
 }
@@ -493,6 +498,98 @@ async fn a_prefix_is_asked_for_no_more_often_than_its_rate_allows() {
     kv.put(put("few/x", vec![1])).await.expect("tokens come back");
 }
 
+/// Whoever was denied had a token all the same, and heard that a prefix is full.
+#[tokio::test]
+async fn who_is_denied_neither_uses_up_a_rate_nor_hears_of_a_quota() {
+    let door = Door::open(
+        "    rates:\n      - {prefix: few/, requests: 1, burst: 4}\n    quotas:\n      \
+         - {prefix: few/, keys: 1}\n",
+    )
+    .await;
+    let ask = |token: &str, path: &str, body: &str| {
+        let token =
+            if token.is_empty() { String::new() } else { format!("Authorization: {token}\r\n") };
+        web::post(door.address, path, &token, body)
+    };
+    for (path, body) in [
+        ("user/add", r#"{"name":"root","password":"r"}"#),
+        ("user/add", r#"{"name":"ann","password":"a"}"#),
+        ("user/grant", r#"{"user":"root","role":"root"}"#),
+        ("enable", "{}"),
+    ] {
+        let (status, told) = ask("", &format!("/v3/auth/{path}"), body);
+        assert_eq!(status, 200, "{path}: {told}");
+    }
+    let token = |body: &str| {
+        let told = ask("", "/v3/auth/authenticate", body).1;
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        told["token"].as_str().unwrap().to_owned()
+    };
+    let root = token(r#"{"name":"root","password":"r"}"#);
+    let ann = token(r#"{"name":"ann","password":"a"}"#);
+    // "few/x", "few/y" and "few".
+    let (x, y) = (r#"{"key":"ZmV3L3g="}"#, r#"{"key":"ZmV3L3k="}"#);
+    let denied = [
+        ("/v3/kv/put", x),
+        ("/v3/kv/range", x),
+        ("/v3/kv/deleterange", x),
+        ("/v3/kv/txn", r#"{"success":[{"request_put":{"key":"ZmV3L3g="}}]}"#),
+        ("/v3/lock/lock", r#"{"name":"ZmV3"}"#),
+        ("/v3/election/campaign", r#"{"name":"ZmV3"}"#),
+        ("/v3/election/leader", r#"{"name":"ZmV3"}"#),
+    ];
+    let all_denied = || {
+        for (path, body) in denied.iter().chain(&denied) {
+            let (status, told) = ask(&ann, path, body);
+            assert!(status == 403 && told.contains("permission denied"), "{path}: {status} {told}");
+        }
+    };
+    all_denied();
+    assert_eq!(ask("", "/v3/kv/put", x).0, 400, "nor who has no name");
+    assert_eq!(ask(&root, "/v3/kv/put", x).0, 200, "there are tokens left");
+    let (status, told) = ask(&root, "/v3/kv/put", y);
+    assert!(status == 429 && told.contains("database space exceeded"), "{status} {told}");
+    all_denied();
+    let grants = [
+        ("role/add", r#"{"name":"few"}"#),
+        ("role/grant", r#"{"name":"few","perm":{"permType":"READWRITE","key":"ZmV3L3g="}}"#),
+        ("user/grant", r#"{"user":"ann","role":"few"}"#),
+    ];
+    for (path, body) in grants {
+        assert_eq!(ask(&root, &format!("/v3/auth/{path}"), body).0, 200, "{path}");
+    }
+    let (status, told) = ask(&ann, "/v3/kv/put", x);
+    assert!(status == 200 || told.contains("too many requests"), "a right holds at once: {told}");
+}
+
+/// The encoder of each stream kept the buffer of the largest response that it made.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_hold_nothing_of_a_large_value_that_they_were_told_of() {
+    const STREAMS: usize = 200;
+    let door = Door::open("").await;
+    let mut kv = door.kv().await;
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        streams.push(watch(&door, "large", "").await);
+    }
+    kv.put(put("large", b"small".to_vec())).await.unwrap();
+    join_all(streams.iter_mut().map(|told| heard(told, 1))).await;
+    let before = door.resident();
+    kv.put(put("large", vec![7; 1 << 20])).await.unwrap();
+    for told in join_all(streams.iter_mut().map(|told| heard(told, 1))).await {
+        assert_eq!(told, [(7, 1 << 20)]);
+    }
+    // What is free goes back to the system a while later.
+    let (begun, most) = (Instant::now(), STREAMS as u64 / 2);
+    let mut grown = u64::MAX;
+    while grown > most && begun.elapsed() < LONG {
+        sleep(SECOND).await;
+        grown = door.resident().saturating_sub(before);
+    }
+    println!("{STREAMS} streams that heard of 1 MiB: {grown} MiB more");
+    assert!(grown <= most, "{grown} MiB more");
+}
+
 #[tokio::test]
 async fn ten_thousand_idle_streams_cost_little_and_are_served() {
     let door = Door::open("").await;
@@ -515,7 +612,7 @@ async fn ten_thousand_idle_streams_cost_little_and_are_served() {
                 told
             }
         });
-        idle.extend(futures_util::future::join_all(open).await);
+        idle.extend(join_all(open).await);
     }
     assert_eq!(idle.len(), 10_000);
     let grown = door.resident().saturating_sub(before);

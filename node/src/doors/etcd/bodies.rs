@@ -35,7 +35,7 @@ use tonic::{
     server::NamedService,
 };
 
-use super::faults::EtcdFault;
+use super::{faults::EtcdFault, frames::in_place};
 
 /// Bytes of a piece of a large answer.
 pub(super) const PIECE_BYTES: usize = 32 << 10;
@@ -90,7 +90,8 @@ where
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         if request.extensions_mut().remove::<CountsItself>().is_some() {
-            return Box::pin(self.service.call(request));
+            let answered = self.service.call(request);
+            return Box::pin(async move { Ok(in_place(answered.await?)) });
         }
         let room = Arc::new(Room::of(self.bound.clone()));
         let asked = |body| Asked {
@@ -101,7 +102,7 @@ where
         };
         let answered = self.service.call(request.map(|body| Body::new(asked(body))));
         Box::pin(async move {
-            let mut response = answered.await?;
+            let mut response = in_place(answered.await?);
             // What was asked is held until it is answered, or longer by a stream.
             drop(room);
             if let Some(turn) = response.extensions_mut().remove::<WhileWaitedFor>() {

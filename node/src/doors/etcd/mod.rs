@@ -20,6 +20,7 @@ pub mod caller;
 mod connections;
 mod election;
 pub mod faults;
+mod frames;
 mod gateway;
 mod json;
 mod kv;

@@ -24,9 +24,8 @@ mod session;
 
 pub(super) use room::Watched;
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
-use futures_util::Stream;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -36,6 +35,7 @@ use self::{
 };
 use super::{
     bodies::{PIECE_BYTES, WhileWaitedFor},
+    frames::{self, Unused},
     gateway::{Gateway, needs_leader},
     proto::etcdserverpb::{WatchRequest, WatchResponse, watch_server::Watch},
 };
@@ -55,7 +55,7 @@ pub(super) struct WatchService(pub(super) Arc<Gateway>);
 
 #[tonic::async_trait]
 impl Watch for WatchService {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+    type WatchStream = Unused<WatchResponse>;
 
     async fn watch(
         &self,
@@ -67,7 +67,7 @@ impl Watch for WatchService {
         let session =
             Session::new(self.0.clone(), client, needs_leader(&metadata), Responses::new(sender));
         tokio::spawn(Box::pin(session.run(asked)));
-        let mut response: Response<Self::WatchStream> = Response::new(Box::pin(told(responses)));
+        let mut response = frames::stream(told(responses));
         response.extensions_mut().insert(WhileWaitedFor(self.0.watched.turn.clone()));
         Ok(response)
     }

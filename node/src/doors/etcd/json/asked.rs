@@ -13,18 +13,14 @@ use std::{
 
 use actors::client::Room;
 use axum::body::Body;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame};
-use prost::Message;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::Value;
 use tonic::Status;
 
 use super::{malformed, methods::Method, too_many_requests};
-use crate::doors::etcd::{
-    bodies::{Due, PREFIX_BYTES},
-    faults::EtcdFault,
-};
+use crate::doors::etcd::{bodies::Due, faults::EtcdFault, frames::put};
 
 /// The body of a request.
 pub(super) struct Asked {
@@ -156,11 +152,8 @@ fn keep_known(input: &MessageDescriptor, value: &mut Value) {
 }
 
 fn framed(message: &DynamicMessage) -> Bytes {
-    let bytes = message.encoded_len();
-    let mut framed = BytesMut::with_capacity(PREFIX_BYTES + bytes);
-    framed.put_u8(0);
-    framed.put_u32(u32::try_from(bytes).unwrap_or(u32::MAX));
-    framed.put(&message.encode_to_vec()[..]);
+    let mut framed = BytesMut::new();
+    put(message, &mut framed);
     framed.freeze()
 }
 
