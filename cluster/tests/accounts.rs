@@ -408,6 +408,8 @@ fn what_comes_as_a_request_and_goes_into_the_log_needs_the_same() {
     ] {
         assert_eq!(needs::of_body(&body), read("k"), "{body:?}");
     }
+    let may = ShardBody::ShowAuth(AuthQuery::May(read("k")));
+    assert_eq!(needs::of_body(&may), read("k"), "a question needs what it asks for");
 }
 
 /// A keep-alive is judged in apply: what it costs there everybody waits for.

@@ -52,6 +52,16 @@ pub struct Queued {
 }
 
 impl Queued {
+    /// The key of a lease's place under a prefix.
+    pub fn place(prefix: &[u8], lease: LeaseId) -> Vec<u8> {
+        [prefix, format!("/{:x}", lease.0).as_bytes()].concat()
+    }
+
+    /// All places under a prefix.
+    pub fn places(prefix: &[u8]) -> Keys {
+        Keys::prefix([prefix, b"/"].concat())
+    }
+
     /// Leaves the line, unless a later request has taken the place over.
     pub fn leave(&self) -> Transaction {
         let own = Target::Modified(self.version);
@@ -77,7 +87,7 @@ impl Client {
         lease: LeaseId,
         value: &[u8],
     ) -> Result<Queued, ClientError> {
-        let key = [prefix, format!("/{:x}", lease.0).as_bytes()].concat();
+        let key = Queued::place(prefix, lease);
         let take_over = Put { key: key.clone(), value: None, lease: None, previous: false };
         let transaction = Transaction::new()
             .when(Compare::absent(key.clone()))
@@ -129,8 +139,7 @@ impl Client {
         token: Version,
     ) -> Result<Option<Version>, ClientError> {
         let before = Span { from: Version(0), to: Version(token.0.saturating_sub(1)) };
-        let keys = Keys::prefix([prefix, b"/"].concat());
-        let last = Range { created: before, ..Range::of(keys) };
+        let last = Range { created: before, ..Range::of(Queued::places(prefix)) };
         let last = last.sorted(SortBy::Created, true).limit(1).heads();
         let found = self.range(volume, last, ReadLevel::Strong).await?;
         let Some(ahead) = found.result.items.into_iter().next() else {

@@ -2,7 +2,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::permission::Permission;
+use super::{needs::Need, permission::Permission};
 use crate::{mvcc::version::Version, shard::transaction::Keys};
 
 /// A change of accounts. Passwords come as hashes: what makes and checks them
@@ -80,6 +80,8 @@ pub enum AuthQuery {
     /// The same, for who has a name: whether somebody may be served what any
     /// user may know.
     Named,
+    /// The same, for who has all of this: whether somebody may do what needs it.
+    May(Vec<Need>),
     /// The roles of a user.
     User(String),
     /// All users.

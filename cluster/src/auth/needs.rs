@@ -14,11 +14,15 @@
 //! | accounts | the root role; a user may ask for itself and its roles |
 //! | password hashes, the catalog, versions that jump | to be of the cluster |
 //!
+//! A question of what somebody may do needs what it asks for.
+//!
 //! Both tables below match without a rest: a new kind of request must decide.
 //!
 //! Departs from etcd: it lets anybody compact and lets a lease of unseen keys be
 //! kept by their reader; what is said here is what its advisories of 2026 asked
 //! for, and no more than its own applier asks of a revocation.
+
+use rkyv::{Archive, Deserialize, Serialize};
 
 use super::{
     command::{AuthCommand, AuthQuery},
@@ -35,7 +39,7 @@ use crate::{
 };
 
 /// One thing that is needed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum Need {
     /// Not even a name.
     Nothing,
@@ -76,7 +80,7 @@ pub fn of_body(body: &ShardBody) -> Vec<Need> {
         ShardBody::ShowLease { keys: false, .. } | ShardBody::Compact { .. } => vec![Need::Name],
         ShardBody::ListLeases => vec![Need::Name, Need::AllLeases(Access::Read)],
         ShardBody::Auth { command, .. } => vec![of_command(command)],
-        ShardBody::ShowAuth(query) => vec![of_query(query)],
+        ShardBody::ShowAuth(query) => of_query(query),
         ShardBody::Inspect => vec![Need::Root],
     }
 }
@@ -108,8 +112,8 @@ fn of_op(op: &Op) -> Need {
     }
 }
 
-/// Every block is walked, whichever branch will run.
-fn of_transaction(transaction: &Transaction) -> Vec<Need> {
+/// What a transaction needs: every block is walked, whichever branch will run.
+pub fn of_transaction(transaction: &Transaction) -> Vec<Need> {
     // One that neither compares nor does anything still tells the version.
     let mut needs = vec![Need::Name];
     for block in &transaction.blocks {
@@ -123,24 +127,30 @@ fn of_transaction(transaction: &Transaction) -> Vec<Need> {
 
 fn of_step(step: &Step, needs: &mut Vec<Need>) {
     match step {
-        Step::Put(put) => of_put(put, needs),
-        Step::Delete { keys, previous } => {
-            needs.push(write(keys));
-            needs.extend(previous.then(|| read(keys)));
-        }
+        Step::Put(put) => needs.extend(of_put(put)),
+        Step::Delete { keys, previous } => needs.extend(of_delete(keys, *previous)),
         Step::Read(range) => needs.push(read(&range.keys)),
         // Its block is one of the transaction's.
         Step::Nested(_) => {}
     }
 }
 
-fn of_put(put: &Put, needs: &mut Vec<Need>) {
+/// What a put needs.
+pub fn of_put(put: &Put) -> Vec<Need> {
     let Put { key, value: _, lease, previous } = put;
     let key = Keys::One(key.clone());
-    needs.push(write(&key));
+    let mut needs = vec![write(&key)];
     needs.extend(previous.then(|| read(&key)));
     // Who cannot write what hangs on it already could not revoke it either.
     needs.extend(lease.filter(|lease| lease.0 != 0).map(|lease| Need::Lease(Access::Write, lease)));
+    needs
+}
+
+/// What a delete needs that shows what was there, or does not.
+pub fn of_delete(keys: &Keys, previous: bool) -> Vec<Need> {
+    let mut needs = vec![write(keys)];
+    needs.extend(previous.then(|| read(keys)));
+    needs
 }
 
 fn of_lease(command: LeaseCommand) -> Vec<Need> {
@@ -169,13 +179,15 @@ fn of_command(command: &AuthCommand) -> Need {
     }
 }
 
-fn of_query(query: &AuthQuery) -> Need {
-    match query {
+fn of_query(query: &AuthQuery) -> Vec<Need> {
+    let need = match query {
+        AuthQuery::May(needs) => return needs.clone(),
         AuthQuery::Status => Need::Nothing,
         AuthQuery::Named => Need::Name,
         AuthQuery::User(name) => Need::BeUser(name.clone()),
         AuthQuery::Role(name) => Need::HaveRole(name.clone()),
         AuthQuery::Users | AuthQuery::Roles => Need::Root,
         AuthQuery::Secret(_) => Need::Trust,
-    }
+    };
+    vec![need]
 }

@@ -20,6 +20,8 @@ use crate::{
 
 /// Doors whose ports are taken.
 pub(super) struct Doors {
+    /// Where what comes through any of them is told.
+    audit: Option<Arc<Audit>>,
     #[cfg(feature = "etcd")]
     etcd: Option<OpenEtcd>,
 }
@@ -29,36 +31,41 @@ pub(super) struct Doors {
 struct OpenEtcd {
     config: crate::config::EtcdConfig,
     listener: tokio::net::TcpListener,
-    audit: Option<Audit>,
 }
 
-fn open_audit(config: &AuditConfig) -> anyhow::Result<Audit> {
+fn open_audit(config: &AuditConfig) -> anyhow::Result<Arc<Audit>> {
     Audit::open(config)
+        .map(Arc::new)
         .with_context(|| format!("cannot write the audit log {}", config.file.display()))
 }
 
-/// Takes the ports.
+/// Takes the ports, and opens what is told to.
 pub(super) async fn bind(config: &DoorsConfig) -> anyhow::Result<Doors> {
+    let audit = config.audit.as_ref().map(open_audit).transpose()?;
     #[cfg(feature = "etcd")]
     {
         let etcd = match &config.etcd {
             Some(etcd) => Some(OpenEtcd {
-                audit: etcd.audit.as_ref().map(open_audit).transpose()?,
                 listener: crate::doors::etcd::bind(etcd).await?,
                 config: etcd.clone(),
             }),
             None => None,
         };
-        Ok(Doors { etcd })
+        Ok(Doors { audit, etcd })
     }
     #[cfg(not(feature = "etcd"))]
     {
         anyhow::ensure!(config.etcd.is_none(), "this build has no etcd door (feature `etcd`)");
-        Ok(Doors {})
+        Ok(Doors { audit })
     }
 }
 
 impl Doors {
+    /// Where changes are told.
+    pub(super) fn audit(&self) -> Option<&Arc<Audit>> {
+        self.audit.as_ref()
+    }
+
     /// Opens them onto a started node.
     pub(super) fn open(
         self,
@@ -70,7 +77,7 @@ impl Doors {
     ) -> Vec<JoinHandle<()>> {
         let mut open = Vec::new();
         #[cfg(feature = "etcd")]
-        if let Some(OpenEtcd { config, listener, audit }) = self.etcd {
+        if let Some(OpenEtcd { config, listener }) = self.etcd {
             use crate::doors::{
                 accounts::Accounts,
                 etcd::{Gateway, serve},
@@ -81,9 +88,9 @@ impl Doors {
             let accounts = Arc::new(Accounts::new(client.clone(), &config.volume, clock, entropy));
             let (router, space) = (actors.router.clone(), actors.space.clone());
             let gateway = Gateway::new(&client, router, space, node, config, accounts);
-            let gateway = gateway.with_audit(audit);
+            let gateway = gateway.with_audit(self.audit.as_deref().cloned());
             open.push(tokio::spawn(async move {
-                if let Err(error) = serve(Arc::new(gateway), listener).await {
+                if let Err(error) = Box::pin(serve(Arc::new(gateway), listener)).await {
                     tracing::error!(error = format!("{error:#}"), "the etcd door is closed");
                 }
             }));

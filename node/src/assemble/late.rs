@@ -2,7 +2,6 @@
 
 use std::sync::OnceLock;
 
-use actors::switchboard::Switchboard;
 use bytes::Bytes;
 use cluster::{
     ids::NodeId,
@@ -10,41 +9,43 @@ use cluster::{
     request::{Answer, Fault, Request},
 };
 
+use crate::doors::native::NativeDoor;
+
 /// When to ask for admission again.
 const RETRY_MS: u32 = 100;
 
-/// Passes everything on once the switchboard is there; until then messages
+/// Passes everything on once the door is there; until then messages
 /// are dropped (they are repeated), and whoever asks is sent elsewhere: a node that
 /// waits to be let in may wait for long. Only what is asked of this very node is
 /// answered by it.
 #[derive(Debug, Default)]
-pub(super) struct LateInbound(OnceLock<Switchboard>);
+pub(super) struct LateInbound(OnceLock<NativeDoor>);
 
 impl LateInbound {
-    pub(super) fn set(&self, switchboard: Switchboard) {
+    pub(super) fn set(&self, door: NativeDoor) {
         // It is set once, by the one start of the node.
-        let _ = self.0.set(switchboard);
+        let _ = self.0.set(door);
     }
 }
 
 impl Inbound for LateInbound {
     fn message(&self, from: NodeId, lane: Lane, message: Bytes) {
-        if let Some(switchboard) = self.0.get() {
-            switchboard.message(from, lane, message);
+        if let Some(door) = self.0.get() {
+            door.message(from, lane, message);
         }
     }
 
     fn request(&self, from: Peer, class: RequestClass, body: Bytes) -> BoxFuture<Bytes> {
-        if let Some(switchboard) = self.0.get() {
-            return switchboard.request(from, class, body);
+        if let Some(door) = self.0.get() {
+            return door.request(from, class, body);
         }
         let answer = Answer::Fault(not_yet(&body)).encode().into();
         Box::pin(std::future::ready(answer))
     }
 
     fn link(&self, peer: NodeId, up: bool) {
-        if let Some(switchboard) = self.0.get() {
-            switchboard.link(peer, up);
+        if let Some(door) = self.0.get() {
+            door.link(peer, up);
         }
     }
 }

@@ -47,7 +47,8 @@ use crate::{
     devices::{
         clock::SystemClock, entropy::SystemEntropy, files::DirectoryFiles, workers::EngineThreads,
     },
-    observe::{health::Health, metrics},
+    doors::native::NativeDoor,
+    observe::{audit::Audit, health::Health, metrics},
 };
 
 /// What the configuration of a cluster hashes to: nodes that disagree on what
@@ -82,6 +83,8 @@ struct Node {
     http: Option<tokio::task::JoinHandle<()>>,
     doors: Vec<tokio::task::JoinHandle<()>>,
     teacher: tokio::task::JoinHandle<()>,
+    /// Held until nobody changes anything any more.
+    audit: Option<Arc<Audit>>,
     fenced: oneshot::Receiver<String>,
 }
 
@@ -189,7 +192,12 @@ impl Node {
             .await
             .map_err(|error| anyhow::anyhow!("the node's actors do not start: {error}"))?;
         let Devices { storage, transport, late, gate, fenced, .. } = devices;
-        late.set(actors.switchboard.clone());
+        late.set(NativeDoor::new(
+            actors.switchboard.clone(),
+            actors.catalog.clone(),
+            doors.audit(),
+        ));
+        let audit = doors.audit().cloned();
         let view = NodeView::new(&config, &record, &actors, &storage, clock.clone());
         gate.set(actors.router.clone(), view.clone());
         let network: Arc<dyn Network> = transport.clone();
@@ -203,7 +211,7 @@ impl Node {
         }
         let http = http.map(|listener| tokio::spawn(show(page, view.clone(), listener)));
         tracing::info!(%node, listen = %transport.local_addr()?, "node started");
-        Ok(Self { config, actors, transport, storage, view, http, doors, teacher, fenced })
+        Ok(Self { config, actors, transport, storage, view, http, doors, teacher, audit, fenced })
     }
 
     /// Serves until told to stop, or until it must.
@@ -233,6 +241,7 @@ impl Node {
         self.doors.iter().for_each(tokio::task::JoinHandle::abort);
         let _ = tokio::time::timeout(FAREWELL, self.actors.stop()).await;
         self.transport.shutdown().await;
+        drop(self.audit);
         if let Some(http) = self.http {
             http.abort();
         }

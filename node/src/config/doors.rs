@@ -45,18 +45,20 @@ const AUDIT_SIZE_DEFAULT: ByteSize = ByteSize::mib(64);
 /// Least: one line of the most that is told has under 48 KiB; of common ones, 200 bytes
 /// each, three hundred fit.
 const AUDIT_SIZE_MIN: ByteSize = ByteSize(64 << 10);
-/// Prefixes that a door counts requests of: each request is held against each.
-const RATES_MAX: usize = 64;
+/// Prefixes that have a rate, or a quota: each request is held against each, and a quota
+/// is a watch.
+const PREFIXES_MAX: usize = 64;
 /// Requests a second, and at once, of one prefix: more is no bound.
 const RATE_MAX: u32 = 1_000_000;
-/// Prefixes that a door counts what lies below: each is a watch.
-const QUOTAS_MAX: usize = 64;
 /// Copies of the volume a door creates.
 const ETCD_REPLICAS_DEFAULT: u32 = 3;
 
 /// The doors of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DoorsConfig {
+    /// Where it is told who changed what through any of them, the native one too.
+    /// Default: nowhere.
+    pub audit: Option<AuditConfig>,
     /// etcd v3 by gRPC; none when it is not to be opened. Default: none.
     pub etcd: Option<EtcdConfig>,
 }
@@ -100,8 +102,6 @@ pub struct EtcdConfig {
     /// How much may lie below a prefix. Default: as much as there is room for; at
     /// most 64 of them.
     pub quotas: Vec<QuotaConfig>,
-    /// Where it is told who changed what. Default: nowhere.
-    pub audit: Option<AuditConfig>,
     /// Files of TLS; none for plain text. Default: none.
     pub tls: Option<TlsConfig>,
 }
@@ -164,6 +164,7 @@ pub struct TlsConfig {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DoorsSection {
+    audit: Option<AuditSection>,
     etcd: Option<EtcdSection>,
 }
 
@@ -184,7 +185,6 @@ struct EtcdSection {
     auto_compaction: Option<Spanned<CompactionSection>>,
     rates: Vec<Spanned<RateSection>>,
     quotas: Vec<Spanned<QuotaSection>>,
-    audit: Option<AuditSection>,
     tls: Option<TlsSection>,
 }
 
@@ -237,10 +237,10 @@ impl DoorsConfig {
 
     /// Relative paths count from the file's folder.
     pub(super) fn resolve(&mut self, folder: &Path) {
-        let Some(etcd) = self.etcd.as_mut() else { return };
-        if let Some(audit) = &mut etcd.audit {
+        if let Some(audit) = &mut self.audit {
             audit.file = folder.join(&audit.file);
         }
+        let Some(etcd) = self.etcd.as_mut() else { return };
         let Some(tls) = etcd.tls.as_mut() else { return };
         tls.certificate = folder.join(&tls.certificate);
         tls.key = folder.join(&tls.key);
@@ -250,7 +250,8 @@ impl DoorsConfig {
 
 impl DoorsSection {
     pub(super) fn validate(self) -> Result<DoorsConfig, String> {
-        Ok(DoorsConfig { etcd: self.etcd.map(EtcdSection::validate).transpose()? })
+        let audit = self.audit.map(audit).transpose()?;
+        Ok(DoorsConfig { audit, etcd: self.etcd.map(EtcdSection::validate).transpose()? })
     }
 }
 
@@ -303,9 +304,8 @@ impl EtcdSection {
                 .progress_seconds
                 .filter(|seconds| *seconds > 0)
                 .map_or(ETCD_PROGRESS_DEFAULT, |seconds| Duration::from_secs(u64::from(seconds))),
-            rates: rates(self.rates)?,
-            quotas: quotas(self.quotas)?,
-            audit: self.audit.map(audit).transpose()?,
+            rates: of_prefixes("rates", self.rates, rate, |rate| &rate.prefix)?,
+            quotas: of_prefixes("quotas", self.quotas, quota, |quota| &quota.prefix)?,
             auto_compaction: self.auto_compaction.as_ref().map(compaction).transpose()?,
             tls: self.tls.map(|tls| TlsConfig {
                 certificate: tls.certificate,
@@ -332,43 +332,44 @@ fn compaction(section: &Spanned<CompactionSection>) -> Result<AutoCompaction, St
     }
 }
 
-fn rates(sections: Vec<Spanned<RateSection>>) -> Result<Vec<RateConfig>, String> {
-    let mut rates: Vec<RateConfig> = Vec::new();
-    for section in sections {
-        let line = section.defined.line();
-        let RateSection { prefix, requests, burst } = section.value;
-        let burst = burst.unwrap_or(requests);
-        if [requests, burst].iter().any(|number| !(1..=RATE_MAX).contains(number)) {
-            return Err(format!("line {line}: `requests` and `burst` are 1 to {RATE_MAX}"));
-        }
-        if rates.iter().any(|rate| rate.prefix == prefix) {
-            return Err(format!("line {line}: the prefix `{prefix}` has a rate already"));
-        }
-        if rates.len() == RATES_MAX {
-            return Err(format!("line {line}: there are at most {RATES_MAX} `rates`"));
-        }
-        rates.push(RateConfig { prefix, requests, burst });
+fn rate(section: RateSection) -> Result<RateConfig, String> {
+    let RateSection { prefix, requests, burst } = section;
+    let burst = burst.unwrap_or(requests);
+    if [requests, burst].iter().any(|number| !(1..=RATE_MAX).contains(number)) {
+        return Err(format!("`requests` and `burst` are 1 to {RATE_MAX}"));
     }
-    Ok(rates)
+    Ok(RateConfig { prefix, requests, burst })
 }
 
-fn quotas(sections: Vec<Spanned<QuotaSection>>) -> Result<Vec<QuotaConfig>, String> {
-    let mut quotas: Vec<QuotaConfig> = Vec::new();
+fn quota(section: QuotaSection) -> Result<QuotaConfig, String> {
+    let QuotaSection { prefix, size, keys } = section;
+    if size.is_none() && keys.is_none() {
+        return Err("a quota names `size`, `keys` or both".to_owned());
+    }
+    Ok(QuotaConfig { prefix, size: size.map(|size| size.0), keys })
+}
+
+/// What is said of prefixes under `name`: of each once, and of so many.
+fn of_prefixes<S, T>(
+    name: &str,
+    sections: Vec<Spanned<S>>,
+    read: impl Fn(S) -> Result<T, String>,
+    prefix: impl Fn(&T) -> &str,
+) -> Result<Vec<T>, String> {
+    let mut all: Vec<T> = Vec::new();
     for section in sections {
         let line = section.defined.line();
-        let QuotaSection { prefix, size, keys } = section.value;
-        if size.is_none() && keys.is_none() {
-            return Err(format!("line {line}: a quota names `size`, `keys` or both"));
+        let one = read(section.value).map_err(|refusal| format!("line {line}: {refusal}"))?;
+        if all.iter().any(|earlier| prefix(earlier) == prefix(&one)) {
+            let prefix = prefix(&one);
+            return Err(format!("line {line}: the prefix `{prefix}` is in `{name}` already"));
         }
-        if quotas.iter().any(|quota| quota.prefix == prefix) {
-            return Err(format!("line {line}: the prefix `{prefix}` has a quota already"));
+        if all.len() == PREFIXES_MAX {
+            return Err(format!("line {line}: there are at most {PREFIXES_MAX} `{name}`"));
         }
-        if quotas.len() == QUOTAS_MAX {
-            return Err(format!("line {line}: there are at most {QUOTAS_MAX} `quotas`"));
-        }
-        quotas.push(QuotaConfig { prefix, size: size.map(|size| size.0), keys });
+        all.push(one);
     }
-    Ok(quotas)
+    Ok(all)
 }
 
 fn audit(section: AuditSection) -> Result<AuditConfig, String> {

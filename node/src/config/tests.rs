@@ -65,22 +65,34 @@ fn the_etcd_door_is_closed_unless_it_is_named() {
         ("    request: 5MiB\n", "at most 4.0 MiB"),
         ("    operations: 1025\n", "1 to 1024"),
         ("    memory: 8MiB\n", "at least 16.0 MiB"),
-        ("    audit:\n      file: a.log\n      size: 1KiB\n", "at least 64.0 KiB"),
         ("    auto_compaction:\n      seconds: 5\n      revisions: 5\n", "either"),
         ("    rates:\n      - prefix: a\n        requests: 0\n", "1 to 1000000"),
         (
             "    rates:\n      - {prefix: a, requests: 1}\n      - {prefix: a, requests: 2}\n",
-            "line 6: the prefix `a` has",
+            "line 6: the prefix `a` is in `rates` already",
         ),
         ("    auto_compaction:\n      seconds: 0\n", "either"),
         ("    quotas:\n      - prefix: a\n", "`size`, `keys` or both"),
         (
             "    quotas:\n      - {prefix: a, keys: 1}\n      - {prefix: a, size: 1MiB}\n",
-            "line 6: the prefix `a` has",
+            "line 6: the prefix `a` is in `quotas` already",
         ),
     ] {
         let report = open(door).unwrap_err();
         assert!(report.contains(expected), "{door}\n{report}");
+    }
+    let audit = "data_dir: d\ndoors:\n  audit:\n    file: a.log\n";
+    assert_eq!(NodeConfig::parse(audit).unwrap().doors.etcd, None, "other doors tell, too");
+    let report = refused(&[audit, "    size: 1KiB\n"].concat());
+    assert!(report.contains("line 5: `size` is at least 64.0 KiB"), "{report}");
+    for (name, limit) in [("rates", "requests: 1"), ("quotas", "keys: 1")] {
+        let many = |count: u32| {
+            let lines = (0..count).map(|n| format!("      - {{prefix: p{n}, {limit}}}\n"));
+            open(&format!("    {name}:\n{}", lines.collect::<String>()))
+        };
+        many(64).unwrap();
+        let report = many(65).unwrap_err();
+        assert!(report.contains(&format!("line 69: there are at most 64 `{name}`")), "{report}");
     }
 }
 
@@ -189,8 +201,8 @@ fn the_page_about_configuration_names_every_key() {
         "doors.etcd.auto_compaction.revisions",
         "doors.etcd.rates",
         "doors.etcd.quotas",
-        "doors.etcd.audit.file",
-        "doors.etcd.audit.size",
+        "doors.audit.file",
+        "doors.audit.size",
         "doors.etcd.plain_text",
         "doors.etcd.tls.key",
         "doors.etcd.tls.client_authority",

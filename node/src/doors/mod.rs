@@ -4,3 +4,4 @@ pub mod accounts;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 pub mod local;
+pub mod native;

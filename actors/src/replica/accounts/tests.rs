@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use cluster::{
-    auth::{Access, AuthCommand, AuthError, AuthQuery, AuthView, Permission, Principal},
+    auth::{Access, AuthCommand, AuthError, AuthQuery, AuthView, Need, Permission, Principal},
     ids::SessionId,
     request::{Fault, ReadLevel, ShardBody, ShardResult},
     shard::{
@@ -97,6 +97,12 @@ async fn reads_of_every_kind_are_judged_where_they_are_read() {
     }
     let node = stand.node(leader);
     assert!(node.ask_as(ann.clone(), SHARD, get("a", ReadLevel::Strong)).await.is_ok());
+    let may = |key: &str| {
+        let write = Need::Keys(Access::Write, Keys::One(key.into()));
+        ShardBody::ShowAuth(AuthQuery::May(vec![Need::Name, write]))
+    };
+    assert!(node.ask_as(ann.clone(), SHARD, may("a1")).await.is_ok());
+    assert_eq!(node.ask_as(ann.clone(), SHARD, may("b1")).await, denied(AuthError::Denied));
     let secret = || ShardBody::ShowAuth(AuthQuery::Secret("ann".into()));
     assert_eq!(node.ask_as(ann, SHARD, secret()).await, denied(AuthError::Denied));
     let shown = node.ask(SHARD, secret()).await;

@@ -118,7 +118,8 @@ impl Transaction {
         self.blocks.iter().flat_map(|block| &block.compares)
     }
 
-    fn steps(&self) -> impl Iterator<Item = &Step> {
+    /// All its steps, of both branches of each block.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.blocks.iter().flat_map(Block::steps)
     }
 

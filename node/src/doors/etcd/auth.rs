@@ -34,7 +34,7 @@ use super::{
     },
     translate::keys_of,
 };
-use crate::observe::audit::Subject;
+use crate::observe::audit::{Subject, changed_accounts, name_of};
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ impl AuthService {
     ) -> Result<Option<ResponseHeader>, Status> {
         let (client, request) = self.0.admit(request).await?;
         let command = command(request)?;
-        let telling = self.0.telling(&client, operation_of(&command), || told(&command));
+        let telling = self.0.telling(&client, name_of(&command), || changed_accounts(&command));
         let changed = client.change_accounts(self.0.volume(), command);
         let changed = telling.watch(changed, |done| done.version).await;
         Ok(Some(self.0.header(changed.map_err(EtcdFault::from)?.version)))
@@ -63,7 +63,7 @@ impl AuthService {
         command: impl Fn(Option<String>) -> AuthCommand,
     ) -> Result<Option<ResponseHeader>, Status> {
         let asked = command(None);
-        let telling = self.0.telling(client, operation_of(&asked), || told(&asked));
+        let telling = self.0.telling(client, name_of(&asked), || changed_accounts(&asked));
         let changed = async {
             self.0.check_root(client).await?;
             let hash = match password {
@@ -95,48 +95,6 @@ impl AuthService {
         match self.ask(request, query).await? {
             (AuthView::Names(names), header) => Ok((names, header)),
             (other, _) => Err(strange(&other)),
-        }
-    }
-}
-
-/// What a change of accounts is called, as `etcdctl` does.
-fn operation_of(command: &AuthCommand) -> &'static str {
-    match command {
-        AuthCommand::Enable => "auth enable",
-        AuthCommand::Disable => "auth disable",
-        AuthCommand::AddUser { .. } => "user add",
-        AuthCommand::DeleteUser(_) => "user delete",
-        AuthCommand::ChangePassword { .. } => "user passwd",
-        AuthCommand::GrantRole { .. } => "user grant-role",
-        AuthCommand::RevokeRole { .. } => "user revoke-role",
-        AuthCommand::AddRole(_) => "role add",
-        AuthCommand::DeleteRole(_) => "role delete",
-        AuthCommand::GrantPermission { .. } => "role grant-permission",
-        AuthCommand::RevokePermission { .. } => "role revoke-permission",
-    }
-}
-
-/// What is told of a change of accounts: names, and never a hash.
-fn told(command: &AuthCommand) -> Vec<Subject> {
-    match command {
-        AuthCommand::Enable | AuthCommand::Disable => Vec::new(),
-        AuthCommand::AddUser { name, hash: _ }
-        | AuthCommand::DeleteUser(name)
-        | AuthCommand::ChangePassword { name, hash: _ } => vec![Subject::user(name)],
-        AuthCommand::GrantRole { user, role } | AuthCommand::RevokeRole { user, role } => {
-            vec![Subject::user(user), Subject::role(role)]
-        }
-        AuthCommand::AddRole(name) | AuthCommand::DeleteRole(name) => vec![Subject::role(name)],
-        AuthCommand::GrantPermission { role, permission } => {
-            let access = match permission.access {
-                Access::Read => "read",
-                Access::Write => "write",
-                Access::ReadWrite => "readwrite",
-            };
-            vec![Subject::role(role), Subject::Access(access), Subject::keys(&permission.keys)]
-        }
-        AuthCommand::RevokePermission { role, keys } => {
-            vec![Subject::role(role), Subject::keys(keys)]
         }
     }
 }

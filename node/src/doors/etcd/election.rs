@@ -4,10 +4,11 @@
 //!
 //! Source: etcd's v3election and the election of its concurrency package.
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
-use actors::client::{Client, ClientError};
+use actors::client::{Client, ClientError, Queued};
 use cluster::{
+    auth::needs,
     ids::LeaseId,
     mvcc::version::Version,
     request::{Item, ReadLevel},
@@ -17,20 +18,21 @@ use cluster::{
         watch::{EventKind, Watch},
     },
 };
-use futures_util::{Stream, stream};
+use futures_util::stream;
 use tokio::sync::mpsc;
 use tonic::{Code, Request, Response, Status};
 
 use super::{
     faults::EtcdFault,
-    gateway::Gateway,
-    kv::{counted, holding},
+    frames::{self, Unused},
+    gateway::{Gateway, Telling},
+    kv::{counted, holding, reading},
     proto::v3electionpb::{
         CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse,
         ProclaimRequest, ProclaimResponse, ResignRequest, ResignResponse,
         election_server::Election,
     },
-    queue::{TAKEN_OVER, places, unknown, untouched},
+    queue::{TAKEN_OVER, standing, unknown, untouched},
     quotas::brought_by,
     translate::key_value,
 };
@@ -82,6 +84,12 @@ impl ElectionService {
         Ok(telling.watch(said, |version| *version).await?)
     }
 
+    /// Lets pass who may look at a name.
+    async fn let_look(&self, client: &Client, name: &[u8]) -> Result<(), EtcdFault> {
+        let (needs, keys) = (|| reading(&Queued::places(name)), || vec![Queued::places(name)]);
+        self.0.pass(client, Telling::nothing, needs, keys).await
+    }
+
     /// Who leads, if anybody does, and the newest version. What stands below the name
     /// may be much, so it is looked at without values.
     async fn first(
@@ -89,7 +97,7 @@ impl ElectionService {
         client: &Client,
         name: &[u8],
     ) -> Result<(Option<Item>, Version), ClientError> {
-        let oldest = Range::of(places(name)).sorted(SortBy::Created, false);
+        let oldest = Range::of(Queued::places(name)).sorted(SortBy::Created, false);
         loop {
             let (first, now) = self.0.look(client, oldest.clone()).await?;
             let Some(first) = first else { return Ok((None, now)) };
@@ -114,7 +122,7 @@ impl ElectionService {
             let (leader, now) = self.first(client, name).await?;
             let keys = leader.as_ref().map(|leader| leader.key.clone());
             // Without a leader any key under the name is news.
-            let keys = keys.map_or_else(|| places(name), Keys::One);
+            let keys = keys.map_or_else(|| Queued::places(name), Keys::One);
             let leads = leader.is_some();
             if let Some(leader) = leader
                 && !self.pass(leader, now, told).await
@@ -162,7 +170,9 @@ impl Election for ElectionService {
         request: Request<CampaignRequest>,
     ) -> Result<Response<CampaignResponse>, Status> {
         let (client, CampaignRequest { name, lease, value }) = self.0.admit(request).await?;
-        self.0.rates.take(|| vec![places(&name)])?;
+        let telling = || self.0.telling(&client, "campaign", || vec![Subject::name(&name)]);
+        let (needs, keys) = (|| standing(&name, lease), || vec![Queued::places(&name)]);
+        self.0.pass(&client, telling, needs, keys).await?;
         let joined = self.0.join_queue(&client, "campaign", &name, lease, &value);
         let (mut waiting, lease) = Box::pin(joined).await?;
         let queued = waiting.queued.clone();
@@ -186,8 +196,10 @@ impl Election for ElectionService {
     ) -> Result<Response<ProclaimResponse>, Status> {
         let (client, ProclaimRequest { leader, value }) = self.0.admit(request).await?;
         let leader = named(leader)?;
-        self.0.rates.take(|| vec![Keys::One(leader.key.clone())])?;
         let speech = speech(&leader, value);
+        let telling = || self.0.telling(&client, "proclaim", || vec![Subject::key(&leader.key)]);
+        let keys = || vec![Keys::One(leader.key.clone())];
+        self.0.pass(&client, telling, || needs::of_transaction(&speech), keys).await?;
         let said = self.say(&client, &leader.key, speech, "election: not leader");
         let version = Box::pin(said).await?;
         Ok(Response::new(ProclaimResponse { header: Some(self.0.header(version)) }))
@@ -198,7 +210,7 @@ impl Election for ElectionService {
         request: Request<LeaderRequest>,
     ) -> Result<Response<LeaderResponse>, Status> {
         let (client, LeaderRequest { name }) = self.0.admit(request).await?;
-        self.0.rates.take(|| vec![places(&name)])?;
+        self.let_look(&client, &name).await?;
         let (leader, now) = Box::pin(self.first(&client, &name)).await.map_err(fault)?;
         let leader = leader.ok_or_else(|| unknown("election: no leader"))?;
         let header = Some(self.0.header(now));
@@ -210,14 +222,14 @@ impl Election for ElectionService {
         Ok(holding(answer, room))
     }
 
-    type ObserveStream = Pin<Box<dyn Stream<Item = Result<LeaderResponse, Status>> + Send>>;
+    type ObserveStream = Unused<LeaderResponse>;
 
     async fn observe(
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
         let (client, LeaderRequest { name }) = self.0.admit(request).await?;
-        self.0.rates.take(|| vec![places(&name)])?;
+        self.let_look(&client, &name).await?;
         let (sender, mut leaders) = mpsc::channel(LEADERS_WAITING_MAX);
         let service = self.clone();
         tokio::spawn(async move {
@@ -229,7 +241,7 @@ impl Election for ElectionService {
                 drop(sender.send(Err(fault(error))).await);
             }
         });
-        Ok(Response::new(Box::pin(stream::poll_fn(move |context| leaders.poll_recv(context)))))
+        Ok(frames::stream(stream::poll_fn(move |context| leaders.poll_recv(context))))
     }
 
     async fn resign(

@@ -6,7 +6,9 @@
 //! judged below for all of them.
 
 use std::{
+    convert::Infallible,
     fmt,
+    future::ready,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,7 +22,7 @@ use actors::{
     world::Space,
 };
 use cluster::{
-    auth::AuthQuery,
+    auth::{AuthQuery, Need, Principal},
     ids::{FIRST_TENANT, NodeId, ShardId},
     mvcc::version::Version,
     request::{ReadLevel, ReplicaStatus},
@@ -190,6 +192,46 @@ impl Gateway {
         Ok(message)
     }
 
+    /// Lets pass what accounts permit, and then what keys may be asked for. Where anything
+    /// is counted accounts are asked first: whoever is denied uses up nothing that others
+    /// have, and does not learn how much that is. It is told of like one whom the store
+    /// denied.
+    pub(super) async fn pass<'a>(
+        &'a self,
+        client: &Client,
+        telling: impl FnOnce() -> Telling<'a>,
+        needs: impl FnOnce() -> Vec<Need>,
+        touched: impl FnOnce() -> Vec<Keys>,
+    ) -> Result<(), EtcdFault> {
+        if self.rates.is_empty() && self.quotas.is_empty() {
+            return Ok(());
+        }
+        let permitted = Box::pin(self.permit(client, needs())).await;
+        if permitted.is_err() {
+            return telling().watch(ready(permitted), |()| Version(0)).await;
+        }
+        self.rates.take(touched)
+    }
+
+    /// Asks accounts. That this member's copy of them permits it is enough, for it is
+    /// judged once more where it takes effect; what it denies may be permitted by now.
+    async fn permit(&self, client: &Client, needs: Vec<Need>) -> Result<(), EtcdFault> {
+        if self.permits(client.principal(), &needs) {
+            return Ok(());
+        }
+        Ok(client.ask_accounts(self.volume(), AuthQuery::May(needs)).await.map(drop)?)
+    }
+
+    fn permits(&self, principal: &Principal, needs: &[Need]) -> bool {
+        let hosted = self.router.hosted();
+        let half = self
+            .shard()
+            .and_then(|shard| hosted.by_shard.get(&shard)?.published.borrow().half.clone());
+        // What hangs on a lease is not looked at.
+        let none = |_, _: &mut dyn FnMut(&[u8]) -> bool| Ok::<_, Infallible>(());
+        half.is_some_and(|half| half.reader.accounts().check(principal, needs, none).is_ok())
+    }
+
     /// Lets pass what a request may bring below a prefix that has a quota.
     pub(super) async fn within_quotas(
         &self,
@@ -291,6 +333,11 @@ impl Gateway {
 pub(super) struct Telling<'a>(Option<(&'a Audit, Change)>);
 
 impl Telling<'_> {
+    /// Of what is no change.
+    pub(super) fn nothing() -> Self {
+        Self(None)
+    }
+
     /// Does it, and tells what it came to.
     pub(super) async fn watch<T, E: fmt::Display, C: Into<Came>>(
         self,

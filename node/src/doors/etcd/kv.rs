@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actors::client::{Client, Room};
 use cluster::{
+    auth::{Access, Need, needs},
     limits::TRANSACTION_REPLY_BYTES_MAX,
     mvcc::version::Version,
     request::{Item, ReadLevel},
@@ -19,7 +20,7 @@ use tonic::{Request, Response, Status};
 use super::{
     bodies::PIECE_BYTES,
     faults::EtcdFault,
-    gateway::Gateway,
+    gateway::{Gateway, Telling},
     proto::etcdserverpb::{
         CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
         PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
@@ -32,7 +33,7 @@ use super::{
         range_response, txn_of,
     },
 };
-use crate::observe::audit::Subject;
+use crate::observe::audit::{Subject, changed_by, changes};
 
 /// Keys in one message of a streamed range.
 const STREAMED_KEYS: usize = 256;
@@ -51,7 +52,8 @@ impl KvService {
         let (client, request) = self.0.admit(request).await?;
         let level = if request.serializable { ReadLevel::Eventual } else { ReadLevel::Strong };
         let range = range_of(&request)?;
-        self.0.rates.take(|| vec![range.keys.clone()])?;
+        let (needs, keys) = (|| reading(&range.keys), || vec![range.keys.clone()]);
+        self.0.pass(&client, Telling::nothing, needs, keys).await?;
         let room = self.0.modest_room();
         match self.gather(&client, range.clone(), level, &room).await {
             Err(EtcdFault::TooManyRequests) if room.taken() > 0 => drop(room),
@@ -83,9 +85,11 @@ impl KvService {
         let (client, request) = self.0.admit(request).await?;
         self.check_size(&request)?;
         let put = put_of(request)?;
-        self.0.rates.take(|| vec![Keys::One(put.key.clone())])?;
+        let telling = || self.0.telling(&client, "put", || vec![Subject::key(&put.key)]);
+        let (needs, keys) = (|| needs::of_put(&put), || vec![Keys::One(put.key.clone())]);
+        self.0.pass(&client, telling, needs, keys).await?;
         let passes = self.0.within_quotas(|| brought_by_put(&put)).await?;
-        let telling = self.0.telling(&client, "put", || vec![Subject::key(&put.key)]);
+        let telling = telling();
         let written = client.put_as(self.0.volume(), put);
         let (version, previous) = telling.watch(written, |(version, _)| *version).await?;
         passes.written(version);
@@ -104,8 +108,10 @@ impl KvService {
         let Step::Delete { keys, previous } = delete_of(&request)? else {
             return Err(EtcdFault::KeyNotFound);
         };
-        self.0.rates.take(|| vec![keys.clone()])?;
-        let telling = self.0.telling(&client, "delete", || vec![Subject::keys(&keys)]);
+        let telling = || self.0.telling(&client, "delete", || vec![Subject::keys(&keys)]);
+        let (needs, touched) = (|| needs::of_delete(&keys, previous), || vec![keys.clone()]);
+        self.0.pass(&client, telling, needs, touched).await?;
+        let telling = telling();
         let deleted = client.delete_range_in_parts(self.0.volume(), keys, previous);
         let deleted = telling.watch(deleted, |done| done.version).await?;
         let header = self.0.header(deleted.version);
@@ -122,7 +128,18 @@ impl KvService {
         self.check_size(&request)?;
         let Translated { transaction, past } = txn_of(request.clone(), self.0.config.operations)?;
         transaction.check().map_err(|error| EtcdFault::from(&error))?;
-        self.0.rates.take(|| keys_of(&transaction, &past))?;
+        let telling = || {
+            if changes(&transaction) {
+                self.0.telling(&client, "transaction", || changed_by(&transaction))
+            } else {
+                Telling::nothing()
+            }
+        };
+        let needs = || {
+            let past = past.iter().flat_map(|range| reading(&range.keys));
+            needs::of_transaction(&transaction).into_iter().chain(past).collect()
+        };
+        self.0.pass(&client, telling, needs, || keys_of(&transaction, &past)).await?;
         let passes = self.0.within_quotas(|| brought_by(&transaction)).await?;
         let past = self.read_past(&client, past).await?;
         // What it shows must have room before it happens.
@@ -130,13 +147,9 @@ impl KvService {
         if shown > 0 && !room.grow(shown).await {
             return Err(EtcdFault::TooManyRequests);
         }
-        let telling = changes(&transaction)
-            .then(|| self.0.telling(&client, "transaction", || changed_by(&transaction)));
+        let telling = telling();
         let done = client.transact(self.0.volume(), transaction);
-        let done = match telling {
-            Some(telling) => telling.watch(done, |done| done.version).await?,
-            None => done.await?,
-        };
+        let done = telling.watch(done, |done| done.version).await?;
         if done.changed {
             passes.written(done.version);
         }
@@ -248,32 +261,14 @@ pub(super) fn counted(answer: &impl Message) -> usize {
     Some(answer.encoded_len()).filter(|bytes| *bytes > PIECE_BYTES).unwrap_or(0)
 }
 
-/// The steps of a transaction, whichever branch it takes.
-fn steps(transaction: &Transaction) -> impl Iterator<Item = &Step> {
-    transaction.blocks.iter().flat_map(|block| block.then.iter().chain(&block.otherwise))
-}
-
-/// Whether a transaction may change something.
-fn changes(transaction: &Transaction) -> bool {
-    steps(transaction).any(|step| match step {
-        Step::Put(_) | Step::Delete { .. } => true,
-        Step::Read(_) | Step::Nested(_) => false,
-    })
-}
-
-/// The keys that a transaction may change.
-fn changed_by(transaction: &Transaction) -> Vec<Subject> {
-    let changed = steps(transaction).filter_map(|step| match step {
-        Step::Put(put) => Some(Subject::key(&put.key)),
-        Step::Delete { keys, .. } => Some(Subject::keys(keys)),
-        Step::Read(_) | Step::Nested(_) => None,
-    });
-    changed.collect()
+/// What it needs to read keys.
+pub(super) fn reading(keys: &Keys) -> Vec<Need> {
+    vec![Need::Keys(Access::Read, keys.clone())]
 }
 
 /// Whether a transaction shows values.
 fn shows(transaction: &Transaction) -> bool {
-    steps(transaction).any(|step| match step {
+    transaction.steps().any(|step| match step {
         Step::Read(_) => true,
         Step::Put(put) => put.previous,
         Step::Delete { previous, .. } => *previous,

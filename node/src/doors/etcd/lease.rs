@@ -48,7 +48,7 @@ impl LeaseService {
         let telling = self.0.telling(&client, "lease grant", named);
         let granted = client.grant_lease(self.0.volume(), lease, ttl_ms);
         let granted = telling.watch(granted, |granted| Came {
-            revision: granted.version,
+            revision: Some(granted.version),
             of: lease.is_none().then(|| Subject::lease(granted.lease)),
         });
         let granted = granted.await?;

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use actors::client::Queued;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -17,7 +18,7 @@ use super::{
     proto::v3lockpb::{
         LockRequest, LockResponse, UnlockRequest, UnlockResponse, lock_server::Lock,
     },
-    queue::places,
+    queue::standing,
 };
 use crate::observe::audit::Subject;
 
@@ -29,7 +30,9 @@ pub(super) struct LockService(pub(super) Arc<Gateway>);
 impl Lock for LockService {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
         let (client, LockRequest { name, lease }) = self.0.admit(request).await?;
-        self.0.rates.take(|| vec![places(&name)])?;
+        let telling = || self.0.telling(&client, "lock", || vec![Subject::name(&name)]);
+        let (needs, keys) = (|| standing(&name, lease), || vec![Queued::places(&name)]);
+        self.0.pass(&client, telling, needs, keys).await?;
         let joined = self.0.join_queue(&client, "lock", &name, lease, b"");
         let (waiting, _) = Box::pin(joined).await?;
         let key = waiting.queued.key.clone();

@@ -14,6 +14,7 @@ use std::{sync::Arc, time::Duration};
 
 use actors::client::{Client, ClientError, Queued};
 use cluster::{
+    auth::{Access, Need},
     ids::LeaseId,
     mvcc::version::Version,
     request::{Item, ReadLevel},
@@ -39,14 +40,11 @@ const EXPIRED: &str = "mutex: session is expired";
 pub(super) const TAKEN_OVER: &str =
     "etcdserver: a later request under the same lease has taken this place over";
 
-/// All keys of a queue.
-pub(super) fn places(name: &[u8]) -> Keys {
-    Keys::prefix([name, b"/"].concat())
-}
-
-/// The key of a lease among them.
-fn place(name: &[u8], lease: LeaseId) -> Vec<u8> {
-    [name, format!("/{:x}", lease.0).as_bytes()].concat()
+/// What it needs to stand in a queue. The place of a lease that is yet to be granted is
+/// not known: that of none stands for it.
+pub(super) fn standing(name: &[u8], lease: i64) -> Vec<Need> {
+    let place = Queued::place(name, LeaseId(lease.cast_unsigned()));
+    vec![Need::Name, Need::Keys(Access::ReadWrite, Keys::One(place))]
 }
 
 /// Holds as long as nobody has written a place again.
@@ -71,7 +69,7 @@ impl Gateway {
         let granted = client.grant_lease(self.volume(), None, LEASE_MS);
         let telling = self.telling(client, "lease grant", Vec::new);
         let granted = telling.watch(granted, |granted| Came {
-            revision: granted.version,
+            revision: Some(granted.version),
             of: Some(Subject::lease(granted.lease)),
         });
         Ok(granted.await?.lease)
@@ -109,12 +107,12 @@ impl Gateway {
         lease: LeaseId,
         value: &[u8],
     ) -> Result<Waiting, Status> {
-        let brings = || vec![(place(name, lease), value.len())];
+        let brings = || vec![(Queued::place(name, lease), value.len())];
         let passes = self.within_quotas(brings).await?;
         let queued = client.queue_up(self.volume(), name, lease, value);
         let telling = self.telling(client, operation, || vec![Subject::name(name)]);
         let queued = telling.watch(queued, |queued| Came {
-            revision: queued.version,
+            revision: Some(queued.version),
             of: Some(Subject::key(&queued.key)),
         });
         let queued = queued.await.map_err(queue_fault)?;
@@ -199,7 +197,8 @@ impl Waiting {
     async fn ahead(&self, name: &[u8]) -> Result<Option<(Vec<u8>, Version)>, ClientError> {
         let token = self.queued.token.0;
         let created = Span { from: Version(0), to: Version(token.saturating_sub(1)) };
-        let before = Range { created, ..Range::of(places(name)) }.sorted(SortBy::Created, true);
+        let before =
+            Range { created, ..Range::of(Queued::places(name)) }.sorted(SortBy::Created, true);
         let (ahead, now) = self.gateway.look(&self.client, before).await?;
         Ok(ahead.map(|ahead| (ahead.key, now)))
     }

@@ -178,10 +178,8 @@ pub(super) fn brought_by_put(put: &Put) -> Vec<Brought> {
 
 /// What a transaction may bring: all that its branches may write, each key once.
 pub(super) fn brought_by(transaction: &Transaction) -> Vec<Brought> {
-    let steps =
-        transaction.blocks.iter().flat_map(|block| block.then.iter().chain(&block.otherwise));
     let mut most: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
-    for step in steps {
+    for step in transaction.steps() {
         let Step::Put(put) = step else { continue };
         for (key, bytes) in brought_by_put(put) {
             let known = most.entry(key).or_default();
@@ -194,6 +192,11 @@ pub(super) fn brought_by(transaction: &Transaction) -> Vec<Brought> {
 impl Quotas {
     pub(super) fn new(quotas: &[QuotaConfig]) -> Self {
         Self(quotas.iter().map(Quota::new).collect())
+    }
+
+    /// Whether nothing is counted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Lets a request pass, or refuses what it may bring.

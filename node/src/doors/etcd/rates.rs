@@ -52,6 +52,11 @@ impl Rates {
         Self { begun: Instant::now(), rates }
     }
 
+    /// Whether nothing is counted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rates.is_empty()
+    }
+
     /// Takes what a request costs that touches these keys.
     pub(super) fn take(&self, keys: impl FnOnce() -> Vec<Keys>) -> Result<(), EtcdFault> {
         if self.rates.is_empty() {

@@ -5,24 +5,29 @@
 //!  "of":[{"key":"/a"}],"revision":42,"outcome":"done"}
 //! ```
 //! What it is of and how it is told stands in `subject`; values and passwords never
-//! are. `as` is the name of a user, or `-` where accounts are not in force or nobody
-//! said who it was.
+//! are. `as` is at the etcd door the name of a user, or `-` where accounts are not in
+//! force or nobody said who it was; at the native door the name in the certificate,
+//! and `volume` is where.
 //!
 //! A change has its place among the lines that wait for the disk before it is carried
 //! out, and whoever changes something waits if there is none: a log that leaves
 //! changes out is none. It is written, not synced, and a disk that takes no more of it
 //! is told of in the node's log and stops no change.
 
+mod changes;
 mod file;
 mod subject;
 
 use std::{fmt::Display, io, sync::Arc};
 
-use cluster::{auth::Principal, mvcc::version::Version, ports::clock::Clock};
+use cluster::{mvcc::version::Version, ports::clock::Clock};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-pub use self::subject::{Subject, Told};
+pub use self::{
+    changes::{changed_accounts, changed_by, changes, name_of},
+    subject::{Subject, Told},
+};
 use self::{
     file::Log,
     subject::{SUBJECT_BYTES_MAX, head},
@@ -32,16 +37,16 @@ use crate::{config::AuditConfig, devices::clock::SystemClock};
 /// Subjects of one change that are told; of more only their number is.
 const SUBJECTS_MAX: usize = 32;
 /// Most bytes of a line but for its subjects: names of fields, time and numbers, the
-/// name of who asked, and 256 bytes of an outcome, six for each as JSON writes a
-/// control character.
-const FRAME_BYTES_MAX: usize = 512 + SUBJECT_BYTES_MAX + 6 * 256;
+/// names of who asked and of a volume, and 256 bytes of an outcome, six for each as JSON
+/// writes a control character.
+const FRAME_BYTES_MAX: usize = 512 + 2 * SUBJECT_BYTES_MAX + 6 * 256;
 /// Most bytes of a line: all it is of, and what it came to. Under 48 KiB.
 const LINE_BYTES_MAX: usize = FRAME_BYTES_MAX + (SUBJECTS_MAX + 1) * SUBJECT_BYTES_MAX;
 /// Bytes of lines that wait for the disk, and that changes under way have places for:
 /// 5,000 changes of a key, 700 of as many as are told.
 const BYTES_WAITING_MAX: usize = 32 << 20;
 
-// A file takes a whole line (`doors.etcd.audit.size`).
+// A file takes a whole line (`doors.audit.size`).
 const _: () = assert!(LINE_BYTES_MAX < 48 << 10);
 
 /// One line.
@@ -52,6 +57,8 @@ struct Line<'a> {
     #[serde(rename = "as")]
     principal: Told,
     operation: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    volume: Option<Told>,
     of: &'a [Subject],
     #[serde(skip_serializing_if = "Option::is_none")]
     of_in_all: Option<usize>,
@@ -66,6 +73,7 @@ pub struct Change {
     door: &'static str,
     principal: Told,
     operation: &'static str,
+    volume: Option<Told>,
     of: Vec<Subject>,
     in_all: usize,
 }
@@ -74,13 +82,19 @@ impl Change {
     /// A change through a door, as somebody, of something.
     pub fn new(
         door: &'static str,
-        principal: &Principal,
+        principal: impl Into<Told>,
         operation: &'static str,
         mut of: Vec<Subject>,
     ) -> Self {
         let in_all = of.len();
         of.truncate(SUBJECTS_MAX);
-        Self { door, principal: name_of(principal), operation, of, in_all }
+        Self { door, principal: principal.into(), operation, volume: None, of, in_all }
+    }
+
+    /// The same in a volume, where a door serves many.
+    #[must_use]
+    pub fn within(self, volume: Option<Told>) -> Self {
+        Self { volume, ..self }
     }
 
     /// Most bytes its line will have.
@@ -92,15 +106,15 @@ impl Change {
 /// What a change came to.
 #[derive(Debug)]
 pub struct Came {
-    /// The revision it made.
-    pub revision: Version,
+    /// The revision it made, if it made one that is known.
+    pub revision: Option<Version>,
     /// What it is of, if only its end says so.
     pub of: Option<Subject>,
 }
 
 impl From<Version> for Came {
     fn from(revision: Version) -> Self {
-        Self { revision, of: None }
+        Self { revision: Some(revision), of: None }
     }
 }
 
@@ -172,13 +186,14 @@ impl Audit {
         let at = i64::try_from(self.clock.wall().0).unwrap_or(i64::MAX);
         let at = jiff::Timestamp::from_millisecond(at)
             .map_or_else(|_| String::new(), |at| at.to_string());
-        let revision = came.as_ref().map(|came| came.revision.0);
+        let revision = came.as_ref().and_then(|came| came.revision).map(|revision| revision.0);
         change.of.extend(came.and_then(|came| came.of));
         let line = Line {
             at,
             door: change.door,
             principal: change.principal.clone(),
             operation: change.operation,
+            volume: change.volume.clone(),
             of: &change.of,
             of_in_all: (change.in_all > SUBJECTS_MAX).then_some(change.in_all),
             revision,
@@ -214,19 +229,11 @@ impl Drop for Open<'_> {
     }
 }
 
-/// The name a principal is told by.
-fn name_of(principal: &Principal) -> Told {
-    match principal {
-        Principal::User { name, .. } => Told::of(name.as_bytes()),
-        Principal::Trusted | Principal::Nameless => Told::Text("-".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use cluster::{shard::transaction::Keys, units::ByteSize};
+    use cluster::{auth::Principal, shard::transaction::Keys, units::ByteSize};
     use tokio::time::timeout;
 
     use super::*;
@@ -295,8 +302,9 @@ mod tests {
             let name = String::from_utf8(long.clone()).unwrap_or_default();
             let range = Subject::keys(&Keys::Range { from: long.clone(), to: long.clone() });
             let user = Principal::User { name: name.clone(), since: None };
-            let mut change = Change::new("etcd", &user, "delete", vec![range.clone(); 1_000]);
-            let came = Came { revision: Version(u64::MAX), of: Some(range) };
+            let change = Change::new("etcd", &user, "delete", vec![range.clone(); 1_000]);
+            let mut change = change.within(Some(Told::of(&long)));
+            let came = Came { revision: Some(Version(u64::MAX)), of: Some(range) };
             let line = audit.line(&mut change, Some(came), &name);
             assert!(line.len() <= change.line_bytes_max().min(LINE_BYTES_MAX), "{}", line.len());
             longest = longest.max(line.len());

@@ -10,7 +10,11 @@
 //! ```
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cluster::{ids::LeaseId, shard::transaction::Keys};
+use cluster::{
+    auth::Principal,
+    ids::{LeaseId, NodeId},
+    shard::transaction::Keys,
+};
 use serde::Serialize;
 
 /// Bytes of a key or name that are told.
@@ -44,6 +48,10 @@ pub enum Subject {
     Access(&'static str),
     /// A member, in hexadecimal.
     Member(String),
+    /// A node of the cluster.
+    Node(String),
+    /// A volume.
+    Volume(Told),
     /// All history below this revision.
     Below(i64),
 }
@@ -82,7 +90,17 @@ impl Subject {
         Self::Role(Told::of(name.as_bytes()))
     }
 
-    /// A member of the cluster.
+    /// A node of the cluster, as `cdb` shows it.
+    pub fn node(node: NodeId) -> Self {
+        Self::Node(node.to_string())
+    }
+
+    /// A volume.
+    pub fn volume(name: &str) -> Self {
+        Self::Volume(Told::of(name.as_bytes()))
+    }
+
+    /// A member of the cluster, as etcd shows it.
     pub fn member(id: u64) -> Self {
         Self::Member(format!("{id:x}"))
     }
@@ -110,7 +128,21 @@ pub enum Told {
     },
 }
 
+impl From<&Principal> for Told {
+    fn from(principal: &Principal) -> Self {
+        match principal {
+            Principal::User { name, .. } => Self::of(name.as_bytes()),
+            Principal::Trusted | Principal::Nameless => Self::nobody(),
+        }
+    }
+}
+
 impl Told {
+    /// Somebody who did not say who it was.
+    pub fn nobody() -> Self {
+        Self::Text("-".to_owned())
+    }
+
     /// What is told of some bytes.
     pub fn of(given: &[u8]) -> Self {
         let bytes = given.len();

@@ -223,8 +223,8 @@ impl Session {
         let first: &[u8] = if request.key.is_empty() { &[0] } else { &request.key };
         let keys = keys_of(first, &request.range_end);
         let told = |fault: EtcdFault| fault.text().into_owned();
-        self.gateway.rates.take(|| vec![keys.clone()]).map_err(told)?;
         self.permit(&keys).await?;
+        self.gateway.rates.take(|| vec![keys.clone()]).map_err(told)?;
         if !matches!(&request.range_end[..], [] | [0]) && *request.range_end <= *first {
             return Err("mvcc: watcher range is empty".to_owned());
         }
