@@ -4,5 +4,6 @@ pub mod durable;
 pub mod history;
 pub mod linearizable;
 pub mod listing;
+pub(crate) mod lives;
 pub mod versions;
 pub mod watched;

@@ -4,6 +4,7 @@
 //! the seeds of one command a promised counter that stays at zero means that
 //! the scenario proves nothing, and the command fails.
 
+mod absence;
 mod consensus;
 mod damage;
 mod deaths;
@@ -50,6 +51,7 @@ pub static ALL: LazyLock<Vec<&'static Scenario>> = LazyLock::new(|| {
         .iter()
         .chain(consensus::ALL)
         .chain(service::ALL)
+        .chain(absence::ALL)
         .chain(damage::ALL)
         .chain(members::ALL)
         .chain(deaths::ALL)
@@ -89,6 +91,7 @@ mod tests {
         ("storage.rs", storage::ALL),
         ("consensus.rs", consensus::ALL),
         ("service.rs", service::ALL),
+        ("absence.rs", absence::ALL),
         ("damage.rs", damage::ALL),
         ("members.rs", members::ALL),
         ("membership.rs", membership::ALL),

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::workloads::{
     accounts::Accounts, append::Appends, bank::Bank, bursts::Bursts, counters::Counters,
-    leases::Leases, listing::Listings, register::Registers, volumes::Volumes, watches::Watches,
+    leases::Leases, listing::Listings, locks::Locks, register::Registers, volumes::Volumes,
+    watches::Watches,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -125,7 +126,16 @@ pub(super) const ALL: &[Scenario] = &[
             }
             .plan(seed)
         },
-        promises: &["watch event", "watch resumed", "watch compacted", "leader struck"],
+        promises: &[
+            "watch event",
+            "watch resumed",
+            "watch compacted",
+            "watch from the future",
+            "weak range",
+            "past read",
+            "past compacted",
+            "leader struck",
+        ],
     },
     Scenario {
         name: "leases-change-leaders",
@@ -144,6 +154,23 @@ pub(super) const ALL: &[Scenario] = &[
             .plan(seed)
         },
         promises: &["lease granted", "lease ended", "lease revoked", "leader struck"],
+    },
+    Scenario {
+        name: "holders-sleep",
+        rows: &["A3"],
+        story: "holders of a lock sleep through the end of their lease, and write, while leaders die",
+        plan: |seed| {
+            Directed {
+                workloads: vec![
+                    Box::new(Locks::new(4, USUAL)),
+                    Box::new(Registers::new(2, 2, USUAL)),
+                ],
+                script: Some(|stage| strike_leader(stage, (SECOND * 4, SECOND), "kill {n}")),
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["guarded write", "holder fenced off", "leader struck"],
     },
     Scenario {
         name: "accounts-switched",

@@ -192,14 +192,37 @@ impl Watches {
                 && (!self.step(&player, stream, open, *turn).await || player.rng.chance(80_000))
             {
                 watching = None;
+                self.leap(&mut player, stream);
             }
             if player.rng.chance(100_000) {
                 self.read_any(&player).await;
             }
             if player.rng.chance(100_000) {
+                self.read_past(&mut player).await;
+            }
+            if player.rng.chance(100_000) {
                 player.rest((Duration::from_millis(500), Duration::from_secs(4))).await;
             }
             player.rest(self.rest).await;
+        }
+    }
+
+    /// Lets the last of several streams begin anew in the future at times.
+    fn leap(&self, player: &mut Player, stream: usize) {
+        let mut seen = self.lock();
+        let last = stream > 0 && stream + 1 == seen.streams.len();
+        if player.is_over() || !last || !player.rng.chance(200_000) {
+            return;
+        }
+        player.trace.count("watch from the future");
+        let ahead = 1 + player.rng.below(KEPT);
+        if let Some(own) = seen.streams.get_mut(stream) {
+            own.places.clear();
+        }
+        if let Some(pieces) = seen.telling.streams.get_mut(stream)
+            && let Some(upto) = pieces.last().map(|piece| piece.upto)
+        {
+            pieces.push(Piece::starting(Version(upto.0 + ahead)));
         }
     }
 
@@ -214,6 +237,30 @@ impl Watches {
             }
             Err(error) => {
                 player.failed("read a range weakly", &error);
+            }
+        }
+    }
+
+    /// Reads all keys as of a version that may just be let go of: what was there
+    /// then, or a refusal by name.
+    async fn read_past(&self, player: &mut Player) {
+        let newest = self.lock().telling.read.iter().flatten().map(|shown| shown.at).max();
+        let Some(newest) = newest else { return };
+        let at = Version(newest.0.saturating_sub(player.rng.below(KEPT * 2)).max(1));
+        let all = Range::of(Keys::prefix(PREFIX)).at(at);
+        let level =
+            if player.rng.chance(500_000) { ReadLevel::Strong } else { ReadLevel::Eventual };
+        match player.client.range(&volume(player), all, level).await {
+            Ok(read) => {
+                player.trace.count("past read");
+                let shown = Shown { at, found: state(read.result.items) };
+                self.lock().telling.read.push(vec![shown]);
+            }
+            Err(ClientError::Fault { fault: Fault::Compacted { .. }, .. }) => {
+                player.trace.count("past compacted");
+            }
+            Err(error) => {
+                player.failed("read the past", &error);
             }
         }
     }
@@ -265,6 +312,7 @@ impl Watches {
                 own.places.clone_from(watching.places());
                 let piece = seen.telling.streams.get_mut(stream).and_then(|own| own.last_mut());
                 let Some(piece) = piece else { return false };
+                let early = happened.events.iter().any(|event| event.item.modified < piece.from);
                 for event in happened.events {
                     player.count_operation();
                     player.trace.count("watch event");
@@ -273,6 +321,10 @@ impl Watches {
                 let whole = happened.upto.is_whole();
                 let upto = happened.upto.version.0.saturating_sub(u64::from(!whole));
                 piece.upto = piece.upto.max(Version(upto));
+                if early {
+                    let wrong = format!("stream {stream} was told what was before its beginning");
+                    player.accuse(&mut seen.wrong, wrong);
+                }
                 true
             }
             Err(ClientError::Fault { fault: Fault::Compacted { compacted, .. }, .. }) => {
