@@ -403,7 +403,7 @@ impl ApplyHalf {
         let open = guard.as_mut().ok_or_else(early)?;
         let noting = self.noting.load(Ordering::Acquire);
         let mut changes = Vec::new();
-        let (mut outcomes, mut configured) = (Vec::new(), Vec::new());
+        let (mut outcomes, mut configured) = (Vec::with_capacity(entries.len()), Vec::new());
         let (mut repeated, mut expired) = (0, 0);
         let store = Arc::clone(&open.store);
         let mut view = store.view()?;

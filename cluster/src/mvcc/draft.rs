@@ -76,10 +76,12 @@ impl<'a> Draft<'a> {
     /// The stored bytes of the newest version of `key`.
     fn stored(&self, key: &[u8]) -> Result<Option<Stored<'_>>, EngineError> {
         if let Some(staged) = self.latest.get(key) {
-            return Ok(staged.as_ref().map(Stored::Staged));
+            return Ok(staged.as_ref().map(Stored::Held));
         }
-        let below = self.below.overlay.get(self.below.view, Tree::Latest, key)?;
-        Ok(below.map(Stored::Below))
+        match self.below.overlay.held(Tree::Latest, key) {
+            Some(held) => Ok(held.as_ref().map(Stored::Held)),
+            None => Ok(self.below.view.get(Tree::Latest, key)?.map(Stored::Below)),
+        }
     }
 
     /// The newest version of `key`, this command's own changes included.
@@ -89,7 +91,7 @@ impl<'a> Draft<'a> {
     pub fn get(&self, key: &[u8]) -> Result<Option<Record<'_>>, EngineError> {
         let Some(stored) = self.stored(key)? else { return Ok(None) };
         let bytes = match stored {
-            Stored::Staged(bytes) => bytes,
+            Stored::Held(bytes) => bytes,
             Stored::Below(bytes) => bytes,
         };
         Record::read(key, bytes).map(Some).map_err(|error| self.below.damaged(error))
@@ -147,7 +149,7 @@ impl<'a> Draft<'a> {
     fn retire(&mut self, key: &[u8]) -> Result<Option<Head>, EngineError> {
         let Some(stored) = self.stored(key)? else { return Ok(None) };
         let bytes = match stored {
-            Stored::Staged(bytes) => bytes.clone(),
+            Stored::Held(bytes) => bytes.clone(),
             Stored::Below(bytes) => Bytes::copy_from_slice(bytes),
         };
         let head = Record::read(key, &bytes).map_err(|error| self.below.damaged(error))?.head;
@@ -216,6 +218,8 @@ impl<'a> Draft<'a> {
 }
 
 enum Stored<'t> {
-    Staged(&'t Bytes),
+    /// In memory: staged or in the overlay.
+    Held(&'t Bytes),
+    /// In the store.
     Below(&'t [u8]),
 }

@@ -22,7 +22,7 @@ use crate::{
 /// Bytes of a group in the memcomparable form; each is followed by one marker.
 const GROUP_BYTES: usize = 8;
 /// Bytes that follow the user key in a history key.
-const SUFFIX_BYTES: usize = 12;
+pub(super) const HISTORY_SUFFIX_BYTES: usize = 12;
 /// Bytes before the user key in a changes key.
 const CHANGE_PREFIX_BYTES: usize = 12;
 /// Key of the store's stamp in the root tree.
@@ -84,7 +84,7 @@ pub fn history_key(key: &[u8], version: Version, sub: u32) -> Vec<u8> {
 /// What the history keys of all versions of `key` begin with.
 pub fn history_prefix(key: &[u8]) -> Vec<u8> {
     let groups = key.len() / GROUP_BYTES + 1;
-    let mut out = Vec::with_capacity(groups * (GROUP_BYTES + 1) + SUFFIX_BYTES);
+    let mut out = Vec::with_capacity(groups * (GROUP_BYTES + 1) + HISTORY_SUFFIX_BYTES);
     push_memcomparable(key, &mut out);
     out
 }
@@ -92,7 +92,7 @@ pub fn history_prefix(key: &[u8]) -> Vec<u8> {
 /// A bound above the history keys of all versions of `key`.
 pub fn history_end(key: &[u8]) -> Vec<u8> {
     let mut out = history_prefix(key);
-    out.extend_from_slice(&[u8::MAX; SUFFIX_BYTES + 1]);
+    out.extend_from_slice(&[u8::MAX; HISTORY_SUFFIX_BYTES + 1]);
     out
 }
 

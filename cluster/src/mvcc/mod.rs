@@ -7,6 +7,7 @@
 
 pub mod compaction;
 pub mod draft;
+mod growing;
 pub mod layout;
 pub mod overlay;
 pub mod record;

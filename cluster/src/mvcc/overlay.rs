@@ -1,9 +1,10 @@
 //! What is applied but not yet in the store, merged with a view of the store.
 //!
-//! Two layers of persistent ordered maps. Apply writes the *active* one. A
-//! flush freezes it and writes the frozen layer to the store while apply goes
-//! on above; once the store holds it, the frozen layer goes as a whole. A clone
-//! is a few reference counts, so every reader has its own unchanging overlay.
+//! Two layers of ordered maps that only grow ([`super::growing`]). Apply writes
+//! the *active* one. A flush freezes it and writes the frozen layer to the store
+//! while apply goes on above; once the store holds it, the frozen layer goes as a
+//! whole. A clone is a few reference counts, so every reader has its own
+//! unchanging overlay.
 //!
 //! Merging is safe in one order only: overlay first, view afterwards. Then what
 //! the overlay has dropped is in the view. `shard::reader` enforces it.
@@ -14,18 +15,24 @@ use std::{
 };
 
 use bytes::Bytes;
-use rpds::RedBlackTreeMapSync;
 
+use super::{
+    growing::{GrowingMap, Shown},
+    layout::HISTORY_SUFFIX_BYTES,
+};
 use crate::ports::engine::{EngineError, Order, Tree, View, Visit, Write, is_void};
 
-/// What one entry costs beside its bytes: tree node, entry and two `Bytes`
-/// with their reference counts, as measured on 64 bits, rounded up.
+/// What one entry costs beside its bytes: its slot (112 bytes on 64 bits), its
+/// places in tables and order, and two `Bytes` with their reference counts,
+/// rounded up.
 const ENTRY_OVERHEAD_BYTES: usize = 224;
+/// What an overwritten entry still costs: its slot and its places, rounded up. Its
+/// value is the history's then, and counted there.
+const OVERWRITTEN_BYTES: usize = 144;
 
 /// The trees an overlay has, in the order in which a batch writes them.
 const OVERLAID: [Tree; 4] = [Tree::Latest, Tree::History, Tree::Changes, Tree::Leases];
 
-type Map = RedBlackTreeMapSync<Bytes, Option<Bytes>>;
 type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// A change of one tree; `None` deletes.
@@ -41,20 +48,22 @@ pub struct Change {
 
 #[derive(Clone, Debug)]
 struct Layer {
-    latest: Map,
-    history: Map,
-    changes: Map,
-    leases: Map,
+    latest: GrowingMap,
+    history: GrowingMap,
+    changes: GrowingMap,
+    leases: GrowingMap,
     bytes: usize,
 }
 
 impl Default for Layer {
     fn default() -> Self {
         Self {
-            latest: Map::new_sync(),
-            history: Map::new_sync(),
-            changes: Map::new_sync(),
-            leases: Map::new_sync(),
+            latest: GrowingMap::default(),
+            // Newer versions of a key come before older ones.
+            history: GrowingMap::by_place(HISTORY_SUFFIX_BYTES),
+            // Each change comes behind all before it.
+            changes: GrowingMap::by_place(usize::MAX),
+            leases: GrowingMap::default(),
             bytes: 0,
         }
     }
@@ -62,7 +71,7 @@ impl Default for Layer {
 
 impl Layer {
     /// Root records are never in an overlay: they are made when it is flushed.
-    fn map(&self, tree: Tree) -> Option<&Map> {
+    fn map(&self, tree: Tree) -> Option<&GrowingMap> {
         match tree {
             Tree::Latest => Some(&self.latest),
             Tree::History => Some(&self.history),
@@ -80,11 +89,11 @@ impl Layer {
             Tree::Leases => &mut self.leases,
             Tree::Root => return,
         };
-        if let Some(old) = map.get(&change.key) {
-            self.bytes -= cost(&change.key, old.as_ref());
-        }
         self.bytes += cost(&change.key, change.value.as_ref());
-        map.insert_mut(change.key, change.value);
+        if let Some(replaced) = map.insert(&change.key, change.value) {
+            let gone = ENTRY_OVERHEAD_BYTES + change.key.len() + replaced;
+            self.bytes -= gone - OVERWRITTEN_BYTES;
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -131,7 +140,7 @@ impl Overlay {
             self.frozen = active;
         } else {
             for tree in OVERLAID {
-                for (key, value) in active.map(tree).into_iter().flat_map(Map::iter) {
+                for (key, value) in active.map(tree).into_iter().flat_map(GrowingMap::iter) {
                     self.frozen.insert(Change { tree, key: key.clone(), value: value.clone() });
                 }
             }
@@ -154,12 +163,16 @@ impl Overlay {
         tree: Tree,
         key: &[u8],
     ) -> Result<Option<&'a [u8]>, EngineError> {
-        for layer in [&self.active, &self.frozen] {
-            if let Some(found) = layer.map(tree).and_then(|map| map.get(key)) {
-                return Ok(found.as_deref());
-            }
+        match self.held(tree, key) {
+            Some(held) => Ok(held.as_deref()),
+            None => view.get(tree, key),
         }
-        view.get(tree, key)
+    }
+
+    /// What the overlay itself says of `key`; none if the view is to be asked.
+    pub fn held(&self, tree: Tree, key: &[u8]) -> Option<&Option<Bytes>> {
+        let layers = [&self.active, &self.frozen];
+        layers.into_iter().find_map(|layer| layer.map(tree)?.get(key))
     }
 
     /// Visits the entries of overlay and view between the bounds, ascending.
@@ -215,8 +228,8 @@ impl Overlay {
             layer
                 .map(tree)
                 .into_iter()
-                .flat_map(move |map| map.range::<[u8], _>(bounds))
-                .map(|(key, value)| (&key[..], value.as_deref()))
+                .flat_map(move |map| map.range(bounds))
+                .map(|(key, value): Shown<'a>| (&key[..], value.as_deref()))
                 .peekable()
         };
         let (mut active, mut frozen) = (entries(&self.active), entries(&self.frozen));
@@ -242,7 +255,7 @@ impl Frozen {
     /// The writes of the layer, sorted by tree and key.
     pub fn writes(&self) -> impl Iterator<Item = Write> {
         OVERLAID.into_iter().flat_map(move |tree| {
-            self.0.map(tree).into_iter().flat_map(Map::iter).map(move |(key, value)| Write {
+            self.0.map(tree).into_iter().flat_map(GrowingMap::iter).map(move |(key, value)| Write {
                 tree,
                 key: key.to_vec(),
                 value: value.as_ref().map(|value| value.to_vec()),
