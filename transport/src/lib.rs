@@ -15,6 +15,7 @@ mod fault;
 mod framing;
 #[cfg(test)]
 mod fuzz;
+mod gathering;
 mod handshake;
 pub mod identity;
 mod lanes;

@@ -11,13 +11,14 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use cluster::ports::entropy::Entropy;
 use quinn::{
     AsyncUdpSocket, ClientConfig, Connecting, ConnectionError, ConnectionId, EndpointConfig,
-    IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    IdleTimeout, ServerConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use ring::{hkdf, hmac};
 
 use crate::{
     fault::CloseCode,
+    gathering::GatheringRuntime,
     identity::PrivateKey,
     limits::{
         CLIENT_IDLE_TIMEOUT, CLIENT_KEEP_ALIVE, CONNECTION_WINDOW_BYTES, DATAGRAM_BUFFER_BYTES,
@@ -219,7 +220,9 @@ pub(crate) fn endpoint(
     let ids = Arc::clone(entropy);
     config.cid_generator(move || Box::new(EntropyIds(Arc::clone(&ids))));
     match socket {
-        Socket::Udp(socket) => quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime)),
+        Socket::Udp(socket) => {
+            quinn::Endpoint::new(config, server, socket, Arc::new(GatheringRuntime))
+        }
         Socket::Abstract(socket, runtime) => {
             quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime)
         }
