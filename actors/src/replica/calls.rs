@@ -324,9 +324,7 @@ impl ReplicaState {
         }
         let ticket = self.calls.ticket();
         self.calls.waiting.insert(ticket, waiting);
-        let bytes = command.len();
-        self.input(Input::Propose { ticket, command, level });
-        self.fed(bytes);
+        self.propose_in_round(ticket, command, level);
         self.wake();
     }
 
@@ -418,6 +416,7 @@ impl ReplicaState {
 
     /// A proposal stands in our log.
     pub(super) fn proposed(&mut self, ticket: Ticket, term: Term, index: LogIndex) {
+        self.rounds.proposed(index, self.world.clock.now());
         self.calls.proposed.insert(index, (term, ticket));
     }
 
@@ -538,6 +537,7 @@ impl ReplicaState {
 
     /// Leadership ended: nobody here knows what becomes of what was proposed.
     pub(super) fn interrupt_all(&mut self) {
+        self.rounds.end();
         self.calls.proposed.clear();
         self.calls.reads.clear();
         for waiting in std::mem::take(&mut self.calls.waiting).into_values() {

@@ -78,7 +78,11 @@ impl ReplicaState {
                 }
                 self.journal.push_step(number, hard_state, entries);
             }
-            Effect::Apply { entries } => self.half.apply(entries),
+            Effect::Apply { entries } => {
+                let last = entries.last().map_or(LogIndex(0), |last| last.index);
+                self.rounds.committed(last, self.world.clock.now());
+                self.half.apply(entries);
+            }
             Effect::Proposed { ticket, term, index } => self.proposed(ticket, term, index),
             Effect::Dropped { ticket, leader } | Effect::ReadFailed { ticket, leader } => {
                 self.dropped(ticket, leader);

@@ -20,6 +20,7 @@ pub(crate) mod halt;
 mod journal;
 mod leases;
 pub mod messages;
+mod rounds;
 mod snapshots;
 mod state;
 mod sweep;

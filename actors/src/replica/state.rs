@@ -26,6 +26,7 @@ use super::{
     halt::Halt,
     journal::{Journal, Written},
     messages::{Beginning, ReplicaMessage, ReplicaTimer},
+    rounds::Rounds,
     snapshots::Snapshots,
     ticker::Ticker,
     watches::Watches,
@@ -108,6 +109,7 @@ pub struct ReplicaState {
     pub(super) descriptor: ShardDescriptor,
     pub(super) journal: Journal,
     pub(super) calls: Calls,
+    pub(super) rounds: Rounds,
     pub(super) watches: Watches,
     pub(super) snapshots: Snapshots,
     pub(super) applied: (LogIndex, Term),
@@ -179,6 +181,7 @@ impl ReplicaState {
             store: StoreId(0),
             journal: Journal::default(),
             calls: Calls::default(),
+            rounds: Rounds::default(),
             watches: Watches::default(),
             snapshots: Snapshots::new(partial, filled),
             applied: (LogIndex(0), Term(0)),
@@ -419,6 +422,7 @@ impl ReplicaState {
         }
         self.run_effects();
         self.append();
+        self.begin_next_round();
     }
 
     /// A message of another replica of the shard.
