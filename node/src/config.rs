@@ -26,6 +26,7 @@ pub use doors::{
     AuditConfig, AutoCompaction, DoorsConfig, ETCD_PORT_DEFAULT, EtcdConfig, QuotaConfig,
     RateConfig, TlsConfig,
 };
+pub(crate) use values::THREADS_MAX;
 pub use values::{HostPort, LogFormat, Zone};
 use values::{HttpAddress, ListenAddress, Size, Threads};
 
@@ -115,6 +116,9 @@ pub struct LimitsConfig {
     /// parts (`actors::budget`): more means larger, rarer flushes, a longer
     /// replay, and more requests under way before the node says *busy*.
     pub memory: ByteSize,
+    /// Threads that serve connections and run actors. 1 to 64; by default as many as
+    /// the machine has cores.
+    pub task_threads: Option<usize>,
     /// Threads that apply and flush. 1 to 64, default 4. More help when many
     /// shards are busy on a disk that takes parallel writes.
     pub engine_threads: usize,
@@ -192,6 +196,7 @@ struct LogSection {
 #[serde(deny_unknown_fields)]
 struct LimitsSection {
     memory: Option<Spanned<Size>>,
+    task_threads: Option<Threads>,
     engine_threads: Option<Threads>,
     read_threads: Option<Threads>,
     open_files: Option<Spanned<u64>>,
@@ -286,6 +291,7 @@ impl LimitsSection {
             log_segment: at_least("log_segment", self.log_segment, LOG_SEGMENT_MIN)?
                 .unwrap_or(LOG_SEGMENT_DEFAULT),
             memory: at_least("memory", self.memory, MEMORY_MIN)?.unwrap_or(MEMORY_DEFAULT),
+            task_threads: self.task_threads.map(|threads| threads.0),
             engine_threads: self.engine_threads.unwrap_or_default().0,
             read_threads: self.read_threads.unwrap_or_default().0,
             open_files: self.open_files.map_or(OPEN_FILES_DEFAULT, |files| files.value),

@@ -175,7 +175,7 @@ impl Dev {
     /// Starts everything there is, then lets the missing nodes join.
     async fn bring_up(&mut self) -> anyhow::Result<()> {
         for node in &self.nodes {
-            node.configure(&self.layout, self.memory, self.copies())?;
+            node.configure(&self.layout, self.memory, self.copies(), self.nodes.len())?;
         }
         if !is_born(&self.layout.data(1)) {
             let config = NodeConfig::load(&self.layout.config(1))?;
@@ -340,11 +340,11 @@ impl Dev {
     fn start_again(&mut self, number: u64) -> anyhow::Result<()> {
         let addresses = self.ports.choose(number, &self.file())?;
         self.ports.tell();
-        let copies = self.copies();
+        let (copies, nodes) = (self.copies(), self.nodes.len());
         let node = self.nodes.iter_mut().find(|node| node.state.number == number);
         let node = node.context("no such node")?;
         let moved = node.listen_on(addresses);
-        node.configure(&self.layout, self.memory, copies)?;
+        node.configure(&self.layout, self.memory, copies, nodes)?;
         node.start(&self.layout, self.log.as_deref(), None)?;
         if moved { self.save_profile() } else { Ok(()) }
     }

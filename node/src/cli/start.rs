@@ -130,11 +130,12 @@ where
     if config.engine == EngineKind::Memory {
         tracing::warn!("data is kept in memory and gone when this process ends");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("node")
-        .build()
-        .context("cannot start the runtime")?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all().thread_name("node");
+    if let Some(threads) = config.limits.task_threads {
+        runtime.worker_threads(threads);
+    }
+    let runtime = runtime.build().context("cannot start the runtime")?;
     let ended = runtime.block_on(node(config, mode));
     let old_image = |error: &anyhow::Error| {
         matches!(error.downcast_ref(), Some(actors::root::Ended::OldImage(_)))

@@ -182,6 +182,7 @@ fn the_page_about_configuration_names_every_key() {
         "log.format",
         "log.file",
         "limits.memory",
+        "limits.task_threads",
         "limits.engine_threads",
         "limits.read_threads",
         "limits.open_files",

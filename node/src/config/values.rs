@@ -16,7 +16,7 @@ use super::{HTTP_PORT_DEFAULT, QUIC_PORT_DEFAULT};
 /// Longest name of a zone.
 const ZONE_CHARS_MAX: usize = 64;
 /// Most threads of one kind; more only wait for the same disk.
-const THREADS_MAX: usize = 64;
+pub(crate) const THREADS_MAX: usize = 64;
 /// Threads of one kind when nothing is said.
 const THREADS_DEFAULT: usize = 4;
 

@@ -8,6 +8,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{Read, Seek, SeekFrom},
     net::SocketAddr,
+    num::NonZero,
     os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -22,7 +23,7 @@ use tokio::{
 };
 
 use super::layout::{Addresses, DevNodeState, Layout, ProcessState};
-use crate::cli::start::TOKEN_VARIABLE;
+use crate::{cli::start::TOKEN_VARIABLE, config::THREADS_MAX};
 
 /// Longest wait for an answer of `/readyz` on loopback.
 const READY_ANSWER_MAX: Duration = Duration::from_secs(1);
@@ -60,12 +61,13 @@ impl Node {
     }
 
     /// Writes its `node.yaml`: always anew, since ports may have changed. A
-    /// volume that a door creates has `copies`.
+    /// volume that a door creates has `copies`; the machine's cores are shared by `nodes`.
     pub(super) fn configure(
         &self,
         layout: &Layout,
         memory: bool,
         copies: u64,
+        nodes: usize,
     ) -> anyhow::Result<()> {
         let DevNodeState { number, quic, http, .. } = &self.state;
         let etcd = self.state.etcd.filter(|_| cfg!(feature = "etcd"));
@@ -74,9 +76,12 @@ impl Node {
         });
         let zone = char::from(b'a' + u8::try_from(number.saturating_sub(1)).unwrap_or_default());
         let engine = if memory { "memory" } else { "disk" };
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = (cores / nodes.max(1)).clamp(1, THREADS_MAX);
         let text = format!(
             "# Written by `cdb dev` at each start; changes are lost.\ndata_dir: data\nlisten: \
-             {quic}\nhttp: {http}\nzone: {zone}\nengine: {engine}\nlog:\n  format: text\nlimits:\n  open_files: 4096\n{doors}"
+             {quic}\nhttp: {http}\nzone: {zone}\nengine: {engine}\nlog:\n  format: text\nlimits:\n  open_files: 4096\n  \
+             task_threads: {threads}\n{doors}"
         );
         let path = layout.config(*number);
         let folder = path.parent().context("a folder")?;
