@@ -1,7 +1,7 @@
 //! The etcd door beside a real etcd of three members: the same client program,
 //! the same machine, in turns.
 //!
-//!     cargo bench -p clusterdb --bench etcd -- [SECONDS] [ROUNDS] [KEYS]
+//!     cargo bench -p clusterdb --bench etcd -- [SECONDS] [ROUNDS] [KEYS] [WHAT@CLIENTS]...
 //!
 //! Each of 1, 64 and 256 clients has a connection of its own, to the members in
 //! turn, and asks one thing at a time: puts of 256 bytes under 10,000 keys,
@@ -61,6 +61,12 @@ fn main() {
     runtime.block_on(Box::pin(compare(seconds, rounds, keys)));
 }
 
+/// Whether this is to be measured: one of the words given, or none was.
+fn is_wanted(what: &str, clients: usize) -> bool {
+    let mut words = std::env::args().skip(1).filter(|word| word.contains('@')).peekable();
+    words.peek().is_none() || words.any(|word| word == format!("{what}@{clients}"))
+}
+
 async fn compare(seconds: u64, rounds: u64, keys: u64) {
     let scratch = tempfile::tempdir().unwrap();
     let before = Floor::measure(scratch.path()).await;
@@ -73,20 +79,20 @@ async fn compare(seconds: u64, rounds: u64, keys: u64) {
     let mut report = Report::begin();
     for _ in 0..rounds {
         for kind in [Kind::Put, Kind::Get, Kind::Range] {
-            for clients in CLIENTS {
+            for clients in CLIENTS.into_iter().filter(|count| is_wanted(kind.name(), *count)) {
                 for server in &servers {
                     let figures = asks::measure(server, kind, clients, seconds).await;
                     report.note(server.name, kind.name(), clients, figures);
                 }
             }
         }
-        for server in &servers {
+        for server in servers.iter().filter(|_| is_wanted("event", WATCHERS)) {
             let figures = fanout::measure(server, WATCHERS, seconds).await;
             report.note(server.name, "event", WATCHERS, figures);
         }
     }
     report.medians();
-    for server in &servers {
+    for server in servers.iter().filter(|server| is_wanted("volume", server.addresses.len())) {
         let empty = server.memory();
         let took = volume::load(server, keys).await;
         let (snapshot, bytes) = volume::snapshot(server).await;
