@@ -53,7 +53,6 @@ pub(super) const ALL: &[Scenario] = &[Scenario {
         "gone with a lease that was over",
         "history gone behind the absent",
         "the absent got a snapshot",
-        "the returned led",
         "machine read alone",
     ],
 }];
