@@ -5,7 +5,7 @@
 //! On a busy machine each earlier write costs all replicas a sync, a packet and a run
 //! of the core for a few requests. So while a round is under way, proposals gather,
 //! and go together when it is committed: one round at a time, of all that came
-//! meanwhile. A lone writer never waits, and neither do many bytes
+//! meanwhile. A lone writer never waits, nor does a write of a weaker level, nor do many bytes
 //! ([`GATHERED_BYTES_MAX`]): where transfer takes the time, it must not pause. Nobody
 //! waits where a round takes long ([`ROUND_MAX`]), as between distant sites: to be
 //! just too late for one would cost its whole length.
@@ -77,7 +77,11 @@ impl ReplicaState {
     pub(super) fn propose_in_round(&mut self, ticket: Ticket, command: Vec<u8>, level: WriteLevel) {
         self.rounds.bytes += command.len();
         self.rounds.waiting.push((ticket, command, level));
-        if !self.rounds.is_under_way() || self.rounds.bytes > GATHERED_BYTES_MAX || !self.leads() {
+        // A weaker write does not wait for disks, so not for a round of theirs either.
+        let waits = level == WriteLevel::Strong
+            && self.rounds.bytes <= GATHERED_BYTES_MAX
+            && self.rounds.is_under_way();
+        if !waits || !self.leads() {
             self.propose_all();
         }
     }

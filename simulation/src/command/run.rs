@@ -23,6 +23,8 @@ use super::{
 const OPERATIONS_MIN: u64 = 20;
 /// Fewer runs have no pace of their own.
 const RUNS_OF_A_PACE: usize = 200;
+/// A run or two of a scenario may miss what it is for.
+const RUNS_OF_A_PROMISE: u64 = 3;
 
 /// What to run.
 #[derive(Debug, clap::Args)]
@@ -194,10 +196,13 @@ impl Tally {
         format!("{failed} failed, {} simulated s{pace}", simulated.as_secs())
     }
 
-    /// Promises that no run of their scenario kept.
+    /// Promises that no run of their scenario kept, of those that ran often enough.
     fn broken_promises(&self) -> Vec<String> {
         let mut broken = Vec::new();
         for (name, (runs, met)) in &self.scenarios {
+            if *runs < RUNS_OF_A_PROMISE {
+                continue;
+            }
             let promises = scenario::find(name).map_or(&[][..], Scenario::promises);
             let never = promises.iter().filter(|promise| !met.contains_key(**promise));
             broken.extend(
@@ -269,6 +274,8 @@ mod tests {
     #[test]
     fn a_promise_is_kept_by_any_run_and_broken_by_none() {
         let mut tally = Tally::default();
+        (1..RUNS_OF_A_PROMISE).for_each(|_| tally.note(ended("swarm", &["election"])));
+        assert_eq!(tally.broken_promises(), Vec::<String>::new(), "chance");
         tally.note(ended("swarm", &["election"]));
         assert_eq!(tally.broken_promises().len(), SWARM.promises.len() - 1);
         tally.note(ended("swarm", SWARM.promises));
