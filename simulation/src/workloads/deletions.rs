@@ -5,7 +5,7 @@
 //! as a range, by a transaction, with a lease that is revoked or with one that is
 //! over, and let go of the history. Keys are used again, values never. Readers ask
 //! one machine after the other, which must answer from its own replica: a range, a
-//! list, a key that is gone, and a watch. [`Lives`] judges what all were shown.
+//! list, a key that is gone, and a watch. `Lives` judges what all were shown.
 //! Source: row A5 of the bug catalogue.
 
 use std::{collections::BTreeMap, time::Duration};
