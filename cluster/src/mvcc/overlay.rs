@@ -1,6 +1,6 @@
 //! What is applied but not yet in the store, merged with a view of the store.
 //!
-//! Two layers of ordered maps that only grow ([`super::growing`]). Apply writes
+//! Two layers of ordered maps that only grow (`growing`). Apply writes
 //! the *active* one. A flush freezes it and writes the frozen layer to the store
 //! while apply goes on above; once the store holds it, the frozen layer goes as a
 //! whole. A clone is a few reference counts, so every reader has its own
