@@ -160,16 +160,6 @@ impl GrowingMap {
     }
 }
 
-impl FromIterator<(Bytes, Option<Bytes>)> for GrowingMap {
-    fn from_iter<I: IntoIterator<Item = (Bytes, Option<Bytes>)>>(entries: I) -> Self {
-        let mut map = Self::default();
-        for (key, value) in entries {
-            map.insert(&key, value);
-        }
-        map
-    }
-}
-
 impl fmt::Debug for GrowingMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
