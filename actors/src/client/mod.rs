@@ -16,6 +16,7 @@ mod admin;
 mod ask;
 mod door;
 mod error;
+mod feeds;
 mod leases;
 mod list;
 mod locks;
@@ -60,6 +61,7 @@ use cluster::{
     mvcc::version::Hlc,
     ports::{clock::Clock, entropy::Entropy},
 };
+use feeds::Feeds;
 use map::Map;
 use pool::Pools;
 use tokio::sync::watch;
@@ -88,6 +90,7 @@ struct Shared {
     clock_seen: AtomicU64,
     hints: Mutex<BTreeMap<ShardId, NodeId>>,
     pools: Pools,
+    feeds: Feeds,
 }
 
 impl fmt::Debug for Client {
@@ -115,6 +118,7 @@ impl Client {
             clock_seen: AtomicU64::new(0),
             hints: Mutex::new(BTreeMap::new()),
             pools: Pools::default(),
+            feeds: Feeds::default(),
         };
         let (deadline, principal) = (DEADLINE, Principal::Trusted);
         Self { shared: Arc::new(shared), deadline, principal, room: None }

@@ -3,7 +3,7 @@
 //! A [`Watching`] holds a place per shard and asks for what comes next; a replica
 //! that has nothing new keeps the question for some seconds. So the stream goes
 //! at the pace of its reader: what is not asked for is not sent, and costs no
-//! memory anywhere. A node that dies, a leader that changes, a replica that is
+//! memory anywhere; watches that ask the same share the question (`feeds`). A node that dies, a leader that changes, a replica that is
 //! behind cost a pause; the place is the client's.
 //!
 //! Events of one shard come in their order; a volume of kind *single* has one
@@ -28,6 +28,7 @@ use super::{
     Client,
     ask::{Reply, Who},
     error::ClientError,
+    feeds::{self, Alike, Answered, Feed},
     write::strange_result,
 };
 
@@ -58,13 +59,14 @@ pub struct Watching {
     watch: Watch,
     places: Places,
     asked: FuturesUnordered<BoxFuture<Asked>>,
+    feeds: BTreeMap<ShardId, Arc<Feed>>,
     /// Shards nobody asks at the moment.
     idle: Vec<ShardId>,
     /// How long the next questions may wait for an answer.
     wait: Duration,
 }
 
-type Asked = (ShardId, Result<Option<Events>, ClientError>);
+type Asked = (ShardId, Answered);
 
 impl std::fmt::Debug for Watching {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -110,7 +112,8 @@ impl Client {
     pub fn watch_after(&self, volume: &str, watch: Watch, places: Places) -> Watching {
         let idle = places.keys().copied().collect();
         let (client, volume, asked) = (self.clone(), volume.into(), FuturesUnordered::new());
-        Watching { client, volume, watch, places, asked, idle, wait: WAIT }
+        let feeds = BTreeMap::new();
+        Watching { client, volume, watch, places, asked, feeds, idle, wait: WAIT }
     }
 
     /// The newest version of a shard, confirmed by its majority; none if it must
@@ -134,18 +137,16 @@ impl Client {
         after: Place,
         volume: Arc<str>,
         wait: Duration,
-    ) -> Asked {
+    ) -> Answered {
         let mut trial = self.trial(format!("watch of volume {volume}")).patient(wait);
         let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
         let body = || ShardBody::Watch { watch: watch.clone(), after, wait_ms };
         let reply = self.ask_shard(&mut trial, shard, Who::Anyone, &body).await;
-        let result = match reply {
-            Err(error) => Err(error),
-            Ok(Reply::Reroute) => Ok(None),
-            Ok(Reply::Result(ShardResult::Events(events))) => Ok(Some(events)),
-            Ok(Reply::Result(other)) => Err(strange_result(&trial, &other)),
-        };
-        (shard, result)
+        match reply? {
+            Reply::Reroute => Ok(None),
+            Reply::Result(ShardResult::Events(events)) => Ok(Some(Arc::new(events))),
+            Reply::Result(other) => Err(strange_result(&trial, &other)),
+        }
     }
 }
 
@@ -160,10 +161,8 @@ impl Watching {
     pub async fn next(&mut self) -> Result<Happened, ClientError> {
         loop {
             for shard in std::mem::take(&mut self.idle) {
-                let after = self.places.get(&shard).copied().unwrap_or_default();
-                let (client, watch, volume) =
-                    (self.client.clone(), self.watch.clone(), self.volume.clone());
-                self.asked.push(Box::pin(client.poll(shard, watch, after, volume, self.wait)));
+                let question = self.question(shard);
+                self.asked.push(Box::pin(async move { (shard, question.await) }));
             }
             self.wait = WAIT;
             let Some((shard, result)) = self.asked.next().await else {
@@ -171,11 +170,33 @@ impl Watching {
                 continue;
             };
             self.idle.push(shard);
-            let Some(Events { mut events, upto, now, .. }) = result? else { continue };
+            let Some(told) = result? else { continue };
+            let Events { mut events, upto, now, .. } = feeds::after(told, self.place(shard));
             fill(&self.client, &self.volume, &mut events).await?;
             self.places.insert(shard, upto);
             return Ok(Happened { shard, events, upto, now });
         }
+    }
+
+    /// What asks a shard: with all who ask it the same, unless this one is in a hurry.
+    fn question(&mut self, shard: ShardId) -> BoxFuture<Answered> {
+        let (after, wait) = (self.place(shard), self.wait);
+        let (client, watch) = (&self.client, &self.watch);
+        let ask = || -> BoxFuture<Answered> {
+            Box::pin(client.clone().poll(shard, watch.clone(), after, self.volume.clone(), wait))
+        };
+        if wait.is_zero() {
+            return ask();
+        }
+        let feed = self.feeds.entry(shard).or_insert_with(|| {
+            let (principal, watch) = (client.principal.clone(), watch.clone());
+            client.shared.feeds.feed(Alike { shard, principal, watch })
+        });
+        feed.after(after, ask)
+    }
+
+    fn place(&self, shard: ShardId) -> Place {
+        self.places.get(&shard).copied().unwrap_or_default()
     }
 
     /// Takes back the questions that wait, so that the next ones are answered at

@@ -40,7 +40,9 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::limits::ACCOUNTS_BYTES_MAX;
 
 /// As whom something is asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize,
+)]
 pub enum Principal {
     /// The cluster itself, or who came with its certificate: accounts do not
     /// bind it.

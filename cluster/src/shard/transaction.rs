@@ -61,7 +61,7 @@ pub struct Block {
 }
 
 /// The keys a compare or a step speaks of.
-#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
 pub enum Keys {
     /// This one.
     One(Vec<u8>),

@@ -40,7 +40,7 @@ use crate::{
 pub const WATCHER_BYTES: usize = 512;
 
 /// What to watch.
-#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
 pub struct Watch {
     /// Which keys.
     pub keys: Keys,
