@@ -164,6 +164,8 @@ pub enum ReplicaTimer {
     Leases,
     /// Look after watchers.
     Watches,
+    /// Look whether followers know of the last commit.
+    Commit,
 }
 
 /// A request with its way back.

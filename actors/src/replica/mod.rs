@@ -13,6 +13,7 @@
 mod accounts;
 pub mod apply;
 mod calls;
+mod commits;
 mod effects;
 mod full;
 mod gate;
@@ -196,6 +197,7 @@ impl Actor for ReplicaActor {
             ReplicaMessage::Timer(ReplicaTimer::RetryBirth) => state.retry_birth(),
             ReplicaMessage::Timer(ReplicaTimer::Leases) => state.look_after_leases(),
             ReplicaMessage::Timer(ReplicaTimer::Watches) => state.watch_round(),
+            ReplicaMessage::Timer(ReplicaTimer::Commit) => state.tell_committed(),
             ReplicaMessage::Looked { watcher, more } => state.looked(watcher, more),
         }
         state.end_round();

@@ -110,6 +110,8 @@ pub struct ReplicaState {
     pub(super) journal: Journal,
     pub(super) calls: Calls,
     pub(super) rounds: Rounds,
+    /// Whether a timer is set for what followers do not know yet.
+    pub(super) commit_looked_after: bool,
     pub(super) watches: Watches,
     pub(super) snapshots: Snapshots,
     pub(super) applied: (LogIndex, Term),
@@ -182,6 +184,7 @@ impl ReplicaState {
             journal: Journal::default(),
             calls: Calls::default(),
             rounds: Rounds::default(),
+            commit_looked_after: false,
             watches: Watches::default(),
             snapshots: Snapshots::new(partial, filled),
             applied: (LogIndex(0), Term(0)),
@@ -423,6 +426,7 @@ impl ReplicaState {
         self.run_effects();
         self.append();
         self.begin_next_round();
+        self.look_after_commit();
     }
 
     /// A message of another replica of the shard.

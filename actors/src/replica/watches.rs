@@ -1,7 +1,7 @@
 //! Watchers at a replica: who waits here for something to happen.
 //!
 //! What happened is read on reading threads, as all reads are. Only a watcher
-//! that found nothing comes back to this mailbox and waits in the hub, which is
+//! that found nothing, or has seen all that there is, waits in the hub, which is
 //! told what each batch changed. Apply notes that only while somebody waits: what
 //! it applied before it knew wakes everybody once.
 //!
@@ -48,10 +48,25 @@ pub(super) struct Watches {
 
 impl ReplicaState {
     /// Takes somebody who watches.
-    pub(super) fn watch(&self, asked: Asked, watch: Watch, after: Place, wait_ms: u32) {
+    pub(super) fn watch(&mut self, asked: Asked, watch: Watch, after: Place, wait_ms: u32) {
         let wait = Duration::from_millis(u64::from(wait_ms.min(WATCH_WAIT_MS_MAX)));
-        let ends = (self.world.clock.now() + wait).min(asked.deadline);
-        self.look(Watcher { asked, watch, after, ends });
+        let now = self.world.clock.now();
+        let ends = (now + wait).min(asked.deadline);
+        let watcher = Watcher { asked, watch, after, ends };
+        if ends > now && self.is_newest(after) {
+            // Who keeps up need not read to learn that there is nothing.
+            return self.looked(watcher, false);
+        }
+        self.look(watcher);
+    }
+
+    /// Whether nothing that is here happened after a place. What is applied from now on
+    /// is told to the hub.
+    fn is_newest(&self, place: Place) -> bool {
+        self.half.read_half().is_some_and(|half| {
+            let newest = half.reader.version().max(half.reader.kept_from());
+            place.is_whole() && place.version >= newest
+        })
     }
 
     /// Reads what happened, on a reading thread.

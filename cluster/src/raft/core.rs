@@ -133,6 +133,9 @@ pub enum Input {
     },
     /// A deadline came, or the link to a peer's node went down: do not sleep on.
     Wake,
+    /// A moment went by since [`Group::owes_commit`](super::Group::owes_commit) said so:
+    /// tell followers what is committed, unless entries are on their way.
+    TellCommitted,
     /// Every input at hand has been fed: think, and say what is to be done.
     Ready,
 }

@@ -5,8 +5,8 @@
 //! borrows only what it needs: timeouts (`elections.rs`), records under way
 //! (`persists.rs`), reads, weak writes (`holds.rs`), snapshots, sleep. This
 //! file holds them together; `ready.rs` runs raft-rs's ready loop,
-//! `messages.rs` hears peers, `changes.rs` changes configurations, `ticks.rs`
-//! does what time demands.
+//! `messages.rs` hears peers, `changes.rs` changes configurations, `commits.rs`
+//! tells followers of commits, `ticks.rs` does what time demands.
 //!
 //! Invariants, checked by the tests beside this file: one leader per term; what
 //! is applied is durable on a majority, this replica included; logs that agree
@@ -77,6 +77,8 @@ pub struct Group {
     pub(super) fetches_made: u64,
     /// Tick at which each member was last heard.
     pub(super) heard: BTreeMap<ReplicaId, u64>,
+    /// The last commit that followers were told on purpose.
+    pub(super) told: LogIndex,
     pub(super) tick: u64,
     pub(super) now: Instant,
 }
@@ -126,6 +128,7 @@ impl Group {
             fetches: BTreeMap::new(),
             fetches_made: 0,
             heard: BTreeMap::new(),
+            told: LogIndex(0),
             tick: 0,
             now: Instant::ORIGIN,
         };
@@ -161,6 +164,7 @@ impl Group {
             Input::TransferLeader { to } => self.hand_over(to),
             Input::Trimmed { index } => self.on_trimmed(index),
             Input::Wake => self.wake(true, out),
+            Input::TellCommitted => self.tell_committed(),
             Input::Ready => self.on_ready(out),
         }
         self.elections.settle(&mut self.raw.raft);

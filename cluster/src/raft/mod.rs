@@ -6,6 +6,7 @@
 //! `docs/decisions/2026-11-20-raft-rs.md`.
 
 mod changes;
+mod commits;
 mod configuration;
 mod core;
 mod elections;

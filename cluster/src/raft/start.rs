@@ -164,8 +164,8 @@ pub(super) fn raft_config(config: &GroupConfig, applied: LogIndex) -> Config {
         max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
         check_quorum: true,
         pre_vote: true,
-        // Followers learn of a commit with the next append or heartbeat:
-        // one message per write less.
+        // Followers learn of a commit with the next append, or a moment later
+        // (`commits.rs`): one message per write less.
         skip_bcast_commit: true,
         max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
         max_committed_size_per_ready: APPLY_BYTES_MAX,

@@ -67,7 +67,8 @@ async fn whoever_waits_is_told_at_once_by_leader_and_follower_and_only_of_its_ke
     for (number, told) in (1..).zip(waiting) {
         let (told, elapsed) = told.await.unwrap();
         assert_eq!(keys(&told), ["ab"], "of node {number}, {leader} leads");
-        assert!((2_000..2_500).contains(&elapsed.as_millis()), "{elapsed:?}");
+        // Followers learn of a commit sooner than with a heartbeat.
+        assert!((2_000..2_020).contains(&elapsed.as_millis()), "{elapsed:?}");
     }
 }
 

@@ -835,6 +835,31 @@ fn a_follower_that_wakes_wakes_its_leader_without_an_election() {
 }
 
 #[test]
+fn a_quiet_leader_tells_its_followers_of_a_commit_once() {
+    let mut world = World::with(3, |_| {});
+    world.make_leader(id(1));
+    let committed = |world: &mut World, who| world.status(id(who)).committed;
+    let owes = |world: &mut World, who| {
+        world.at(id(who)).group.as_ref().is_some_and(Group::owes_commit)
+    };
+    world.propose(id(1), "a", WriteLevel::Strong);
+    world.feed(id(1), Input::TellCommitted);
+    world.settle();
+    let last = world.status(id(1)).last;
+    assert_eq!(committed(&mut world, 1), last);
+    assert!(committed(&mut world, 2) < last, "while it was on its way nobody was told");
+    assert!(owes(&mut world, 1));
+    world.feed(id(1), Input::TellCommitted);
+    assert!(!owes(&mut world, 1), "it was told, though nobody answered yet");
+    world.settle();
+    assert_eq!([2, 3].map(|who| committed(&mut world, who)), [last; 2]);
+    assert!(!owes(&mut world, 2), "a follower owes nobody");
+    world.look();
+    world.feed(id(1), Input::TellCommitted);
+    assert!(!world.saw(|effect| matches!(effect, Effect::Send { .. })), "nothing is new");
+}
+
+#[test]
 fn a_dead_leader_of_a_sleeping_shard_is_replaced() {
     let mut world = asleep();
     world.crash(id(1));

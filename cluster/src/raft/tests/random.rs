@@ -115,7 +115,11 @@ impl Run {
             }
             15..=16 => self.apply(who),
             17 => self.read(who),
-            18..=21 => self.world.ready(who),
+            18..=20 => self.world.ready(who),
+            21 => {
+                self.world.step(who, Input::TellCommitted);
+                self.world.ready(who);
+            }
             22 => {
                 self.world.read_back(who);
                 if self.chance(300) {
