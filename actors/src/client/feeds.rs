@@ -225,9 +225,7 @@ pub(super) fn after(events: Arc<Events>, place: Place) -> Events {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use cluster::{
-        ids::LeaseId, mvcc::version::Version, request::Item, shard::watch::EventKind,
-    };
+    use cluster::{ids::LeaseId, mvcc::version::Version, request::Item, shard::watch::EventKind};
     use tokio::sync::Notify;
 
     use super::*;

@@ -839,9 +839,8 @@ fn a_quiet_leader_tells_its_followers_of_a_commit_once() {
     let mut world = World::with(3, |_| {});
     world.make_leader(id(1));
     let committed = |world: &mut World, who| world.status(id(who)).committed;
-    let owes = |world: &mut World, who| {
-        world.at(id(who)).group.as_ref().is_some_and(Group::owes_commit)
-    };
+    let owes =
+        |world: &mut World, who| world.at(id(who)).group.as_ref().is_some_and(Group::owes_commit);
     world.propose(id(1), "a", WriteLevel::Strong);
     world.feed(id(1), Input::TellCommitted);
     world.settle();

@@ -27,7 +27,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::{Connected, TcpIncoming};
 
-use super::{ALIVE_EVERY, ALIVE_WITHIN, tls::Handshakes};
+use super::{ALIVE_EVERY, ALIVE_WITHIN, gathered::Gathered, tls::Handshakes};
 
 /// First words of a connection: the preface of HTTP/2, and less than any request of
 /// HTTP/1.1 has.
@@ -104,7 +104,7 @@ fn is_its_own(error: &io::Error) -> bool {
 /// One connection in its place.
 #[derive(Debug)]
 pub(super) struct Connection<S> {
-    stream: S,
+    gathered: Gathered<S>,
     silent: Option<Silent>,
     _place: OwnedSemaphorePermit,
 }
@@ -120,7 +120,7 @@ struct Silent {
 impl<S> Connection<S> {
     fn new(stream: S, place: OwnedSemaphorePermit) -> Self {
         let silent = Silent { left: FIRST_WORDS, until: Box::pin(sleep(ALIVE_WITHIN)) };
-        Self { stream, silent: Some(silent), _place: place }
+        Self { gathered: Gathered::new(stream), silent: Some(silent), _place: place }
     }
 }
 
@@ -128,7 +128,7 @@ impl<S: Connected> Connected for Connection<S> {
     type ConnectInfo = S::ConnectInfo;
 
     fn connect_info(&self) -> S::ConnectInfo {
-        self.stream.connect_info()
+        self.gathered.stream.connect_info()
     }
 }
 
@@ -139,7 +139,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = Pin::new(&mut self.gathered.stream).poll_read(context, buffer);
         let Some(silent) = &mut self.silent else { return read };
         silent.left = silent.left.saturating_sub(buffer.filled().len() - before);
         if silent.left == 0 {
@@ -157,27 +157,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        self.gathered.poll_write(context, bytes)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+    // Not vectored: see `gathered`.
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        self.gathered.poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        self.gathered.poll_shutdown(context)
     }
 }
 

@@ -22,6 +22,7 @@ mod election;
 pub mod faults;
 mod frames;
 mod gateway;
+mod gathered;
 mod json;
 mod kv;
 mod lease;
