@@ -247,3 +247,25 @@ fn a_compactor_lets_go_by_itself_and_a_range_of_any_size_is_deleted() {
     assert_eq!(deleted.len(), 12_000);
     assert_eq!(store.metrics().key_count, 1);
 }
+
+#[cfg(feature = "etcd")]
+#[test]
+fn what_a_store_refuses_has_its_code_of_grpc() {
+    use tonic::{Code, Status};
+    let cause = || "why".to_owned();
+    for (error, code, text) in [
+        (StorageError::NotFound, Code::NotFound, "Key not found"),
+        (StorageError::Conflict(cause()), Code::FailedPrecondition, "Transaction conflict"),
+        (StorageError::InvalidArgument(cause()), Code::InvalidArgument, "why"),
+        (StorageError::Mvcc(cause()), Code::Internal, "MVCC error: why"),
+        (
+            BackendError::Start(cause()).into(),
+            Code::Internal,
+            "Backend error: the node in this program does not start: why",
+        ),
+        (StorageError::Snapshot(cause()), Code::Internal, "Storage error"),
+    ] {
+        let status = Status::from(error);
+        assert_eq!((status.code(), status.message()), (code, text));
+    }
+}

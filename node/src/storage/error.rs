@@ -107,3 +107,19 @@ impl From<ClientError> for StorageError {
         }
     }
 }
+
+/// As a gRPC service over a store tells it: a program that embeds one cannot say so
+/// itself, for neither type is its own.
+#[cfg(feature = "etcd")]
+impl From<StorageError> for tonic::Status {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::NotFound => Self::not_found("Key not found"),
+            StorageError::Conflict(_) => Self::failed_precondition("Transaction conflict"),
+            StorageError::InvalidArgument(cause) => Self::invalid_argument(cause),
+            StorageError::Mvcc(cause) => Self::internal(format!("MVCC error: {cause}")),
+            StorageError::Backend(error) => Self::internal(format!("Backend error: {error}")),
+            StorageError::Snapshot(_) => Self::internal("Storage error"),
+        }
+    }
+}
