@@ -71,6 +71,8 @@ codes! {
     AnswerLost = 304,
     /// A lease of that id exists.
     LeaseExists = 305,
+    /// A restore does not fit what is in the volume.
+    RestoreRefused = 306,
     /// No quorum answered within the deadline.
     NoQuorum = 412,
     /// No node could be reached at all.
@@ -85,6 +87,8 @@ codes! {
     ClockSkew = 417,
     /// The answer was not understood.
     BadAnswer = 418,
+    /// The volume is being restored and is not whole yet.
+    Restoring = 419,
     /// The asker may not do that.
     NotAllowed = 501,
     /// Certificate or authority do not fit.
@@ -103,6 +107,8 @@ codes! {
     UnknownCode = 606,
     /// What was waited for did not come in time.
     WaitedInVain = 607,
+    /// A file is no saved snapshot, or a damaged one.
+    BadSnapshot = 608,
     /// A configuration file cannot be read or is wrong.
     BadConfiguration = 701,
     /// The data directory is in use by another process.

@@ -19,6 +19,7 @@ use crate::{
         descriptor::ShardDescriptor,
         leases::{LeaseCommand, LeaseView},
         range::{Range, RangeResult},
+        restore::RestoreCommand,
         transaction::Transaction,
         watch::{Events, Place, Watch},
     },
@@ -240,6 +241,13 @@ pub enum ShardBody {
     },
     /// Asks about accounts.
     ShowAuth(AuthQuery),
+    /// Does a step of a restore.
+    Restore {
+        /// Exactly-once bookkeeping.
+        request: SessionRequest,
+        /// The step.
+        command: RestoreCommand,
+    },
     /// Lets versions begin above this one.
     Advance {
         /// No later change gets this version or a lower one.
@@ -447,6 +455,9 @@ pub enum Fault {
     /// The replica was stopped by a broken invariant or damaged bytes.
     #[error("the replica is stopped: {0}")]
     Stopped(String),
+    /// The shard is not whole: a restore was begun and has not ended.
+    #[error("the volume is being restored and is not whole yet")]
+    Restoring,
     /// The version asked for lies in the future.
     #[error("{0}")]
     NoSuchVersion(String),

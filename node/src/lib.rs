@@ -7,6 +7,7 @@ pub mod data_dir;
 pub mod devices;
 pub mod doors;
 pub mod observe;
+mod saved;
 pub mod status;
 pub mod storage;
 

@@ -261,6 +261,8 @@ fn keys_have_a_past_leases_and_watchers_on_the_command_line() {
     let events = ok(&["watch", "kv", "--rev", "3", "--prev", "--count", "3"]);
     assert_eq!(events, "put\ta\t3\ttwo\tone\nput\tb\t4\tthree\ndelete\tb\t5\t\tthree\n");
 
+    assert_eq!(ok(&["kv", "watch", "kv", "--rev", "3", "--count", "1"]), "put\ta\t3\ttwo\n");
+
     let txn = "value(a) = two\n\nput a four\nget a\n\nget a\n";
     let done = dev.run_with(&["kv", "txn", "kv", "-o", "json"], txn);
     let said = text(&done.stdout);

@@ -12,7 +12,7 @@ use cluster::{
     limits::{BATCH_OPS_MAX, ENTRY_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX},
     mvcc::version::Version,
     request::Fault,
-    shard::{leases::LeaseError, transaction::TransactionError},
+    shard::{leases::LeaseError, restore::RestoreError, transaction::TransactionError},
     units::ByteSize,
 };
 
@@ -63,6 +63,9 @@ pub enum ClientError {
     /// A lease that is not as it was asked to be.
     #[error("{0}")]
     BadLease(LeaseError),
+    /// A restore that does not fit what is in the volume.
+    #[error("{0}")]
+    BadRestore(RestoreError),
     /// A transaction over keys of several shards.
     #[error("the keys of the transaction lie on several shards of volume {volume}")]
     SpansShards {
@@ -180,6 +183,7 @@ impl ClientError {
             Self::BadLease(LeaseError::Unknown(_)) => ErrorCode::UnknownLease,
             Self::BadLease(LeaseError::Exists(_)) => ErrorCode::LeaseExists,
             Self::BadLease(_) => ErrorCode::InvalidRequest,
+            Self::BadRestore(_) => ErrorCode::RestoreRefused,
             Self::AnswerLost { .. } => ErrorCode::AnswerLost,
             Self::PartOfBatch { failure, .. } => failure.code(),
             Self::Refused(refusal) => refusal_code(refusal),
@@ -210,6 +214,7 @@ impl ClientError {
             ),
             Self::BadTransaction(_) => "it was refused whole; nothing was changed".into(),
             Self::BadLease(_) => "the shard decided so; nothing was changed".into(),
+            Self::BadRestore(_) => "the shard decided so; nothing was changed".into(),
             Self::SpansShards { .. } => {
                 "a transaction is atomic inside one shard; transactions over shards come later".into()
             }
@@ -256,6 +261,7 @@ impl ClientError {
                 "grant a new one, and put its keys again: cdb kv lease grant VOLUME SECONDS".into()
             }
             Self::BadLease(_) => "change the request as the message says".into(),
+            Self::BadRestore(error) => restore_fix(*error).into(),
             Self::SpansShards { volume } => format!(
                 "keep the keys in one shard: a volume of kind single has only one (cdb volume show {volume})"
             ),
@@ -294,6 +300,7 @@ impl ClientError {
                 | Fault::Interrupted
                 | Fault::Timeout
                 | Fault::DiskFull { .. }
+                | Fault::Restoring
                 | Fault::ClockAhead(_) => true,
                 Fault::Stopped(_)
                 | Fault::NoSuchVersion(_)
@@ -310,6 +317,7 @@ impl ClientError {
             | Self::BatchTooLarge { .. }
             | Self::BadTransaction(_)
             | Self::BadLease(_)
+            | Self::BadRestore(_)
             | Self::SpansShards { .. }
             | Self::AnswerLost { .. }
             | Self::Refused(_)
@@ -344,11 +352,29 @@ fn fault_code(fault: &Fault) -> ErrorCode {
         Fault::Busy { .. } => ErrorCode::Overloaded,
         Fault::DiskFull { .. } => ErrorCode::DiskFull,
         Fault::ClockAhead(_) => ErrorCode::ClockSkew,
+        Fault::Restoring => ErrorCode::Restoring,
         Fault::Stopped(_) => ErrorCode::ReplicaStopped,
         Fault::NoSuchVersion(_) => ErrorCode::NoSuchVersion,
         Fault::Compacted { .. } => ErrorCode::Compacted,
         Fault::NotAllowed(_) | Fault::Denied(_) => ErrorCode::NotAllowed,
         Fault::Invalid(_) => ErrorCode::InvalidRequest,
+    }
+}
+
+fn restore_fix(error: RestoreError) -> &'static str {
+    match error {
+        RestoreError::NotEmpty => {
+            "restore into a new volume, or let what is there go first: --replace"
+        }
+        RestoreError::Another(_) => {
+            "run the restore of that file again; or remove the volume (cdb volume rm), create it and begin anew"
+        }
+        RestoreError::Underway
+        | RestoreError::NotBegun
+        | RestoreError::TooFar
+        | RestoreError::OutOfOrder
+        | RestoreError::Lease(_)
+        | RestoreError::TooManyLeases => "run the restore again, with a file that is sound",
     }
 }
 
@@ -364,6 +390,9 @@ fn fault_fix(fault: &Fault) -> String {
             "delete keys (cdb rm; room comes back within a minute or two), remove a volume (cdb volume rm), or give the node a larger disk"
         }
         Fault::ClockAhead(_) => "set the clocks of all machines by NTP",
+        Fault::Restoring => {
+            "wait until the restore has ended; if it was interrupted, run it again with the same file: cdb volume restore VOLUME FILE"
+        }
         Fault::Stopped(_) => "see the node's log, then restart it: cdb node start N",
         Fault::NoSuchVersion(_) | Fault::Compacted { .. } => {
             "start the list or read anew, without a version"

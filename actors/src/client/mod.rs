@@ -24,6 +24,7 @@ mod map;
 mod pool;
 mod range;
 mod read;
+mod restore;
 mod room;
 mod transact;
 mod trial;

@@ -9,7 +9,10 @@ use cluster::{
     mvcc::version::Version,
     request::{Fault, ShardBody, ShardResult, WriteLevel},
     routing::{Reaction, refusal_reaction, shard_of},
-    shard::command::{Op, Outcome, Refusal, SessionRequest},
+    shard::{
+        command::{Op, Outcome, Refusal, SessionRequest},
+        restore::RestoreError,
+    },
 };
 use tokio::time::timeout_at;
 
@@ -338,16 +341,17 @@ pub(super) fn check_key(key: &[u8]) -> Result<(), ClientError> {
 }
 
 fn refused(trial: &Trial, refusal: &Refusal) -> ClientError {
-    if let Refusal::Transaction(error) = refusal {
-        return ClientError::BadTransaction(error.clone());
-    }
-    if let Refusal::Lease(error) = refusal {
-        return ClientError::BadLease(*error);
-    }
-    let fault = if let Refusal::Auth(error) = refusal {
-        Fault::Denied(*error)
-    } else {
-        Fault::Invalid(refusal.to_string())
+    let fault = match refusal {
+        Refusal::Auth(error) => Fault::Denied(*error),
+        Refusal::Restore(RestoreError::Underway) => Fault::Restoring,
+        Refusal::Restore(error) => return ClientError::BadRestore(*error),
+        Refusal::Transaction(error) => return ClientError::BadTransaction(error.clone()),
+        Refusal::Lease(error) => return ClientError::BadLease(*error),
+        Refusal::UnknownOutcome(_)
+        | Refusal::TooManyInFlight { .. }
+        | Refusal::WrongShard
+        | Refusal::InvalidKey { .. }
+        | Refusal::WrongKind => Fault::Invalid(refusal.to_string()),
     };
     ClientError::Fault { subject: trial.subject().to_owned(), fault }
 }

@@ -31,8 +31,9 @@ impl Guard {
         self.principal.clone()
     }
 
-    /// Judges a read on the state it reads.
+    /// Judges a read on the state it reads. One that is not whole is shown to nobody.
     pub(super) fn check(&self, half: &ReadHalf, view: &dyn View) -> Result<(), ReadError> {
+        half.reader.check_whole()?;
         if self.principal == Principal::Trusted {
             return Ok(());
         }

@@ -20,6 +20,7 @@ use cluster::{
         leases::{LeaseCommand, LeaseView},
         range::Range,
         reader::ReadError,
+        restore::{RestoreCommand, RestoreStep},
         transaction::check_keys,
         watch::Watch,
     },
@@ -208,6 +209,10 @@ impl ReplicaState {
             ShardBody::ShowAuth(query) => {
                 self.read(asked, ReadQuery::Accounts(query), ReadLevel::Strong);
             }
+            ShardBody::Restore { request, command } => {
+                let action = Action::Restore { request: Some(request), command };
+                self.propose(asked, action, WriteLevel::Strong);
+            }
             ShardBody::Compact { version } => self.compact(asked, version),
             ShardBody::Advance { version } => {
                 self.propose(asked, Action::Advance { version }, WriteLevel::Strong);
@@ -247,6 +252,7 @@ impl ReplicaState {
             | ShardBody::Range { range: Range { keys, .. }, .. } => {
                 check_keys(keys).map_err(|error| Fault::Invalid(error.to_string()))
             }
+            ShardBody::Restore { command, .. } => self.admit_restore(command),
             ShardBody::Lease { command: LeaseCommand::Expire(_), .. } => {
                 Err(Fault::Invalid("only its leader sees that a lease is over".to_owned()))
             }
@@ -278,6 +284,16 @@ impl ReplicaState {
             return Err(Fault::Invalid("a strong write needs a session".to_owned()));
         }
         self.admit_changes(ops.iter().any(|op| matches!(op, Op::Put { .. })), true)
+    }
+
+    /// Limits of a step of a restore.
+    fn admit_restore(&mut self, command: &RestoreCommand) -> Result<(), Fault> {
+        let RestoreStep::Keys(items) = &command.step else { return Ok(()) };
+        if let Some(item) = items.iter().find(|item| item.value.len() > VALUE_BYTES_MAX) {
+            let text = format!("a value has {} bytes", item.value.len());
+            return Err(Fault::Invalid(text));
+        }
+        self.admit_changes(true, true)
     }
 
     /// Room for what changes data.
@@ -465,6 +481,11 @@ impl ReplicaState {
     pub(super) fn applied(&mut self, batch: AppliedBatch) {
         let AppliedBatch { index, term, repeated, expired, .. } = batch;
         self.tell_watchers(&batch);
+        let restored = batch.outcomes.iter().any(|(.., done)| matches!(done, Outcome::Restored(_)));
+        if restored {
+            // It told no keys, but what they waited behind is compacted.
+            self.wake_watchers();
+        }
         if index > self.applied.0 {
             // A batch of before a snapshot may come after it.
             self.applied = (index, term);
@@ -491,7 +512,7 @@ impl ReplicaState {
             self.finish_read(ticket);
         }
         self.input(Input::Applied { index: batch.index });
-        if leases {
+        if leases || restored {
             self.watch_leases();
         }
         self.publish();
@@ -669,6 +690,7 @@ pub(super) fn read_fault(error: &ReadError, half: &ReadHalf) -> Fault {
         ReadError::Compacted { at, compacted } => {
             Fault::Compacted { at: *at, compacted: *compacted }
         }
+        ReadError::NotWhole(_) => Fault::Restoring,
         ReadError::Denied(error) => Fault::Denied(*error),
         ReadError::Future { .. } => Fault::NoSuchVersion(error.to_string()),
         ReadError::TooLarge(_) => Fault::Invalid(error.to_string()),

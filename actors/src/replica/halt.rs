@@ -119,6 +119,7 @@ pub(crate) fn read_halt(error: &ReadError) -> Option<Halt> {
         ReadError::Engine(engine) => held_loss(engine),
         ReadError::Compacted { .. }
         | ReadError::Denied(_)
+        | ReadError::NotWhole(_)
         | ReadError::Future { .. }
         | ReadError::TooLarge(_)
         | ReadError::WrongShard(_)

@@ -29,6 +29,8 @@ impl ReplicaState {
         let Some(half) = half else { return };
         let Some((ends_ms, _)) = half.reader.leases().first() else { return };
         let left = Duration::from_millis(ends_ms.saturating_sub(self.shard_time_ms(&half)));
+        // Their time stands still until a restore has ended.
+        let left = if half.reader.check_whole().is_ok() { left } else { CHECKPOINT };
         let wait = left.clamp(LOOK_AFTER, CHECKPOINT);
         let at = self.world.clock.now() + wait;
         // One that was armed for later only looks once too often.
@@ -47,7 +49,8 @@ impl ReplicaState {
         // would be proposed again and again.
         if !self.calls.has_own() {
             let now_ms = self.shard_time_ms(&half);
-            let over: Vec<_> = half.reader.leases().over(now_ms).take(ENDS_MAX).collect();
+            let ends_max = if half.reader.check_whole().is_ok() { ENDS_MAX } else { 0 };
+            let over: Vec<_> = half.reader.leases().over(now_ms).take(ends_max).collect();
             let counted = Duration::from_millis(now_ms - half.reader.shard_time_ms());
             if over.is_empty() && counted >= CHECKPOINT && half.reader.leases().count() > 0 {
                 self.propose_own(Action::Close);

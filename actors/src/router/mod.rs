@@ -404,6 +404,7 @@ fn executes(body: &ShardBody) -> bool {
         | ShardBody::Lease { .. }
         | ShardBody::Auth { .. }
         | ShardBody::Compact { .. }
+        | ShardBody::Restore { .. }
         | ShardBody::Advance { .. }
         | ShardBody::Catalog { .. } => true,
     }
@@ -439,6 +440,7 @@ pub fn needs_leader(body: &ShardBody) -> bool {
         | ShardBody::Auth { .. }
         | ShardBody::ShowAuth(_)
         | ShardBody::Compact { .. }
+        | ShardBody::Restore { .. }
         | ShardBody::Advance { .. }
         | ShardBody::Catalog { .. } => true,
     }

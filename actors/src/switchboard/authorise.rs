@@ -70,7 +70,9 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
         ShardBody::Write { .. } | ShardBody::Transact { .. } if catalog => {
             Err("write catalog records directly")
         }
-        ShardBody::Compact { .. } | ShardBody::Advance { .. } if catalog => {
+        ShardBody::Restore { .. } | ShardBody::Compact { .. } | ShardBody::Advance { .. }
+            if catalog =>
+        {
             Err("compact the catalog")
         }
         ShardBody::Lease { .. } | ShardBody::ShowLease { .. } | ShardBody::ListLeases
@@ -94,6 +96,7 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
         | ShardBody::Write { .. }
         | ShardBody::Transact { .. }
         | ShardBody::Compact { .. }
+        | ShardBody::Restore { .. }
         | ShardBody::Advance { .. }
         | ShardBody::Lease { .. }
         | ShardBody::ShowLease { .. }

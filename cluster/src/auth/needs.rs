@@ -68,7 +68,9 @@ pub fn of_body(body: &ShardBody) -> Vec<Need> {
         ShardBody::OpenSession | ShardBody::CloseSession(_) => vec![Need::Nothing],
         ShardBody::Write { ops, .. } => ops.iter().map(of_op).collect(),
         ShardBody::Transact { transaction, .. } => of_transaction(transaction),
-        ShardBody::Catalog { .. } | ShardBody::Advance { .. } => vec![Need::Trust],
+        ShardBody::Catalog { .. } | ShardBody::Restore { .. } | ShardBody::Advance { .. } => {
+            vec![Need::Trust]
+        }
         ShardBody::Get { key, .. } => vec![read(&Keys::One(key.clone()))],
         ShardBody::List { prefix, .. } => vec![read(&Keys::prefix(prefix.clone()))],
         ShardBody::Range { range, .. } => vec![read(&range.keys)],
@@ -91,7 +93,9 @@ pub fn of_action(action: &Action) -> Vec<Need> {
         Action::Close | Action::OpenSession | Action::CloseSession(_) => vec![Need::Nothing],
         Action::Write { ops, .. } => ops.iter().map(of_op).collect(),
         Action::Transact { transaction, .. } => of_transaction(transaction),
-        Action::Catalog { .. } | Action::Advance { .. } => vec![Need::Trust],
+        Action::Catalog { .. } | Action::Restore { .. } | Action::Advance { .. } => {
+            vec![Need::Trust]
+        }
         Action::Lease { command, .. } => of_lease(*command),
         Action::Compact { .. } => vec![Need::Name],
         Action::Auth { command, .. } => vec![of_command(command)],

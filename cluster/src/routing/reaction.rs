@@ -57,6 +57,7 @@ pub fn reaction(fault: &Fault) -> Reaction {
         Fault::Interrupted | Fault::Timeout => Reaction::Elsewhere { in_doubt: true },
         Fault::DiskFull { .. }
         | Fault::ClockAhead(_)
+        | Fault::Restoring
         | Fault::NoSuchVersion(_)
         | Fault::Compacted { .. }
         | Fault::NotAllowed(_)
@@ -79,6 +80,7 @@ pub fn refusal_reaction(refusal: &Refusal) -> Reaction {
         | Refusal::InvalidKey { .. }
         | Refusal::Transaction(_)
         | Refusal::Lease(_)
+        | Refusal::Restore(_)
         | Refusal::Auth(_) => Reaction::GiveUp,
     }
 }
@@ -111,6 +113,7 @@ mod tests {
         for fault in [
             Fault::DiskFull { node: NodeId(1), percent_used: 96 },
             Fault::ClockAhead(String::new()),
+            Fault::Restoring,
             Fault::NoSuchVersion(String::new()),
             Fault::Compacted { at: Version(1), compacted: Version(2) },
             Fault::NotAllowed(String::new()),

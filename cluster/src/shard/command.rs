@@ -14,6 +14,7 @@ use crate::{
     mvcc::version::{Hlc, Version},
     shard::{
         leases::{LeaseCommand, LeaseError, LeaseOutcome},
+        restore::{RestoreCommand, RestoreError, Restored},
         transaction::{Transacted, Transaction, TransactionError},
     },
 };
@@ -112,6 +113,13 @@ pub enum Action {
         /// The change.
         command: AuthCommand,
     },
+    /// Does a step of a restore.
+    Restore {
+        /// Exactly-once bookkeeping.
+        request: Option<SessionRequest>,
+        /// The step.
+        command: RestoreCommand,
+    },
     /// Lets versions begin above this one, after a restore: whoever saw what was
     /// here before must not take what comes for the past. Where a clock names
     /// versions it does nothing, for they rise by themselves.
@@ -139,6 +147,7 @@ impl Action {
             | Self::Transact { request, .. }
             | Self::Catalog { request, .. }
             | Self::Lease { request, .. }
+            | Self::Restore { request, .. }
             | Self::Auth { request, .. } => request.as_ref(),
         }
     }
@@ -211,6 +220,8 @@ pub enum Outcome {
         /// The newest version.
         now: Version,
     },
+    /// A step of a restore was done.
+    Restored(Restored),
     /// What the catalog answers.
     Catalog(CatalogOutcome),
     /// The command was not executed, with a reason that every replica sees.
@@ -251,6 +262,9 @@ pub enum Refusal {
     /// The lease is not as it was asked to be.
     #[error(transparent)]
     Lease(LeaseError),
+    /// A restore is not as the step takes it to be, or is under way.
+    #[error(transparent)]
+    Restore(RestoreError),
     /// Who asked may not, or accounts are not as the change takes them to be.
     #[error(transparent)]
     Auth(AuthError),

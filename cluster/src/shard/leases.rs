@@ -201,6 +201,30 @@ impl Leases {
         Ok(ttl_ms)
     }
 
+    /// Begins a lease as it was saved, with the time it had left.
+    ///
+    /// # Errors
+    /// As [`Self::grant`].
+    pub fn restore(
+        &mut self,
+        id: LeaseId,
+        ttl_ms: u64,
+        remaining_ms: u64,
+        now_ms: u64,
+    ) -> Result<(), LeaseError> {
+        let ttl_ms = self.grant(id, ttl_ms, now_ms)?;
+        let remaining_ms = remaining_ms.clamp(LEASE_TTL_MS_MIN, ttl_ms);
+        self.put(id, Lease { ttl_ms, ends_ms: now_ms + remaining_ms, keys: 0 });
+        Ok(())
+    }
+
+    /// Lets all of them live longer, as if no time had passed.
+    pub fn delay(&mut self, by_ms: u64) {
+        for LeaseRecord { id, lease } in self.records() {
+            self.put(id, Lease { ends_ms: lease.ends_ms + by_ms, ..lease });
+        }
+    }
+
     /// Begins a lease's time anew; how long it lives.
     ///
     /// # Errors

@@ -15,6 +15,7 @@
 
 mod account;
 mod lease;
+mod restore;
 mod transact;
 
 use super::{
@@ -394,6 +395,9 @@ impl Step<'_> {
                 self.once(action, |step| step.catalog(point, command))
             }
             Action::Lease { command, .. } => self.once(action, |step| step.lease(point, *command)),
+            Action::Restore { command, .. } => {
+                self.once(action, |step| step.restore(command.clone()))
+            }
             Action::Auth { command, .. } => self.once(action, |step| Ok(step.account(command))),
             Action::Advance { version } => self.once(action, |step| Ok(step.advance(*version))),
             Action::Compact { version } => self.once(action, |step| Ok(step.compact(*version))),
@@ -436,7 +440,8 @@ impl Step<'_> {
         action: &Action,
         execute: impl FnOnce(&mut Self) -> Result<Outcome, EngineError>,
     ) -> Result<Outcome, EngineError> {
-        let execute = |step: &mut Self| match step.denial(action)? {
+        let execute = |step: &mut Self| match step.denial(action)?.or_else(|| step.unwhole(action))
+        {
             Some(refusal) => Ok(Outcome::Refused(refusal)),
             None => execute(step),
         };

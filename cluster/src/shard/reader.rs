@@ -30,6 +30,7 @@ use super::{
     descriptor::ShardDescriptor,
     leases::{Leases, attached_keys},
     range::TooLarge,
+    restore::{Restore, RestoreError},
     root::{Mark, Root, RootError},
     sweep::swept,
 };
@@ -66,6 +67,9 @@ pub enum ReadError {
         /// Oldest version that can be read by now.
         compacted: Version,
     },
+    /// The state is not whole: a restore is under way.
+    #[error(transparent)]
+    NotWhole(#[from] RestoreError),
     /// Who asked may not.
     #[error(transparent)]
     Denied(#[from] AuthError),
@@ -291,6 +295,20 @@ impl Reader {
             Denial::Denied(error) => error.into(),
             Denial::Unread(error) => error,
         })
+    }
+
+    /// The last restore.
+    pub fn restore(&self) -> Option<&Restore> {
+        self.root().restore.as_deref()
+    }
+
+    /// Whether anybody may be shown this state: none that is half restored.
+    ///
+    /// # Errors
+    /// If it is not whole.
+    pub fn check_whole(&self) -> Result<(), ReadError> {
+        let underway = self.restore().is_some_and(|restore| !restore.whole);
+        if underway { Err(RestoreError::Underway.into()) } else { Ok(()) }
     }
 
     /// Who may do what behind the doors that ask.

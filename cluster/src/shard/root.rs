@@ -7,7 +7,7 @@
 //! ```
 //! The fixed part (the [`Mark`], little-endian, with its own checksum) says
 //! where a view stands and is read with every view. The frame holds the rest:
-//! descriptor, configuration, sessions, leases, accounts.
+//! descriptor, configuration, sessions, leases, accounts, the last restore.
 
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use super::{
     descriptor::ShardDescriptor,
     leases::{LeaseRecord, Leases},
+    restore::Restore,
     sessions::{SessionRecord, Sessions},
 };
 use crate::{
@@ -80,6 +81,8 @@ pub struct Root {
     pub leases: Leases,
     /// Who may do what behind the doors that ask.
     pub accounts: Arc<Accounts>,
+    /// The last restore: what marks a shard that is not whole.
+    pub restore: Option<Arc<Restore>>,
 }
 
 /// Bytes that are no root record of this replica.
@@ -114,6 +117,7 @@ struct RootBody {
     sessions: Vec<SessionRecord>,
     leases: Vec<LeaseRecord>,
     accounts: Accounts,
+    restore: Option<Restore>,
 }
 
 impl Mark {
@@ -191,6 +195,7 @@ impl Root {
             sessions: Sessions::default(),
             leases: Leases::default(),
             accounts: Arc::default(),
+            restore: None,
         }
     }
 
@@ -215,6 +220,7 @@ impl Root {
             sessions: self.sessions.records(),
             leases: self.leases.records(),
             accounts: Accounts::clone(&self.accounts),
+            restore: self.restore.as_deref().cloned(),
         };
         let mut out = self.mark.write().to_vec();
         out.extend(encode_frame(FrameKind::Root, ROOT_VERSION, &formats::to_bytes(&body)));
@@ -248,6 +254,7 @@ impl Root {
             sessions: Sessions::from_records(body.sessions),
             leases: Leases::from_records(body.leases),
             accounts: Arc::new(body.accounts),
+            restore: body.restore.map(Arc::new),
         };
         Ok((body.replica, root))
     }

@@ -42,6 +42,7 @@ fn read_bytes(outcome: &Outcome) -> usize {
         | Outcome::Catalog(_)
         | Outcome::Compacted { .. }
         | Outcome::Lease(_)
+        | Outcome::Restored(_)
         | Outcome::Auth(_)
         | Outcome::Refused(_) => 0,
     }
@@ -249,6 +250,7 @@ impl Session {
             | Outcome::Catalog(_)
             | Outcome::Compacted { .. }
             | Outcome::Lease(_)
+            | Outcome::Restored(_)
             | Outcome::Auth(_)
             | Outcome::Refused(_) => None,
         };

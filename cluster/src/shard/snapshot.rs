@@ -251,6 +251,10 @@ impl Floor<'_> {
         if record.version > stand.at || !reader.descriptor().predicate.owns(&record.key) {
             return Ok(None);
         }
+        // A restore that goes on above the pin brings keys, not versions.
+        if reader.restore().is_some_and(|restore| restore.lacks(&record.key)) {
+            return Ok(None);
+        }
         if tree != Tree::History || record.version > self.at {
             return Ok(Some(record));
         }

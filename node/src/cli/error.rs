@@ -158,6 +158,7 @@ pub fn exit_number(code: ErrorCode) -> u8 {
         ErrorCode::BadKey | ErrorCode::Usage | ErrorCode::BadConfiguration => 2,
         ErrorCode::VolumeExists
         | ErrorCode::LeaseExists
+        | ErrorCode::RestoreRefused
         | ErrorCode::UnknownOutcome
         | ErrorCode::AnswerLost
         | ErrorCode::CatalogRefused
@@ -167,6 +168,7 @@ pub fn exit_number(code: ErrorCode) -> u8 {
         ErrorCode::NoQuorum
         | ErrorCode::Unreachable
         | ErrorCode::Overloaded
+        | ErrorCode::Restoring
         | ErrorCode::WaitedInVain => 5,
         ErrorCode::NotAllowed | ErrorCode::BadCertificate | ErrorCode::TokenRefused => 6,
         ErrorCode::ValueTooLarge
@@ -179,6 +181,7 @@ pub fn exit_number(code: ErrorCode) -> u8 {
         | ErrorCode::BadAnswer
         | ErrorCode::BadProfile
         | ErrorCode::LocalFile
+        | ErrorCode::BadSnapshot
         | ErrorCode::SyncIncomplete
         | ErrorCode::NotADevNode
         | ErrorCode::DirectoryNewer

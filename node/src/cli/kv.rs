@@ -1,4 +1,4 @@
-//! Keys with their revisions: `cdb kv get|put|del|txn|lease|compact`.
+//! Keys with their revisions: `cdb kv get|put|del|txn|watch|lease|compact`.
 //!
 //! What `cdb get` and `cdb put` do for files, these do for what etcd's users
 //! know: old versions, ranges in any order, previous values, leases. A *version*
@@ -46,6 +46,8 @@ pub enum KvCommand {
         /// In which volume; what to do comes from standard input
         volume: String,
     },
+    /// Shows what happens to keys, as it happens: the same as cdb watch
+    Watch(super::watch::WatchArgs),
     /// Keys that go when nobody keeps them
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
@@ -216,6 +218,7 @@ pub async fn run(context: &Context, command: KvCommand) -> Outcome {
         KvCommand::Put(args) => put(context, args).await,
         KvCommand::Del(args) => del(context, args).await,
         KvCommand::Txn { volume } => txn::run(context, &volume).await,
+        KvCommand::Watch(args) => super::watch::run(context, args).await,
         KvCommand::Lease(command) => lease::run(context, command).await,
         KvCommand::Compact { volume, version } => {
             let now = context.client()?.compact(&volume, Version(version)).await?;

@@ -1,14 +1,18 @@
-//! Volumes: create, ls, show, rm.
+//! Volumes: create, ls, show, rm, snapshot, restore.
+
+pub mod restore;
+pub mod snapshot;
 
 use std::{
     io::{self, BufRead, IsTerminal},
     time::Duration,
 };
 
-use actors::client::VolumeView;
+use actors::client::{Client, VolumeView};
 use clap::{Args, Subcommand, ValueEnum};
 use cluster::{
     catalog::record::{NodeRecord, VolumeKind, VolumePolicy, VolumeState},
+    codes::ErrorCode,
     ids::NodeId,
     shard::descriptor::Predicate,
 };
@@ -35,6 +39,10 @@ pub enum VolumeCommand {
     },
     /// Deletes a volume with all its data
     Rm(RemoveArgs),
+    /// Saves all of a volume of kind single in a file
+    Snapshot(snapshot::SnapshotArgs),
+    /// Brings a saved snapshot into a new or empty volume of kind single
+    Restore(restore::RestoreArgs),
 }
 
 /// `cdb volume create`
@@ -109,6 +117,8 @@ pub async fn run(context: &Context, command: VolumeCommand) -> Outcome {
         VolumeCommand::Ls => ls(context).await,
         VolumeCommand::Show { name } => show(context, &name).await,
         VolumeCommand::Rm(args) => rm(context, args).await,
+        VolumeCommand::Snapshot(args) => snapshot::run(context, args).await,
+        VolumeCommand::Restore(args) => restore::run(context, args).await,
     }
 }
 
@@ -179,7 +189,8 @@ async fn rm(context: &Context, args: RemoveArgs) -> Outcome {
         let shards = volume.record.shards.len();
         return super::render::line(&format!("{}: {shards} shards would go", args.name));
     }
-    if !args.yes && !confirmed(&args.name)? {
+    let what = format!("delete volume {} and all its data", args.name);
+    if !args.yes && !confirmed(&args.name, &what)? {
         tell("nothing was deleted");
         return Ok(());
     }
@@ -190,15 +201,30 @@ async fn rm(context: &Context, args: RemoveArgs) -> Outcome {
     context.output.record(&view, &format!("volume {} is deleted", args.name))
 }
 
-fn confirmed(name: &str) -> Outcome<bool> {
+fn confirmed(name: &str, what: &str) -> Outcome<bool> {
     if !io::stdin().is_terminal() {
-        let headline = format!("deleting volume {name} needs a confirmation");
+        let headline = format!("to {what} needs a confirmation");
         return Err(CliError::usage(headline, "say --yes, or look first with --dry-run").into());
     }
-    tell(&format!("delete volume {name} and all its data? type its name to confirm:"));
+    tell(&format!("{what}? type the name of the volume to confirm:"));
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     Ok(answer.trim() == name)
+}
+
+/// Refuses a volume that is not of kind *single*.
+async fn single(client: &Client, name: &str) -> Outcome {
+    let volume = client.show_volume(name).await?;
+    if volume.record.policy.kind == VolumeKind::Single {
+        return Ok(());
+    }
+    Err(CliError::new(
+        ErrorCode::InvalidRequest,
+        format!("volume {name} is not of kind single"),
+        "only a volume of one shard has one version at which all of it can be saved",
+        "create one: cdb volume create NAME --kind single",
+    )
+    .into())
 }
 
 fn view(volume: &VolumeView, nodes: &[NodeRecord]) -> View {

@@ -1,4 +1,6 @@
-//! `cdb watch`: what happens to keys, as it happens.
+//! `cdb watch`, or `cdb kv watch`: what happens to keys, as it happens.
+
+use std::time::Duration;
 
 use clap::Args;
 use cluster::{
@@ -16,6 +18,9 @@ use super::{
     place::Place,
     render,
 };
+
+/// How long it waits before it asks again whoever could not answer.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// `cdb watch`
 #[derive(Debug, Args)]
@@ -63,6 +68,7 @@ pub async fn run(context: &Context, args: WatchArgs) -> Outcome {
             Ok(happened) => happened,
             Err(error) if error.is_retryable() => {
                 render::tell(&format!("waiting: {error}"));
+                tokio::time::sleep(PAUSE).await;
                 continue;
             }
             Err(error) => return Err(error.into()),

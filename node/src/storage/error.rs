@@ -93,6 +93,7 @@ impl From<ClientError> for StorageError {
             ClientError::UnknownVolume { .. }
             | ClientError::UnknownNode { .. }
             | ClientError::SpansShards { .. }
+            | ClientError::BadRestore(_)
             | ClientError::AnswerLost { .. }
             | ClientError::PartOfBatch { .. }
             | ClientError::Refused(_)

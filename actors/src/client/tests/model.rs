@@ -345,6 +345,7 @@ impl State {
             | ShardBody::Transact { .. }
             | ShardBody::Catalog { .. }
             | ShardBody::Compact { .. }
+            | ShardBody::Restore { .. }
             | ShardBody::Advance { .. }
             | ShardBody::Lease { .. }
             | ShardBody::ShowLease { .. }
@@ -421,6 +422,7 @@ impl State {
                 ShardResult::Page { items: page, more, at }
             }
             ShardBody::Compact { .. }
+            | ShardBody::Restore { .. }
             | ShardBody::Advance { .. }
             | ShardBody::Lease { .. }
             | ShardBody::ShowLease { .. }

@@ -185,9 +185,9 @@ impl From<ClientError> for EtcdFault {
             ClientError::UnknownVolume { .. } | ClientError::NotServing { .. } => {
                 other(Code::Unavailable)
             }
-            ClientError::SpansShards { .. } | ClientError::Refused(_) => {
-                other(Code::FailedPrecondition)
-            }
+            ClientError::SpansShards { .. }
+            | ClientError::BadRestore(_)
+            | ClientError::Refused(_) => other(Code::FailedPrecondition),
             // Nothing the door's requests come to.
             ClientError::AnswerLost { .. }
             | ClientError::PartOfBatch { .. }
@@ -281,7 +281,9 @@ impl From<&Fault> for EtcdFault {
             Fault::Stopped(_) => Self::Corrupt,
             Fault::NotAllowed(_) => Self::PermissionDenied,
             Fault::Denied(error) => error.into(),
-            Fault::StaleEpoch(_) | Fault::ClockAhead(_) => other(Code::Unavailable),
+            Fault::StaleEpoch(_) | Fault::ClockAhead(_) | Fault::Restoring => {
+                other(Code::Unavailable)
+            }
             Fault::Invalid(_) => other(Code::InvalidArgument),
         }
     }
