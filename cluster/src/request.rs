@@ -12,7 +12,10 @@ use crate::{
     catalog::command::CatalogCommand,
     formats::{InvalidRecord, from_bytes, to_versioned_bytes},
     ids::{CATALOG_SHARD, Epoch, LeaseId, LogIndex, NodeId, ReplicaId, SessionId, ShardId},
-    mvcc::version::{Hlc, Version},
+    mvcc::{
+        tally::Tally,
+        version::{Hlc, Version},
+    },
     ports::network::RequestClass,
     shard::{
         command::{Op, Outcome, SessionRequest},
@@ -407,6 +410,12 @@ pub struct ReplicaStatus {
     pub hibernating: bool,
     /// Last applied version.
     pub version: Version,
+    /// Versions below this one can no longer be read.
+    pub compacted: Version,
+    /// How many keys it holds.
+    pub tally: Tally,
+    /// Whether a restore was begun and has not ended.
+    pub restoring: bool,
     /// Why it stopped, if it did.
     pub stopped: Option<String>,
 }

@@ -7,18 +7,23 @@ use cluster::{
     catalog::command::CatalogCommand,
     ids::{Epoch, LogIndex, NodeId, ReplicaId, Term, VolumeId},
     memory::MemoryEngine,
-    mvcc::version::{Hlc, Version, VersionKind},
+    mvcc::{
+        tally::Tally,
+        version::{Hlc, Version, VersionKind},
+    },
     ports::engine::{EngineError, Tree},
     raft::types::{ConfigurationChange, ConfigurationStep, Entry, Payload},
     shard::{
         command::{Action, Command, CommandError, Outcome, Refusal},
         descriptor::{Predicate, ReplicaRole},
         machine::{ApplyError, ShardMachine},
+        range::Range,
         reader::ReadError,
         root::ShardRole,
+        transaction::Keys,
     },
 };
-use model::{REPLICA, Replica, STORE, delete, entry, put};
+use model::{Chance, REPLICA, Replica, STORE, delete, entry, ops, put};
 
 fn dense() -> Replica {
     Replica::born(&MemoryEngine::default(), VersionKind::Dense)
@@ -303,4 +308,27 @@ fn versions_begin_above_what_was_seen_elsewhere_and_never_fall() {
     let before = hybrid.machine.version();
     advance(&mut hybrid, 1_000);
     assert_eq!(hybrid.machine.version(), before, "a clock needs no push");
+}
+
+#[test]
+fn the_tally_is_what_a_walk_over_all_keys_counts() {
+    let engine = MemoryEngine::default();
+    let mut replica = Replica::born(&engine, VersionKind::Dense);
+    let mut chance = Chance(5);
+    for round in 0..300 {
+        replica.write(ops(&mut chance));
+        if round % 40 == 0 {
+            replica.flush();
+        }
+        if round % 90 == 0 {
+            replica.reopen(&engine);
+        }
+        let reader = replica.machine.reader();
+        let view = replica.store.view().unwrap();
+        let all = Range::of(Keys::range("", ""));
+        let items = reader.range(&*view, &all).unwrap().0.items;
+        let bytes = items.iter().map(|item| item.key.len() as u64 + item.value_bytes).sum();
+        assert_eq!(reader.tally(), Tally { keys: items.len() as u64, bytes }, "round {round}");
+    }
+    assert!(replica.machine.reader().tally().keys > 10);
 }

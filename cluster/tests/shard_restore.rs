@@ -107,6 +107,8 @@ fn keys_are_as_they_were_and_all_versions_lie_above_both_sides() {
     assert_eq!(newest, Version(VERSION + BUMP), "a new shard has no history to stay above");
     assert_eq!(read(&replica, None).unwrap(), items());
     assert_eq!(read(&replica, Some(newest)).unwrap(), items());
+    let tally = replica.machine.reader().tally();
+    assert_eq!((tally.keys, tally.bytes), (6, 6 * (1 + 10)));
     assert!(matches!(read(&replica, Some(Version(VERSION))), Err(ReadError::Compacted { .. })));
     let written = replica.write(vec![put(b"a", b"new")]);
     assert_eq!(written, Outcome::Written { version: Version(newest.0 + 1), deleted: 0 });

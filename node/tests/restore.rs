@@ -202,6 +202,10 @@ async fn what_was_saved_comes_back_and_whoever_watched_is_told() {
     let (code, said) = watch.ended();
     assert!(code == Some(3) && said.contains("E0105"), "{code:?} {said}");
     assert_eq!(shown(cluster, "copy"), shown(cluster, "etcd"));
+    let shown = cluster.cdb(&["volume", "show", "copy", "-o", "json"]).ok().json();
+    let holds = &shown["shards"][0];
+    assert_eq!((&holds["count"], &holds["restoring"]), (&2_029.into(), &false.into()));
+    assert_eq!(holds["compacted"], revision + BUMP);
     let again = cluster.cdb(&["volume", "restore", "copy", text(&file)]).ok();
     assert!(again.stderr.contains("nothing was done"), "{}", again.stderr);
     cluster.cdb(&["volume", "restore", "copy", text(&own)]).fails(4, &["E0306", "not empty"]);
@@ -341,6 +345,8 @@ async fn a_restore_that_was_killed_is_shown_to_nobody_and_goes_on_where_it_stood
     drop(first);
     let refused = kv.range(get("k", "l")).await.unwrap_err();
     assert!(refused.message().contains("being restored"), "{}", refused.message());
+    let shown = doors.cluster.cdb(&["volume", "show", "etcd"]).ok().text();
+    assert!(shown.contains("being restored"), "{shown}");
     let refused = kv.put(put("k", vec![])).await.unwrap_err();
     assert!(refused.message().contains("being restored"), "{}", refused.message());
     let other = doors.cluster.root.join("other.db");

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use cluster::{
     catalog::{controller::ObservedShard, record::Loss},
     ids::{CATALOG_SHARD, Epoch, LogIndex, NodeId, ReplicaId, ShardId, StoreId, Term, VolumeId},
-    mvcc::version::VersionKind,
+    mvcc::{
+        tally::Tally,
+        version::{Version, VersionKind},
+    },
     ports::{
         engine::EngineError,
         log::{LogError, LogRecord, RecoveredReplica},
@@ -15,7 +18,7 @@ use cluster::{
         types::{HardState, Message},
     },
     request::ReplicaStatus,
-    shard::{descriptor::ShardDescriptor, machine::ShardMachine, root::ShardRole},
+    shard::{descriptor::ShardDescriptor, machine::ShardMachine, reader::Reader, root::ShardRole},
 };
 use ractor::ActorRef;
 
@@ -585,6 +588,8 @@ impl ReplicaState {
     pub(super) fn publish(&self) {
         let (replica, applied) = (self.facts.replica, self.applied.0);
         let (descriptor, version) = (&self.descriptor, self.half.version());
+        let half = self.half.read_half();
+        let reader = half.as_ref().map(|half| &half.reader);
         let (glance, group, stopped) = match &self.phase {
             Phase::Running(group) => {
                 // Only the catalog's controller looks closer.
@@ -611,6 +616,9 @@ impl ReplicaState {
                 last: glance.map_or(applied, |glance| glance.last),
                 hibernating: glance.is_some_and(|glance| glance.hibernating),
                 version,
+                compacted: reader.map_or(Version(0), Reader::compacted),
+                tally: reader.map_or_else(Tally::default, Reader::tally),
+                restoring: reader.is_some_and(|reader| reader.check_whole().is_err()),
                 stopped,
             });
         });

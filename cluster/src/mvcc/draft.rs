@@ -14,6 +14,7 @@ use super::{
     layout::{change_key, history_key, lease_key},
     overlay::{Change, Overlay},
     record::{ChangeRecord, Head, Record, RecordError, RecordKind, write_attachment},
+    tally::TallyChange,
     version::{Version, VersionKind},
 };
 use crate::{
@@ -54,6 +55,7 @@ pub struct Draft<'a> {
     others: Vec<Change>,
     /// How many keys more, or fewer, hang on each lease.
     attached: BTreeMap<LeaseId, i64>,
+    tally: TallyChange,
 }
 
 impl std::fmt::Debug for Draft<'_> {
@@ -70,7 +72,8 @@ impl<'a> Draft<'a> {
     pub fn new(overlay: &'a Overlay, view: &'a dyn View, stamp: Stamp) -> Self {
         let below = Below { overlay, view };
         let (latest, others, attached) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
-        Self { below, stamp, sub: 0, latest, others, attached }
+        let tally = TallyChange::default();
+        Self { below, stamp, sub: 0, latest, others, attached, tally }
     }
 
     /// The stored bytes of the newest version of `key`.
@@ -103,6 +106,8 @@ impl<'a> Draft<'a> {
     /// Those of the engine, and damage of the record replaced.
     pub fn put(&mut self, key: &[u8], value: &[u8], lease: LeaseId) -> Result<(), EngineError> {
         let old = self.retire(key)?;
+        self.tally.note(key.len(), old.map(|(_, bytes)| bytes), Some(value.len()));
+        let old = old.map(|(head, _)| head);
         self.attach(key, old.map_or(LeaseId(0), |old| old.lease), lease);
         let head = Head {
             kind: RecordKind::Value,
@@ -125,7 +130,8 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// Those of the engine, and damage of the record deleted.
     pub fn delete(&mut self, key: &[u8]) -> Result<bool, EngineError> {
-        let Some(old) = self.retire(key)? else { return Ok(false) };
+        let Some((old, bytes)) = self.retire(key)? else { return Ok(false) };
+        self.tally.note(key.len(), Some(bytes), None);
         self.attach(key, old.lease, LeaseId(0));
         let head = Head {
             kind: RecordKind::Tombstone,
@@ -145,16 +151,18 @@ impl<'a> Draft<'a> {
         Ok(true)
     }
 
-    /// Moves the newest version of a key, if any, into its history.
-    fn retire(&mut self, key: &[u8]) -> Result<Option<Head>, EngineError> {
+    /// Moves the newest version of a key, if any, into its history; how large its
+    /// value was.
+    fn retire(&mut self, key: &[u8]) -> Result<Option<(Head, usize)>, EngineError> {
         let Some(stored) = self.stored(key)? else { return Ok(None) };
         let bytes = match stored {
             Stored::Held(bytes) => bytes.clone(),
             Stored::Below(bytes) => Bytes::copy_from_slice(bytes),
         };
-        let head = Record::read(key, &bytes).map_err(|error| self.below.damaged(error))?.head;
+        let record = Record::read(key, &bytes).map_err(|error| self.below.damaged(error))?;
+        let (head, value_bytes) = (record.head, record.value.len());
         self.push(Tree::History, history_key(key, head.modified, head.sub), Some(bytes));
-        Ok(Some(head))
+        Ok(Some((head, value_bytes)))
     }
 
     /// Takes a key from one lease to another.
@@ -189,6 +197,11 @@ impl<'a> Draft<'a> {
     /// How many keys more, or fewer, hang on each lease.
     pub fn attached(&self) -> &BTreeMap<LeaseId, i64> {
         &self.attached
+    }
+
+    /// What it adds to the tally of the shard.
+    pub fn tally(&self) -> TallyChange {
+        self.tally
     }
 
     /// How many keys were changed, counting repetitions.

@@ -521,6 +521,7 @@ impl Step<'_> {
         for (lease, more) in draft.attached() {
             self.root.leases.attach(*lease, *more);
         }
+        self.root.tally = self.root.tally.after(draft.tally());
         let changes = draft.finish();
         if !changes.is_empty() {
             self.root.mark.version = stamp.version;

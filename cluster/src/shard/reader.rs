@@ -41,6 +41,7 @@ use crate::{
         layout::{history_end, history_key, root_key},
         overlay::Overlay,
         record::{Record, RecordError},
+        tally::Tally,
         version::{Hlc, Version, VersionKind},
     },
     ports::engine::{EngineError, Store, Tree, View},
@@ -295,6 +296,11 @@ impl Reader {
             Denial::Denied(error) => error.into(),
             Denial::Unread(error) => error,
         })
+    }
+
+    /// How many keys there are.
+    pub fn tally(&self) -> Tally {
+        self.root().tally
     }
 
     /// The last restore.

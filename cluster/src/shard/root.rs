@@ -7,7 +7,8 @@
 //! ```
 //! The fixed part (the [`Mark`], little-endian, with its own checksum) says
 //! where a view stands and is read with every view. The frame holds the rest:
-//! descriptor, configuration, sessions, leases, accounts, the last restore.
+//! descriptor, configuration, sessions, leases, accounts, the last restore, how
+//! many keys there are.
 
 use std::sync::Arc;
 
@@ -23,7 +24,10 @@ use crate::{
     auth::Accounts,
     formats::{self, FrameKind, decode_frame, encode_frame},
     ids::{LogIndex, ReplicaId, Term},
-    mvcc::version::{Hlc, Version, VersionKind},
+    mvcc::{
+        tally::Tally,
+        version::{Hlc, Version, VersionKind},
+    },
     raft::types::Configuration,
 };
 
@@ -83,6 +87,8 @@ pub struct Root {
     pub accounts: Arc<Accounts>,
     /// The last restore: what marks a shard that is not whole.
     pub restore: Option<Arc<Restore>>,
+    /// How many keys there are.
+    pub tally: Tally,
 }
 
 /// Bytes that are no root record of this replica.
@@ -118,6 +124,7 @@ struct RootBody {
     leases: Vec<LeaseRecord>,
     accounts: Accounts,
     restore: Option<Restore>,
+    tally: Tally,
 }
 
 impl Mark {
@@ -196,6 +203,7 @@ impl Root {
             leases: Leases::default(),
             accounts: Arc::default(),
             restore: None,
+            tally: Tally::default(),
         }
     }
 
@@ -221,6 +229,7 @@ impl Root {
             leases: self.leases.records(),
             accounts: Accounts::clone(&self.accounts),
             restore: self.restore.as_deref().cloned(),
+            tally: self.tally,
         };
         let mut out = self.mark.write().to_vec();
         out.extend(encode_frame(FrameKind::Root, ROOT_VERSION, &formats::to_bytes(&body)));
@@ -255,6 +264,7 @@ impl Root {
             leases: Leases::from_records(body.leases),
             accounts: Arc::new(body.accounts),
             restore: body.restore.map(Arc::new),
+            tally: body.tally,
         };
         Ok((body.replica, root))
     }

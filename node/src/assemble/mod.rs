@@ -253,7 +253,8 @@ impl Node {
 /// Serves metrics and health until the task is ended.
 async fn show(page: PrometheusHandle, view: NodeView, listener: TcpListener) {
     let upkeep = metrics::upkeep(page.clone());
-    let serve = Health::new(page, view.readiness()).serve(listener, std::future::pending());
+    let health = Health::new(page, view.readiness()).with_lines(view.volumes());
+    let serve = health.serve(listener, std::future::pending());
     tokio::select! {
         () = upkeep => {}
         served = serve => {

@@ -10,8 +10,12 @@ use std::{
 
 use actors::{budget::NodeBudget, root::NodeActors, router::Hosted, world::Space};
 use cluster::{
-    catalog::{record::NodeRecord, view::CatalogView},
+    catalog::{
+        record::{NodeRecord, VolumeKind},
+        view::CatalogView,
+    },
     membership::swim::LiveView,
+    mvcc::tally::Tally,
     request::ReplicaStatus,
     shard::descriptor::ReplicaRole,
     units::Instant,
@@ -22,7 +26,10 @@ use super::storage::Storage;
 use crate::{
     config::NodeConfig,
     devices::{clock::SystemClock, log::LogWriter},
-    observe::health::{Check, Readiness},
+    observe::{
+        health::{Check, Lines, Readiness},
+        volumes::{self, VolumeFigures},
+    },
     status::{DiskStatus, MemoryStatus, NodeStatus, ReplicaSummary},
 };
 use cluster::ports::clock::Clock;
@@ -87,6 +94,34 @@ impl NodeView {
     pub(super) fn readiness(&self) -> Readiness {
         let view = self.clone();
         Arc::new(move || view.checks())
+    }
+
+    /// The lines of volumes on the page of metrics.
+    pub(super) fn volumes(&self) -> Lines {
+        let view = self.clone();
+        Arc::new(move || volumes::page(&view.figures()))
+    }
+
+    /// The volumes of which this node has replicas, by id.
+    fn figures(&self) -> Vec<VolumeFigures> {
+        let catalog = self.0.catalog.borrow().clone();
+        let mut figures: BTreeMap<_, VolumeFigures> = BTreeMap::new();
+        for (id, status, _) in self.statuses() {
+            let Some(volume) = catalog.volume_by_id(id) else { continue };
+            let single = volume.policy.kind == VolumeKind::Single;
+            let shown = figures.entry(id).or_insert_with(|| VolumeFigures {
+                name: volume.name.clone(),
+                tally: Tally::default(),
+                versions: None,
+                restoring: false,
+            });
+            if status.leading {
+                shown.tally = [shown.tally, status.tally].into_iter().sum();
+            }
+            shown.versions = single.then_some((status.version.0, status.compacted.0));
+            shown.restoring |= status.restoring;
+        }
+        figures.into_values().collect()
     }
 
     fn status(&self) -> NodeStatus {

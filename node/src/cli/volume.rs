@@ -13,9 +13,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use cluster::{
     catalog::record::{NodeRecord, VolumeKind, VolumePolicy, VolumeState},
     codes::ErrorCode,
-    ids::NodeId,
+    ids::{NodeId, ShardId},
+    request::ReplicaStatus,
     shard::descriptor::Predicate,
 };
+use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
 use super::{
@@ -105,6 +107,18 @@ struct ShardView {
     epoch: u64,
     keys: String,
     nodes: Vec<String>,
+    #[serde(flatten)]
+    holds: Option<Holds>,
+}
+
+/// What a shard holds, as its leader says.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Holds {
+    count: u64,
+    bytes: u64,
+    version: u64,
+    compacted: u64,
+    restoring: bool,
 }
 
 /// Runs `cdb volume`.
@@ -167,19 +181,52 @@ async fn ls(context: &Context) -> Outcome {
     context.output.rows(&views, &["VOLUME", "KIND", "REPLICAS", "SHARDS", "STATE"], &rows)
 }
 
+/// Shards asked at a time what they hold.
+const SHARDS_AT_ONCE: usize = 32;
+const HEADER: [&str; 8] =
+    ["SHARD", "EPOCH", "KEYS", "NODES", "COUNT", "BYTES", "VERSION", "COMPACTED"];
+
+fn row(shard: &ShardView) -> Vec<String> {
+    let known = |of: fn(&Holds) -> u64| {
+        shard.holds.as_ref().map_or_else(|| "-".to_owned(), |holds| of(holds).to_string())
+    };
+    let restoring = shard.holds.as_ref().is_some_and(|holds| holds.restoring);
+    let version = known(|holds| holds.version);
+    vec![
+        format!("s{}", shard.shard),
+        shard.epoch.to_string(),
+        shard.keys.clone(),
+        shard.nodes.join(" "),
+        known(|holds| holds.count),
+        known(|holds| holds.bytes),
+        if restoring { format!("{version} (being restored)") } else { version },
+        known(|holds| holds.compacted),
+    ]
+}
+
+impl From<&ReplicaStatus> for Holds {
+    fn from(status: &ReplicaStatus) -> Self {
+        Self {
+            count: status.tally.keys,
+            bytes: status.tally.bytes,
+            version: status.version.0,
+            compacted: status.compacted.0,
+            restoring: status.restoring,
+        }
+    }
+}
+
 async fn show(context: &Context, name: &str) -> Outcome {
     let client = context.client()?;
-    let view = view(&client.show_volume(name).await?, &client.nodes().await?);
-    let row = |shard: &ShardView| {
-        vec![
-            format!("s{}", shard.shard),
-            shard.epoch.to_string(),
-            shard.keys.clone(),
-            shard.nodes.join(" "),
-        ]
-    };
+    let mut view = view(&client.show_volume(name).await?, &client.nodes().await?);
+    let asked = view.shards.iter().map(|shard| client.inspect_shard(ShardId(shard.shard)));
+    let held: Vec<_> = stream::iter(asked).buffered(SHARDS_AT_ONCE).collect().await;
+    for (shard, held) in view.shards.iter_mut().zip(held) {
+        // A shard that does not answer is a shard of which nothing is known.
+        shard.holds = held.ok().map(|held| Holds::from(&held));
+    }
     let rows: Vec<Vec<String>> = view.shards.iter().map(row).collect();
-    context.output.rows(&view, &["SHARD", "EPOCH", "KEYS", "NODES"], &rows)
+    context.output.rows(&view, &HEADER, &rows)
 }
 
 async fn rm(context: &Context, args: RemoveArgs) -> Outcome {
@@ -241,6 +288,7 @@ fn view(volume: &VolumeView, nodes: &[NodeRecord]) -> View {
             epoch: shard.epoch.0,
             keys: keys(&shard.predicate),
             nodes: replicas.map(|r| format!("{}{}", name(r.node), mark(r.node))).collect(),
+            holds: None,
         }
     };
     View {

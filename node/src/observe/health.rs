@@ -29,17 +29,27 @@ pub struct Check {
 /// Asks the node what keeps it from serving. Called per request: must be quick.
 pub type Readiness = Arc<dyn Fn() -> Vec<Check> + Send + Sync>;
 
+/// Lines for the page of metrics that are made when it is asked for.
+pub type Lines = Arc<dyn Fn() -> String + Send + Sync>;
+
 /// What the HTTP port shows.
 #[derive(Clone)]
 pub struct Health {
     metrics: PrometheusHandle,
     readiness: Readiness,
+    lines: Lines,
 }
 
 impl Health {
     /// Shows these metrics and this readiness.
     pub fn new(metrics: PrometheusHandle, readiness: Readiness) -> Self {
-        Self { metrics, readiness }
+        Self { metrics, readiness, lines: Arc::new(String::new) }
+    }
+
+    /// The same with more lines on the page of metrics.
+    #[must_use]
+    pub fn with_lines(self, lines: Lines) -> Self {
+        Self { lines, ..self }
     }
 
     /// Its routes, to be served here or merged into a larger door.
@@ -71,7 +81,8 @@ impl fmt::Debug for Health {
 }
 
 async fn metrics(State(health): State<Health>) -> Response {
-    let page = health.metrics.render();
+    let mut page = health.metrics.render();
+    page.push_str(&(health.lines)());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
 }
 

@@ -1,7 +1,7 @@
 //! Metrics of the node itself, and the page that shows those of all crates.
 //!
 //! Names are `cdb_<noun>_<what>_<unit>[_total]` in base units. Labels have few
-//! values: never a key, a volume or a peer. Each crate keeps its own names and
+//! values: never a key or a peer, and a volume only in [`super::volumes`], which bounds them. Each crate keeps its own names and
 //! help texts; whoever uses the `metrics` macros ends on this page.
 
 use std::time::Duration;
@@ -26,6 +26,19 @@ pub const ETCD_QUOTA_BYTES: &str = "cdb_etcd_quota_used_bytes";
 pub const ETCD_QUOTA_KEYS: &str = "cdb_etcd_quota_used_keys";
 /// Requests refused because they would have brought more than that quota.
 pub const ETCD_QUOTA_REFUSED_TOTAL: &str = "cdb_etcd_quota_refused_total";
+
+/// Keys of a volume (label `volume`) in the shards that this node leads.
+pub const VOLUME_KEYS: &str = "cdb_volume_keys";
+/// Bytes of those keys and their values; history is not counted.
+pub const VOLUME_BYTES: &str = "cdb_volume_used_bytes";
+/// The newest version of a volume of kind *single*: etcd's revision.
+pub const VOLUME_REVISION: &str = "cdb_volume_revision";
+/// The oldest version of it that can be read.
+pub const VOLUME_COMPACTED: &str = "cdb_volume_compacted_revision";
+/// 1 while a restore of a volume was begun and has not ended.
+pub const VOLUME_RESTORING: &str = "cdb_volume_restoring";
+/// Volumes of this node that have no lines of their own.
+pub const VOLUMES_UNSHOWN: &str = "cdb_volume_unshown";
 
 /// Bounds of every histogram in seconds: from a cached read (10 µs) to a
 /// request that used up its deadline (10 s), about 2.5 steps per decade.

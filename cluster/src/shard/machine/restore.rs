@@ -18,6 +18,7 @@ use crate::{
         layout::lease_key,
         overlay::Change,
         record::{Head, Record, RecordKind, write_attachment},
+        tally::TallyChange,
         version::{Hlc, Version, VersionKind},
     },
     ports::engine::{EngineError, Tree},
@@ -167,9 +168,12 @@ impl Step<'_> {
         for (lease, more) in attached {
             self.root.leases.attach(lease, more);
         }
+        let mut tally = TallyChange::default();
         for item in items.iter().filter(|item| before.lacks(&item.key)) {
+            tally.note(item.key.len(), None, Some(item.value.len()));
             self.changes.extend(records(item, before.base));
         }
+        self.root.tally = self.root.tally.after(tally);
         if before.lacks(last) {
             self.root.restore =
                 Some(Arc::new(Restore { upto: last.to_vec(), ..Restore::clone(&before) }));

@@ -57,7 +57,7 @@ impl MaintenanceService {
             header: Some(header),
             version: ETCD_VERSION.to_owned(),
             db_size: bytes,
-            db_size_in_use: bytes,
+            db_size_in_use: own.as_ref().map_or(bytes, in_use),
             db_size_quota: i64::try_from(space.capacity_bytes).unwrap_or(i64::MAX),
             leader: leader.map_or(0, member_id),
             raft_index: at(|own| own.committed.0),
@@ -124,6 +124,11 @@ impl MaintenanceService {
             }
         }
     }
+}
+
+/// Bytes of the keys and values of the volume, as far as this member has applied.
+fn in_use(own: &ReplicaStatus) -> i64 {
+    i64::try_from(own.tally.bytes).unwrap_or(i64::MAX)
 }
 
 fn is_learner(own: &ReplicaStatus) -> bool {
