@@ -177,7 +177,7 @@ async fn what_was_saved_comes_back_and_whoever_watched_is_told() {
     let doors = Doors::open("").serve().await;
     let cluster = &doors.cluster;
     let channel = doors.channel(1).await;
-    let mut kv = KvClient::new(channel.clone());
+    let mut kv = KvClient::new(channel.clone()).max_decoding_message_size(64 << 20);
     fill(&mut kv, channel.clone()).await;
     let before = all(&mut kv).await;
     assert_eq!(before.len(), 2_029);

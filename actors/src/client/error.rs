@@ -213,8 +213,9 @@ impl ClientError {
                 ByteSize(ENTRY_BYTES_MAX as u64)
             ),
             Self::BadTransaction(_) => "it was refused whole; nothing was changed".into(),
-            Self::BadLease(_) => "the shard decided so; nothing was changed".into(),
-            Self::BadRestore(_) => "the shard decided so; nothing was changed".into(),
+            Self::BadLease(_) | Self::BadRestore(_) => {
+                "the shard decided so; nothing was changed".into()
+            }
             Self::SpansShards { .. } => {
                 "a transaction is atomic inside one shard; transactions over shards come later".into()
             }

@@ -40,9 +40,10 @@ pub(crate) enum FileError {
 
 impl From<io::Error> for FileError {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof => SavedError::Short.into(),
-            _ => Self::Io(error),
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            SavedError::Short.into()
+        } else {
+            Self::Io(error)
         }
     }
 }

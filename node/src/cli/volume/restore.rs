@@ -81,8 +81,8 @@ pub(super) async fn run(context: &Context, args: RestoreArgs) -> Outcome {
 impl Run<'_> {
     async fn all(&self) -> Outcome<Restored> {
         let (version, bump) = (self.saved.version, self.args.bump_revision);
-        let begin = || RestoreStep::Begin { version, bump };
-        let mut begun = self.step(begin()).await;
+        let first = || RestoreStep::Begin { version, bump };
+        let mut begun = self.step(first()).await;
         let holds = match &begun {
             Ok(begun) => begun.whole,
             Err(Failure::Error(error)) => error.code == ErrorCode::RestoreRefused,
@@ -90,7 +90,7 @@ impl Run<'_> {
         };
         if self.args.replace && holds {
             self.clear().await?;
-            begun = self.step(begin()).await;
+            begun = self.step(first()).await;
         }
         let begun = begun?;
         if begun.whole {
@@ -198,15 +198,11 @@ fn told(
         "snapshot_version": from, "version": restored.map(|restored| restored.version.0),
     });
     let holds = format!("{keys} keys, {leases} leases as of version {from}");
-    let text = match restored {
-        Some(restored) => {
-            let version = restored.version;
-            format!("volume {} is restored: {holds}; it goes on from version {version}", args.name)
-        }
-        None => {
-            let size = ByteSize(saved.bytes);
-            format!("{} is sound ({size}): {holds}; nothing was restored", args.file.display())
-        }
+    let text = if let Some(Restored { version, .. }) = restored {
+        format!("volume {} is restored: {holds}; it goes on from version {version}", args.name)
+    } else {
+        let size = ByteSize(saved.bytes);
+        format!("{} is sound ({size}): {holds}; nothing was restored", args.file.display())
     };
     context.output.record(&view, &text)
 }
