@@ -8,6 +8,7 @@ use cluster::{
     shard::{
         command::{Op, Outcome},
         leases::{LeaseCommand, LeaseOutcome},
+        restore::RestoreStep,
     },
 };
 
@@ -45,6 +46,12 @@ fn of_body(body: &ShardBody) -> Option<Told> {
             LeaseCommand::KeepAlive(_) => None,
         },
         ShardBody::Auth { command, .. } => Some((name_of(command), changed_accounts(command))),
+        // What is between the two is the file's.
+        ShardBody::Restore { command, .. } => match command.step {
+            RestoreStep::Begin { .. } => Some(("restore begin", Vec::new())),
+            RestoreStep::End => Some(("restore end", Vec::new())),
+            RestoreStep::Leases(_) | RestoreStep::Keys(_) => None,
+        },
         ShardBody::Advance { version } => Some(("advance", vec![below(*version)])),
         ShardBody::Compact { version } => Some(("compact", vec![below(*version)])),
         ShardBody::OpenSession
@@ -122,6 +129,7 @@ fn of_outcome(outcome: &Outcome) -> Result<Option<Version>, String> {
         Outcome::Transacted(done) => Ok(Some(done.version)),
         Outcome::Auth(done) => Ok(Some(done.version)),
         Outcome::Compacted { now, .. } => Ok(Some(*now)),
+        Outcome::Restored(done) => Ok(Some(done.version)),
         Outcome::Catalog(CatalogOutcome::Refused(refusal)) => Err(refusal.to_string()),
         Outcome::Refused(refusal) => Err(refusal.to_string()),
         Outcome::Closed
