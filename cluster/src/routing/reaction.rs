@@ -57,8 +57,8 @@ pub fn reaction(fault: &Fault) -> Reaction {
         Fault::Interrupted | Fault::Timeout => Reaction::Elsewhere { in_doubt: true },
         Fault::DiskFull { .. }
         | Fault::ClockAhead(_)
-        | Fault::Restoring
         | Fault::NoSuchVersion(_)
+        | Fault::Restoring
         | Fault::Compacted { .. }
         | Fault::NotAllowed(_)
         | Fault::Denied(_)
