@@ -1,8 +1,9 @@
 //! Metrics of the node itself, and the page that shows those of all crates.
 //!
 //! Names are `cdb_<noun>_<what>_<unit>[_total]` in base units. Labels have few
-//! values: never a key or a peer, and a volume only in [`super::volumes`], which bounds them. Each crate keeps its own names and
-//! help texts; whoever uses the `metrics` macros ends on this page.
+//! values: never a key or a peer, and a volume only in [`super::volumes`], which
+//! bounds them. Each crate keeps its own names and help texts; whoever uses the
+//! `metrics` macros ends on this page.
 
 use std::time::Duration;
 

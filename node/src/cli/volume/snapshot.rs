@@ -28,24 +28,24 @@ pub struct SnapshotArgs {
 
 pub(super) async fn run(context: &Context, args: SnapshotArgs) -> Outcome {
     let path = args.file.as_path();
-    let failed = |error: &io::Error| CliError::file("write", path, error);
     let mut part_name = path.as_os_str().to_owned();
     part_name.push(".part");
     let part = PathBuf::from(part_name);
     if path.exists() {
         let exists = io::Error::from(io::ErrorKind::AlreadyExists);
-        return Err(failed(&exists).into());
+        return Err(CliError::file("write", path, &exists).into());
     }
     let client = context.client()?;
     super::single(&client, &args.name).await?;
-    let mut file = File::create(&part).map_err(|error| failed(&error))?;
     let mut saving = Saving::new(&client, &args.name);
-    let mut bytes = 0_u64;
-    while let Some(piece) = saving.next().await? {
-        file.write_all(&piece).map_err(|error| failed(&error))?;
-        bytes += piece.len() as u64;
-    }
-    settle(&file, &part, path).map_err(|error| failed(&error))?;
+    let bytes = match save(&mut saving, &part, path).await {
+        Ok(bytes) => bytes,
+        Err(failure) => {
+            // Nobody can use half of it; that it cannot go either is the lesser news.
+            let _ = fs::remove_file(&part);
+            return Err(failure);
+        }
+    };
     let ((keys, leases), version) = (saving.counts(), saving.version().0);
     let view = serde_json::json!({
         "volume": args.name, "version": version, "keys": keys, "leases": leases, "bytes": bytes,
@@ -56,6 +56,20 @@ pub(super) async fn run(context: &Context, args: SnapshotArgs) -> Outcome {
         ByteSize(bytes)
     );
     context.output.record(&view, &text)
+}
+
+/// Writes it beside the file it is to be, and gives it that name at the end; how
+/// many bytes it has.
+async fn save(saving: &mut Saving<'_>, part: &Path, path: &Path) -> Outcome<u64> {
+    let failed = |error: io::Error| CliError::file("write", path, &error);
+    let mut file = File::create(part).map_err(failed)?;
+    let mut bytes = 0_u64;
+    while let Some(piece) = saving.next().await? {
+        file.write_all(&piece).map_err(failed)?;
+        bytes += piece.len() as u64;
+    }
+    settle(&file, part, path).map_err(failed)?;
+    Ok(bytes)
 }
 
 /// Gives a file its name once all of it is on the disk.
