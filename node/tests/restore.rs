@@ -312,14 +312,16 @@ fn item(n: u64) -> Item {
         modified: Version(KEYS + n),
         changes: 1 + n % 7,
         modified_ms: 1_700_000_000_000,
-        lease: LeaseId(if n % 100 == 0 { 77 } else { 0 }),
+        lease: LeaseId(if n.is_multiple_of(100) { 77 } else { 0 }),
     }
 }
 
 /// Forty megabytes: some forty parts.
 fn large_file(path: &Path) {
     let mut bytes = write_header(Version(2 * KEYS)).to_vec();
-    (0..KEYS).for_each(|n| SavedRecord::Key(item(n)).write(&mut bytes));
+    for n in 0..KEYS {
+        SavedRecord::Key(item(n)).write(&mut bytes);
+    }
     let lease = SavedLease { lease: LeaseId(77), ttl_ms: 900_000, remaining_ms: 300_000 };
     SavedRecord::Lease(lease).write(&mut bytes);
     SavedRecord::End { keys: KEYS, leases: 1 }.write(&mut bytes);

@@ -209,7 +209,9 @@ mod tests {
 
     fn of(records: &[SavedRecord]) -> Vec<u8> {
         let mut bytes = write_header(Version(9)).to_vec();
-        records.iter().for_each(|record| record.write(&mut bytes));
+        for record in records {
+            record.write(&mut bytes);
+        }
         bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
         let sum = Sha256::digest(&bytes);
         [bytes, sum.to_vec()].concat()
