@@ -421,11 +421,11 @@ pub(crate) fn view(nodes: u64, shards: u64) -> CatalogView {
         volume: VOLUME,
         tenant: FIRST_TENANT,
         name: "v".into(),
-        policy: VolumePolicy {
-            kind: VolumeKind::Hash,
-            replicas: u32::try_from(nodes).unwrap(),
-            shards: u32::try_from(shards).unwrap(),
-        },
+        policy: VolumePolicy::new(
+            VolumeKind::Hash,
+            u32::try_from(nodes).unwrap(),
+            u32::try_from(shards).unwrap(),
+        ),
         shards: (0..shards).map(|number| ShardId(100 + number)).collect(),
         state: VolumeState::Ready,
     };

@@ -50,6 +50,13 @@ pub const TRANSACTION_REPLY_BYTES_MAX: usize = LIST_PAGE_BYTES_MAX;
 /// carries beside its own 1 MiB: together they stay below
 /// [`FRAME_BYTES_MAX`].
 pub const KEPT_REPLY_BYTES_MAX: usize = 2 << 20;
+/// Shortest past a volume is told to keep, in milliseconds: three times a
+/// request's deadline, as when its disk is nearly full.
+pub const HISTORY_AGE_MS_MIN: u64 = 30 * 1_000;
+/// Longest past a volume is told to keep, in milliseconds: ten years.
+pub const HISTORY_AGE_MS_MAX: u64 = 3_650 * 24 * 60 * 60 * 1_000;
+/// Most versions a volume is told to keep: ten thousand a second for three years.
+pub const HISTORY_VERSIONS_MAX: u64 = 1_000_000_000_000;
 /// Replicas one node hosts.
 pub const REPLICAS_PER_NODE_MAX: usize = 4_096;
 /// Bytes of items in one answer to a range: with one largest value over it and

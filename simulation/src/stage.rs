@@ -83,7 +83,7 @@ impl Stage {
         let kind = if shards == 1 { VolumeKind::Single } else { VolumeKind::Hash };
         let nodes = self.world.nodes().len();
         let replicas = u32::try_from(nodes.min(3)).unwrap_or(3);
-        let policy = VolumePolicy { kind, replicas, shards };
+        let policy = VolumePolicy::new(kind, replicas, shards);
         let made = self.ask("founding", FOUNDING_MAX * 2, async move {
             while client.nodes().await?.len() < nodes || !is_grown(client.catalog().await?.as_ref())
             {

@@ -33,7 +33,7 @@ impl Play {
         stage.found(1).expect("a cluster");
         let client = stage.client(1).with_deadline(SECOND * 30);
         let mut play = Self { stage, client };
-        let policy = VolumePolicy { kind: VolumeKind::Single, replicas: 3, shards: 1 };
+        let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
         let created = play.ask(async move |client| client.create_volume(VOLUME, policy).await);
         created.expect("a volume");
         play

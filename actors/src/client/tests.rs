@@ -438,7 +438,7 @@ async fn creating_a_volume_waits_for_its_leaders() {
     let model = Model::new();
     let client = model.client();
     model.state().leaderless_until = Some(Instant::now() + Duration::from_secs(2));
-    let policy = VolumePolicy { kind: VolumeKind::Hash, replicas: 3, shards: 8 };
+    let policy = VolumePolicy::new(VolumeKind::Hash, 3, 8);
     let began = Instant::now();
     let view = client.create_volume("new", policy.clone()).await.unwrap();
     assert!(began.elapsed() >= Duration::from_secs(2));
@@ -456,7 +456,7 @@ async fn creating_a_volume_waits_for_its_leaders() {
 async fn a_volume_made_by_another_client_is_found_though_the_map_is_old() {
     let (model, client) = hash_volume();
     client.put("data", "a", "1").await.unwrap();
-    let policy = VolumePolicy { kind: VolumeKind::Single, replicas: 3, shards: 1 };
+    let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
     model.client().create_volume("late", policy).await.unwrap();
     client.put("late", "a", "1").await.unwrap();
 }

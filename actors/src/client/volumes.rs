@@ -6,6 +6,7 @@ use cluster::{
         record::{VolumePolicy, VolumeRecord, VolumeState},
     },
     ids::{NodeId, ShardId},
+    mvcc::compaction::HistoryPolicy,
     request::{ReadLevel, ReplicaStatus, ShardBody, ShardResult},
     shard::descriptor::ShardDescriptor,
 };
@@ -47,16 +48,42 @@ impl Client {
             name: name.to_owned(),
             policy,
         };
-        let record = match self.change_catalog(&mut trial, &command).await? {
-            CatalogOutcome::Volume(record) => record,
+        let record = self.change_volume(&mut trial, &command).await?;
+        self.wait_for_leaders(&mut trial, &record).await?;
+        Ok(self.view_of(&record))
+    }
+
+    /// Lets a volume keep more of its past from now on, or less.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn set_history(
+        &self,
+        name: &str,
+        history: HistoryPolicy,
+    ) -> Result<VolumeView, ClientError> {
+        let mut trial = self.trial(format!("volume {name}"));
+        self.refresh(&mut trial, None, 0).await?;
+        let (tenant, name) = (self.shared.tenant, name.to_owned());
+        let command = CatalogCommand::SetHistory { tenant, name, history };
+        let record = self.change_volume(&mut trial, &command).await?;
+        let known = self.view_of(&record);
+        Ok(VolumeView { record, ..known })
+    }
+
+    async fn change_volume(
+        &self,
+        trial: &mut Trial,
+        command: &CatalogCommand,
+    ) -> Result<VolumeRecord, ClientError> {
+        match self.change_catalog(trial, command).await? {
+            CatalogOutcome::Volume(record) => Ok(record),
             other @ (CatalogOutcome::Done
             | CatalogOutcome::Node(_)
             | CatalogOutcome::Shard(_)
             | CatalogOutcome::Replica(_)
-            | CatalogOutcome::Refused(_)) => return Err(strange_outcome(&trial, &other)),
-        };
-        self.wait_for_leaders(&mut trial, &record).await?;
-        Ok(self.view_of(&record))
+            | CatalogOutcome::Refused(_)) => Err(strange_outcome(trial, &other)),
+        }
     }
 
     /// Waits until every shard of a volume answers a linearizable read.

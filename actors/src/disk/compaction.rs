@@ -2,9 +2,9 @@
 //!
 //! One walk over the node's replicas instead of a timer for each: a shard where
 //! nothing happened since its last compaction is passed by and sleeps on. The
-//! leader's node asks when its retention says so; a node whose disk is tight
-//! asks also for shards it only follows, because only their log can give it
-//! room. Both take the router's way to the leader.
+//! leader's node asks when the policy of the volume and the retention say so; a
+//! node whose disk is tight asks also for shards it only follows, because only
+//! their log can give it room. Both take the router's way to the leader.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,13 +14,14 @@ use std::{
 
 use cluster::{
     auth::Principal,
+    catalog::view::CatalogView,
     ids::{CATALOG_SHARD, ShardId},
     mvcc::{
-        compaction::Standing,
+        compaction::{HistoryPolicy, Standing},
         version::{Hlc, Version, VersionKind},
     },
     request::{ShardBody, ShardRequest},
-    units::WallTime,
+    units::{Instant, WallTime},
 };
 use ractor::ActorRef;
 use tokio::sync::oneshot;
@@ -51,6 +52,10 @@ pub(super) struct Compactions {
     asked: ShardId,
     /// The shard swept last.
     swept: ShardId,
+    /// When shards that count their versions were last looked into. Their store
+    /// must be asked which version a point of time is, so a look has the step
+    /// that others find in their versions. One entry for each such replica.
+    looked: BTreeMap<ShardId, Instant>,
 }
 
 /// What a shard should let go of.
@@ -81,8 +86,10 @@ impl DiskState {
 
     /// Asks shards to let go of history that is old enough.
     pub(super) fn compact(&mut self, myself: &ActorRef<DiskMessage>) {
-        let wall = self.arguments.world.clock.wall();
+        let (now, wall) = (self.arguments.world.clock.now(), self.arguments.world.clock.wall());
         let hosted = Arc::clone(&self.arguments.hosted.borrow());
+        let catalog = self.arguments.router.catalog();
+        self.compactions.looked.retain(|shard, _| hosted.by_shard.contains_key(shard));
         for (shard, handle) in in_turn(&hosted.by_shard, self.compactions.asked) {
             if self.compactions.under_way.len() >= COMPACTIONS_MAX {
                 return;
@@ -90,7 +97,10 @@ impl DiskState {
             if *shard == CATALOG_SHARD || self.compactions.under_way.contains(shard) {
                 continue;
             }
-            if let Some(wanted) = self.wanted(handle, wall) {
+            if let Some(wanted) = self.wanted(handle, &catalog, (now, wall)) {
+                if let Wanted::Time(..) = wanted {
+                    self.compactions.looked.insert(*shard, now);
+                }
                 self.compactions.asked = *shard;
                 self.compactions.under_way.insert(*shard);
                 self.ask(handle, wanted, myself);
@@ -103,21 +113,34 @@ impl DiskState {
         self.compactions.under_way.remove(&shard);
     }
 
-    fn wanted(&self, handle: &ReplicaHandle, wall: WallTime) -> Option<Wanted> {
+    fn wanted(
+        &self,
+        handle: &ReplicaHandle,
+        catalog: &CatalogView,
+        (now, wall): (Instant, WallTime),
+    ) -> Option<Wanted> {
         let tight = self.arguments.space.borrow().is_tight();
         let published = handle.published.borrow();
         let leading = published.status.as_ref().is_some_and(|status| status.leading);
         let half = published.half.as_ref().filter(|_| leading || tight)?;
         let (version, compacted) = (half.reader.version(), half.reader.compacted());
         let standing = Standing { version, compacted };
-        let retention = self.arguments.budget.retentions().of(half.reader.versions());
-        let horizon = retention.horizon(wall, tight)?;
+        let history = catalog.volume_by_id(handle.volume).map(|volume| volume.policy.history);
+        let history = history.unwrap_or_default();
+        let retention = self.arguments.budget.retentions().of(half.reader.versions()).told(history);
+        let (horizon, step) = (retention.horizon(wall, tight), retention.step(tight));
         match half.reader.versions() {
-            VersionKind::Hybrid => {
-                standing.due(horizon, retention.step(tight)).map(Wanted::Version)
-            }
+            VersionKind::Hybrid => standing.due(horizon?, step).map(Wanted::Version),
             VersionKind::Dense => {
-                standing.has_news().then(|| Wanted::Time(horizon, Arc::clone(half)))
+                if let HistoryPolicy::Versions(kept) = history
+                    && let Some(version) = standing.beyond(kept)
+                {
+                    return Some(Wanted::Version(version));
+                }
+                let looked = self.compactions.looked.get(&handle.shard);
+                let again = looked.is_none_or(|looked| now.since(*looked) >= step);
+                let time = horizon.filter(|_| again && standing.has_news())?;
+                Some(Wanted::Time(time, Arc::clone(half)))
             }
         }
     }

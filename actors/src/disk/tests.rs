@@ -2,10 +2,16 @@
 //! and a tight disk makes room sooner.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{ops::Bound, ops::ControlFlow, sync::atomic::Ordering::Relaxed};
+use std::{collections::BTreeMap, ops::Bound, ops::ControlFlow, sync::atomic::Ordering::Relaxed};
 
 use cluster::{
-    mvcc::version::Version,
+    catalog::{
+        encoding::{encode_record, volume_key},
+        record::{VolumeKind, VolumePolicy},
+    },
+    ids::FIRST_TENANT,
+    memory::{MemoryEngine, MemoryFiles},
+    mvcc::{compaction::HistoryPolicy, version::Version},
     ports::engine::{Order, Tree},
     request::{ReadLevel, ShardResult, WriteLevel},
     shard::command::{Op, Outcome},
@@ -13,6 +19,7 @@ use cluster::{
 
 use super::*;
 use crate::{
+    budget::NodeLimits,
     probe::Report,
     stand::{Node, Stand, get},
     world::SpaceGauge,
@@ -120,6 +127,72 @@ async fn what_was_overwritten_leaves_all_stores_after_ten_minutes_and_wakes_a_sh
     assert!(stand.get(100, "deleted").await.is_none());
 }
 
+/// Three nodes with one shard of a volume that was told how much to keep.
+async fn keeping(kind: VolumeKind, history: HistoryPolicy) -> Stand {
+    let mut stand = Stand::empty(3, 1, NodeLimits::default(), 1 << 20);
+    let mut record = stand.view.volume(FIRST_TENANT, "v").unwrap().clone();
+    record.policy = VolumePolicy { kind, history, ..record.policy };
+    let (key, record) = (volume_key(FIRST_TENANT, "v"), encode_record(&record));
+    let change = [(key.as_str(), Some(record.as_slice()))];
+    stand.view = Arc::new(stand.view.updated(Version(2), change).unwrap());
+    for number in 1..=3 {
+        stand.boot(number, MemoryFiles::new(), MemoryEngine::default(), BTreeMap::new()).await;
+    }
+    stand.leader(100).await;
+    for number in 1..=3 {
+        pace(&stand, number, 50).await;
+    }
+    stand
+}
+
+/// What is left of the past on each node, changes of the present among it.
+fn left(stand: &Stand) -> Vec<usize> {
+    stand.nodes.values().map(|node| old_entries(node, 100)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_keeps_its_past_as_long_as_it_was_told_to_and_sleeps_meanwhile() {
+    // What the last change replaced stays where nothing can be above it.
+    for (kind, least) in [(VolumeKind::Single, 2), (VolumeKind::Hash, 0)] {
+        let mut stand = keeping(kind, HistoryPolicy::Age(30 * 60_000)).await;
+        for round in 0..20_u8 {
+            stand.put(100, "k", &[round]).await;
+        }
+        stand.until("it sleeps", |stand| asleep(stand, 1)).await;
+        stand.pass(29 * 60).await;
+        assert!(left(&stand).iter().all(|left| *left > 20), "{kind:?}: {:?}", left(&stand));
+        let before = woken(&stand);
+        stand.pass(5 * 60).await;
+        assert_eq!(left(&stand), [least; 3], "{kind:?}");
+        assert_eq!(woken(&stand) - before, 3, "once, on each node");
+        stand.pass(3_600).await;
+        assert_eq!(woken(&stand) - before, 3, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_was_told_nothing_keeps_its_counted_past_for_ever() {
+    let mut stand = keeping(VolumeKind::Single, HistoryPolicy::Usual).await;
+    for round in 0..20_u8 {
+        stand.put(100, "k", &[round]).await;
+    }
+    stand.pass(48 * 3_600).await;
+    assert!(left(&stand).iter().all(|left| *left > 20), "{:?}", left(&stand));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_keeps_as_many_versions_as_it_was_told_to() {
+    let mut stand = keeping(VolumeKind::Single, HistoryPolicy::Versions(50)).await;
+    for round in 0..200_u8 {
+        stand.put(100, "k", &[round]).await;
+    }
+    stand.pass(30).await;
+    for left in left(&stand) {
+        // An old value and a change for each, and a step of a tenth.
+        assert!((2 * 50..=2 * 56).contains(&left), "{left}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_follower_whose_disk_is_tight_has_the_leader_let_go_of_history_sooner() {
     let mut stand = Stand::start(3, 1).await;
@@ -165,4 +238,48 @@ async fn a_read_below_what_was_let_go_of_is_refused_by_name() {
     let last = node.status(100).unwrap().last;
     node.ask(100, compact(first)).await.unwrap();
     assert_eq!(node.status(100).unwrap().last, last);
+}
+
+/// Nobody waits for a sweep: what it does not do for long is only room that is not
+/// there yet.
+#[tokio::test(start_paused = true)]
+async fn a_sweep_that_stands_still_keeps_neither_readers_nor_writers_waiting() {
+    let mut stand = Stand::start(3, 1).await;
+    stand.leader(100).await;
+    for round in 0..50_u8 {
+        stand.put(100, "k", &[round]).await;
+    }
+    let all = |stand: &Stand, message: fn() -> ReplicaMessage| {
+        for node in stand.nodes.values() {
+            node.handle(100).unwrap().actor.cast(message()).unwrap();
+        }
+    };
+    stand.pass(1).await;
+    all(&stand, || ReplicaMessage::Flush { pressed: false });
+    stand.until("it lies in the stores", |stand| left(stand).iter().all(|left| *left >= 99)).await;
+    let version = stand.get(100, "k").await.unwrap().modified;
+    let compact = cluster::request::ShardBody::Compact { version };
+    assert!(matches!(stand.ask(100, compact).await, ShardResult::Outcome(_)));
+    stand.pass(1).await;
+
+    let hold = |stand: &Stand, holding| {
+        for node in stand.nodes.values() {
+            node.workers.holding.store(holding, Relaxed);
+        }
+    };
+    hold(&stand, true);
+    all(&stand, || ReplicaMessage::Sweep);
+    stand.pass(1).await;
+    hold(&stand, false);
+    let begun = tokio::time::Instant::now();
+    for round in 0..20_u8 {
+        stand.put(100, "k", &[round]).await;
+        assert_eq!(stand.get(100, "k").await.unwrap().value, [round]);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(left(&stand).iter().all(|left| *left >= 99), "the sweeps stand still");
+    for node in stand.nodes.values() {
+        assert_eq!(node.workers.release(), 1, "one sweep stood still");
+    }
+    stand.until("it is swept", |stand| left(stand) == [2; 3]).await;
 }

@@ -43,6 +43,7 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
     match body {
         ShardBody::Catalog { command, .. } => match command {
             CatalogCommand::CreateVolume { tenant, .. }
+            | CatalogCommand::SetHistory { tenant, .. }
             | CatalogCommand::DeleteVolume { tenant, .. } => match from {
                 Peer::Client { tenant: own, .. } if own == tenant => Ok(()),
                 Peer::Client { .. } | Peer::Node(_) | Peer::Anonymous => {

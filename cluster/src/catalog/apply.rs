@@ -96,6 +96,9 @@ fn step(ledger: &mut Ledger<'_>, command: &CatalogCommand) -> Result<CatalogOutc
         CatalogCommand::CreateVolume { tenant, name, policy } => {
             volume::create(ledger, *tenant, name, policy)
         }
+        CatalogCommand::SetHistory { tenant, name, history } => {
+            volume::set_history(ledger, *tenant, name, *history)
+        }
         CatalogCommand::PlaceShard { shard, nodes } => shard::place(ledger, *shard, nodes),
         CatalogCommand::ObserveShard(seen) => shard::observe(ledger, seen),
         CatalogCommand::DeleteVolume { tenant, name } => volume::delete(ledger, *tenant, name),

@@ -7,6 +7,7 @@ use super::record::{ClusterRecord, Loss, NodeRecord, VolumePolicy, VolumeRecord}
 use crate::{
     ids::{NodeId, ReplicaId, ShardId, TenantId, VolumeId},
     membership::Boot,
+    mvcc::compaction::HistoryPolicy,
     shard::descriptor::{ReplicaDescriptor, ShardDescriptor},
     units::WallTime,
 };
@@ -64,6 +65,15 @@ pub enum CatalogCommand {
         name: String,
         /// Its policy.
         policy: VolumePolicy,
+    },
+    /// Lets a volume keep more of its past from now on, or less.
+    SetHistory {
+        /// Its owner.
+        tenant: TenantId,
+        /// Its name.
+        name: String,
+        /// How much.
+        history: HistoryPolicy,
     },
     /// The plan for one shard that waits for placement: nodes of its voters.
     PlaceShard {

@@ -18,6 +18,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::{
     ids::{ClusterId, NodeId, ReplicaId, ShardId, TenantId, VolumeId},
     membership::Boot,
+    mvcc::compaction::HistoryPolicy,
     shard::descriptor::{ReplicaDescriptor, ShardDescriptor},
     units::WallTime,
 };
@@ -114,6 +115,15 @@ pub struct VolumePolicy {
     pub replicas: u32,
     /// Shards it is created with.
     pub shards: u32,
+    /// How much of the past it keeps.
+    pub history: HistoryPolicy,
+}
+
+impl VolumePolicy {
+    /// One that keeps as much of the past as is usual.
+    pub fn new(kind: VolumeKind, replicas: u32, shards: u32) -> Self {
+        Self { kind, replicas, shards, history: HistoryPolicy::Usual }
+    }
 }
 
 /// Where a volume stands in its life.

@@ -139,7 +139,7 @@ pub(super) fn bootstrap() -> CatalogCommand {
 }
 
 pub(super) fn policy(kind: VolumeKind, replicas: u32, shards: u32) -> VolumePolicy {
-    VolumePolicy { kind, replicas, shards }
+    VolumePolicy::new(kind, replicas, shards)
 }
 
 pub(super) fn create(name: &str, policy: VolumePolicy) -> CatalogCommand {

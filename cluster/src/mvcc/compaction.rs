@@ -10,6 +10,9 @@
 //! them. A key that was deleted there leaves nothing at all. So a sweep costs
 //! what was changed, not what is stored.
 //!
+//! How much of the past is kept is the volume's [`HistoryPolicy`], and what is
+//! usual for its kind; a disk that is nearly full keeps less ([`Retention`]).
+//!
 //! Invariants:
 //! - every batch is whole for the keys it names: whichever batches are in the
 //!   store, a read at or above the compacted version finds the same;
@@ -22,6 +25,8 @@ use std::{
     ops::{Bound, ControlFlow},
     time::Duration,
 };
+
+use rkyv::{Archive, Deserialize, Serialize};
 
 use super::{
     layout::{change_start, history_end, history_key, read_change_key},
@@ -52,6 +57,20 @@ impl BatchLimits {
     pub const USUAL: Self = Self { changes_max: 2_048, key_bytes_max: 1 << 20, entries_max: 8_192 };
 }
 
+/// How much of its past a volume keeps readable, as long as its disks have room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum HistoryPolicy {
+    /// As much as volumes of its kind do.
+    #[default]
+    Usual,
+    /// What was overwritten or deleted within so many milliseconds: etcd's
+    /// compaction by period.
+    Age(u64),
+    /// So many versions before the newest: etcd's compaction by revision. Of kind
+    /// *single* only, where versions are counted.
+    Versions(u64),
+}
+
 /// How long versions stay readable after they were overwritten or deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
@@ -78,13 +97,25 @@ impl Retention {
         Some(Hlc::at(WallTime(wall.0.saturating_sub(kept_ms))))
     }
 
+    /// The same in a volume that was told how much to keep. A nearly full disk
+    /// keeps no more for it, but less if the volume wants less.
+    #[must_use]
+    pub fn told(self, history: HistoryPolicy) -> Self {
+        let HistoryPolicy::Age(ms) = history else { return self };
+        let age = Duration::from_millis(ms);
+        Self { usual: Some(age), tight: self.tight.map(|tight| tight.min(age)) }
+    }
+
     /// How far the horizon moves on before a shard that is written all the
     /// time compacts again: a tenth of what is kept, one entry of the log.
     pub fn step(self, tight: bool) -> Duration {
         let kept = if tight { self.tight } else { self.usual };
-        kept.map_or(Duration::MAX, |kept| kept / 10)
+        kept.map_or(Duration::MAX, |kept| (kept / 10).min(STEP_MAX))
     }
 }
+
+/// A shard that keeps its past for months lets go of it once an hour all the same.
+const STEP_MAX: Duration = Duration::from_hours(1);
 
 /// Where a shard stands with its history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +148,14 @@ impl Standing {
         let step_ms = u64::try_from(step.as_millis()).unwrap_or(u64::MAX);
         let passed_ms = Hlc(horizon.0).wall().0.saturating_sub(Hlc(self.compacted.0).wall().0);
         (passed_ms >= step_ms).then_some(horizon)
+    }
+
+    /// The version a shard that counts should compact to now, to keep so many
+    /// before its newest: when a tenth more lie there.
+    pub fn beyond(self, kept: u64) -> Option<Version> {
+        let version = Version(self.version.0.saturating_sub(kept));
+        let step = (kept / 10).max(1);
+        (version.0 >= self.compacted.0.saturating_add(step)).then_some(version)
     }
 }
 
@@ -303,6 +342,39 @@ mod tests {
         assert_eq!(due(20_000, 19_341, 20_000, false), None);
         assert_eq!(due(20_000, 19_340, 20_000, false), Some(at(19_400)));
         assert_eq!(due(20_000, 19_340, 20_000, true), Some(at(19_970)));
+    }
+
+    #[test]
+    fn a_volume_keeps_the_past_it_was_told_to_and_no_more_on_a_tight_disk() {
+        let minutes = |of: fn(Retention) -> Option<Duration>, retention: Retention| {
+            of(retention).map(|kept| kept.as_secs() / 60)
+        };
+        let kept = |usual: Retention, history| {
+            let told = usual.told(history);
+            (minutes(|kept| kept.usual, told), minutes(|kept| kept.tight, told))
+        };
+        let age = |minutes: u64| HistoryPolicy::Age(minutes * 60_000);
+        assert_eq!(kept(Retention::DENSE, age(60)), (Some(60), Some(5)));
+        assert_eq!(kept(Retention::DENSE, age(1)), (Some(1), Some(1)));
+        assert_eq!(kept(Retention::DENSE, HistoryPolicy::Versions(9)), (None, Some(5)));
+        assert_eq!(kept(Retention::HYBRID, HistoryPolicy::Usual), (Some(10), Some(0)));
+        let year = Retention::HYBRID.told(age(365 * 24 * 60));
+        assert_eq!((year.step(false), year.step(true)), (STEP_MAX, Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn a_counted_past_goes_when_a_tenth_more_than_it_keeps_lies_there() {
+        let beyond = |version, compacted, kept| {
+            Standing { version: Version(version), compacted: Version(compacted) }.beyond(kept)
+        };
+        assert_eq!(beyond(1, 0, 100), None);
+        assert_eq!(beyond(109, 0, 100), None);
+        assert_eq!(beyond(110, 0, 100), Some(Version(10)));
+        assert_eq!(beyond(119, 10, 100), None);
+        assert_eq!(beyond(120, 10, 100), Some(Version(20)));
+        assert_eq!(beyond(7, 5, 1), Some(Version(6)), "the newest but one stays");
+        assert_eq!(beyond(6, 5, 1), None);
+        assert_eq!(beyond(1_000, 1_000, 100), None, "after a restore all below is gone");
     }
 
     #[test]

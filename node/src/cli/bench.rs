@@ -116,7 +116,7 @@ async fn prepare(client: &Client, args: &KvArgs) -> Outcome {
         Err(ClientError::UnknownVolume { .. }) => {
             let nodes = client.nodes().await?.len();
             let replicas = if nodes >= 3 { 3 } else { 1 };
-            let policy = VolumePolicy { kind: VolumeKind::Hash, replicas, shards: 8 };
+            let policy = VolumePolicy::new(VolumeKind::Hash, replicas, 8);
             client.create_volume(&args.volume, policy).await?;
             tell(&format!("volume {} created: {replicas} replicas, 8 shards", args.volume));
             Ok(())

@@ -1,5 +1,6 @@
-//! Volumes: create, ls, show, rm, snapshot, restore.
+//! Volumes: create, ls, show, set, rm, snapshot, restore.
 
+pub mod history;
 pub mod restore;
 pub mod snapshot;
 
@@ -14,6 +15,7 @@ use cluster::{
     catalog::record::{NodeRecord, VolumeKind, VolumePolicy, VolumeState},
     codes::ErrorCode,
     ids::{NodeId, ShardId},
+    mvcc::compaction::HistoryPolicy,
     request::ReplicaStatus,
     shard::descriptor::Predicate,
 };
@@ -23,7 +25,7 @@ use serde::Serialize;
 use super::{
     Context,
     error::{CliError, Outcome},
-    render::tell,
+    render::{Format, tell},
 };
 
 /// `cdb volume`
@@ -39,6 +41,8 @@ pub enum VolumeCommand {
         /// Its name
         name: String,
     },
+    /// Changes what a volume keeps
+    Set(history::SetArgs),
     /// Deletes a volume with all its data
     Rm(RemoveArgs),
     /// Saves all of a volume of kind single in a file
@@ -61,6 +65,9 @@ pub struct CreateArgs {
     /// How keys are spread
     #[arg(long, value_enum, default_value_t = Kind::Hash)]
     kind: Kind,
+    /// How much of its past stays readable: 1h, 10000-versions (of kind single), or usual
+    #[arg(long, value_parser = history::policy, default_value = "usual")]
+    history: HistoryPolicy,
 }
 
 /// `cdb volume rm`
@@ -98,6 +105,7 @@ struct View {
     kind: VolumeKind,
     replicas: u32,
     state: &'static str,
+    history: String,
     shards: Vec<ShardView>,
 }
 
@@ -130,6 +138,7 @@ pub async fn run(context: &Context, command: VolumeCommand) -> Outcome {
         VolumeCommand::Create(args) => create(context, args).await,
         VolumeCommand::Ls => ls(context).await,
         VolumeCommand::Show { name } => show(context, &name).await,
+        VolumeCommand::Set(args) => history::set(context, args).await,
         VolumeCommand::Rm(args) => rm(context, args).await,
         VolumeCommand::Snapshot(args) => snapshot::run(context, args).await,
         VolumeCommand::Restore(args) => restore::run(context, args).await,
@@ -149,7 +158,8 @@ async fn create(context: &Context, args: CreateArgs) -> Outcome {
     let client = context.client()?;
     // A thousand shards take longer than one request may.
     let client = client.with_deadline(client.deadline() + SHARD_WAIT * shards);
-    let policy = VolumePolicy { kind, replicas: args.replicas, shards };
+    let usual = VolumePolicy::new(kind, args.replicas, shards);
+    let policy = VolumePolicy { history: args.history, ..usual };
     let created = client.create_volume(&args.name, policy).await;
     client.with_deadline(super::CLOSE_WITHIN).close().await;
     let volume = created?;
@@ -175,10 +185,15 @@ async fn ls(context: &Context) -> Outcome {
             view.replicas.to_string(),
             view.shards.len().to_string(),
             view.state.into(),
+            view.history.clone(),
         ]
     };
     let rows: Vec<Vec<String>> = views.iter().map(row).collect();
-    context.output.rows(&views, &["VOLUME", "KIND", "REPLICAS", "SHARDS", "STATE"], &rows)
+    context.output.rows(
+        &views,
+        &["VOLUME", "KIND", "REPLICAS", "SHARDS", "STATE", "HISTORY"],
+        &rows,
+    )
 }
 
 /// Shards asked at a time what they hold.
@@ -226,6 +241,10 @@ async fn show(context: &Context, name: &str) -> Outcome {
         shard.holds = held.ok().map(|held| Holds::from(&held));
     }
     let rows: Vec<Vec<String>> = view.shards.iter().map(row).collect();
+    if context.output.format() == Format::Table {
+        let View { name, replicas, history, .. } = &view;
+        super::render::line(&format!("{name}: {replicas} replicas, history {history}"))?;
+    }
     context.output.rows(&view, &HEADER, &rows)
 }
 
@@ -296,6 +315,7 @@ fn view(volume: &VolumeView, nodes: &[NodeRecord]) -> View {
         id: volume.record.volume.0,
         kind: volume.record.policy.kind,
         replicas: volume.record.policy.replicas,
+        history: history::text(volume.record.policy.history),
         state: match volume.record.state {
             VolumeState::Creating => "creating",
             VolumeState::Ready => "ready",

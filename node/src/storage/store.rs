@@ -66,7 +66,7 @@ impl MvccStore {
         let client = backend.client()?;
         let store = Self { backend, client };
         store.run(|client| async move {
-            let policy = VolumePolicy { kind: VolumeKind::Single, replicas: 1, shards: 1 };
+            let policy = VolumePolicy::new(VolumeKind::Single, 1, 1);
             match client.create_volume(VOLUME, policy).await {
                 Err(error) if error.code() == ErrorCode::VolumeExists => Ok(()),
                 made => made.map(drop),

@@ -176,7 +176,7 @@ fn serve_alone(stage: &mut Stage) -> Result<(), String> {
         return Err("what was written without a catalog is not there".to_owned());
     }
     let maker = stage.client(KEEPER).with_deadline(SECOND);
-    let policy = VolumePolicy { kind: VolumeKind::Single, replicas: 3, shards: 1 };
+    let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
     let made = stage.ask("a volume without a catalog", SERVED_WITHIN, async move {
         maker.create_volume("impossible", policy).await.is_ok()
     })?;

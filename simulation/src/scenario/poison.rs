@@ -45,7 +45,7 @@ pub(super) const ALL: &[Scenario] = &[Scenario {
 /// what is in it.
 fn poison(stage: &mut Stage) -> Result<(), String> {
     let client = stage.client(KEEPER).with_deadline(STEP_MAX);
-    let policy = VolumePolicy { kind: VolumeKind::Single, replicas: 3, shards: 1 };
+    let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
     let made = stage.ask("a volume to poison", STEP_MAX * 2, async move {
         client.create_volume(VOLUME, policy).await?;
         client.put(VOLUME, "key", "value").await?;

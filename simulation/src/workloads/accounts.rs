@@ -83,7 +83,7 @@ impl Accounts {
     }
 
     async fn open(self, player: Player) -> Result<(), ClientError> {
-        let policy = VolumePolicy { kind: VolumeKind::Single, replicas: 3, shards: 1 };
+        let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
         let volume = volume(&player);
         player.client.create_volume(&volume, policy).await?;
         let add = |name: String| AuthCommand::AddUser { name, hash: None };

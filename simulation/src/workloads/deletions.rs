@@ -132,7 +132,7 @@ impl Deletions {
     }
 
     async fn open(self, player: Player) -> Result<(), ClientError> {
-        let policy = VolumePolicy { kind: VolumeKind::Single, replicas: 3, shards: 1 };
+        let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
         player.client.create_volume(&volume(&player), policy).await.map(drop)
     }
 

@@ -74,7 +74,7 @@ impl Volumes {
     async fn life(&self, player: &mut Player, name: &str) -> Result<(), ClientError> {
         let shards = 1 + player.rng.number(3);
         let kind = if shards == 1 { VolumeKind::Single } else { VolumeKind::Hash };
-        let policy = VolumePolicy { kind, replicas: self.replicas, shards };
+        let policy = VolumePolicy::new(kind, self.replicas, shards);
         self.create(player, name, &policy).await?;
         player.trace.count("volume created");
         self.seen.lock().there.insert(name.to_owned(), true);

@@ -98,7 +98,7 @@ impl Watches {
     }
 
     async fn open(self, player: Player) -> Result<(), ClientError> {
-        let policy = VolumePolicy { kind: VolumeKind::Single, replicas: 3, shards: 1 };
+        let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
         player.client.create_volume(&volume(&player), policy).await?;
         let mut seen = self.lock();
         for _ in 0..self.watchers {

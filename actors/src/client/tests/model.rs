@@ -164,7 +164,7 @@ impl Model {
 
     pub(super) fn with_volume(name: &str, kind: VolumeKind, shards: u32) -> Self {
         let model = Self::new();
-        model.state().create(name, VolumePolicy { kind, replicas: 3, shards }).unwrap();
+        model.state().create(name, VolumePolicy::new(kind, 3, shards)).unwrap();
         model
     }
 

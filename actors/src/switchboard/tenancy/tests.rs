@@ -24,7 +24,7 @@ fn volume(id: u64, tenant: TenantId, shard: u64) -> [Change; 2] {
         volume: VolumeId(id),
         tenant,
         name: format!("v{id}"),
-        policy: VolumePolicy { kind: VolumeKind::Hash, replicas: 3, shards: 1 },
+        policy: VolumePolicy::new(VolumeKind::Hash, 3, 1),
         shards: vec![ShardId(shard)],
         state: VolumeState::Ready,
     };

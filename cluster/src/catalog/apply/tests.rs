@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     catalog::{
-        record::{Loss, NodeRecord, NodeState, VolumeKind, VolumeState},
+        record::{Loss, NodeRecord, NodeState, VolumeKind, VolumePolicy, VolumeState},
         trial::{Memory, bootstrap, create, delete, n, node, policy},
     },
     ids::{
@@ -11,6 +11,7 @@ use crate::{
         ShardId, TenantId, VolumeId,
     },
     membership::Boot,
+    mvcc::compaction::HistoryPolicy,
     shard::descriptor::{Predicate, ReplicaDescriptor, ReplicaRole, ShardDescriptor},
     units::WallTime,
 };
@@ -287,6 +288,46 @@ fn a_volume_is_ready_when_all_its_shards_are_placed() {
     let state = memory.view().volume(FIRST_TENANT, "data").unwrap().state;
     assert_eq!(state, VolumeState::Ready);
     assert!(memory.refused(&CatalogCommand::MarkReady(VolumeId(77))).contains("no volume"));
+}
+
+fn keep(name: &str, history: HistoryPolicy) -> CatalogCommand {
+    CatalogCommand::SetHistory { tenant: FIRST_TENANT, name: name.into(), history }
+}
+
+#[test]
+fn what_a_volume_keeps_of_its_past_can_be_changed_within_bounds() {
+    let mut memory = Memory::cluster(1);
+    memory.create("counted", policy(VolumeKind::Single, 1, 1));
+    memory.create("data", policy(VolumeKind::Hash, 1, 1));
+    let year = HistoryPolicy::Age(365 * 86_400_000);
+    for (name, history) in [
+        ("data", year),
+        ("data", HistoryPolicy::Age(30_000)),
+        ("counted", HistoryPolicy::Versions(1)),
+        ("counted", year),
+        ("counted", HistoryPolicy::Usual),
+    ] {
+        let CatalogOutcome::Volume(volume) = memory.done(&keep(name, history)) else { panic!() };
+        assert_eq!(volume.policy.history, history);
+        assert_eq!(memory.view().volume(FIRST_TENANT, name), Some(&volume));
+    }
+    for (name, history, why) in [
+        ("data", HistoryPolicy::Versions(10), "only a volume of kind single"),
+        ("data", HistoryPolicy::Age(29_999), "30 seconds to 3650 days"),
+        ("data", HistoryPolicy::Age(u64::MAX), "30 seconds to 3650 days"),
+        ("counted", HistoryPolicy::Versions(0), "1 to 1000000000000 versions"),
+        ("counted", HistoryPolicy::Versions(u64::MAX), "1 to 1000000000000 versions"),
+        ("none", year, "no volume named none"),
+    ] {
+        let refusal = memory.refused(&keep(name, history));
+        assert!(refusal.contains(why), "{refusal}");
+    }
+    let born = |kind, history| VolumePolicy { history, ..policy(kind, 1, 1) };
+    memory.create("born", born(VolumeKind::Single, HistoryPolicy::Versions(7)));
+    let wrong = create("wrong", born(VolumeKind::Ordered, HistoryPolicy::Versions(7)));
+    assert!(memory.refused(&wrong).contains("only a volume of kind single"));
+    memory.done(&delete("data"));
+    assert!(memory.refused(&keep("data", year)).contains("is being deleted"));
 }
 
 fn observed(memory: &Memory, shard: ShardId, epoch: u64) -> ShardDescriptor {

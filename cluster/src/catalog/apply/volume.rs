@@ -7,7 +7,8 @@ use crate::{
         record::{NodeState, ShardRecord, VolumeKind, VolumePolicy, VolumeRecord, VolumeState},
     },
     ids::{Epoch, ShardId, TenantId, VolumeId},
-    limits::REPLICAS_PER_NODE_MAX,
+    limits::{HISTORY_AGE_MS_MAX, HISTORY_AGE_MS_MIN, HISTORY_VERSIONS_MAX, REPLICAS_PER_NODE_MAX},
+    mvcc::compaction::HistoryPolicy,
     shard::descriptor::{Predicate, ShardDescriptor},
 };
 
@@ -54,7 +55,26 @@ fn check_policy(policy: &VolumePolicy) -> Result<(), Stop> {
             policy.shards
         )));
     }
-    Ok(())
+    check_history(policy.kind, policy.history)
+}
+
+fn check_history(kind: VolumeKind, history: HistoryPolicy) -> Result<(), Stop> {
+    match history {
+        HistoryPolicy::Usual => Ok(()),
+        HistoryPolicy::Age(ms) if (HISTORY_AGE_MS_MIN..=HISTORY_AGE_MS_MAX).contains(&ms) => Ok(()),
+        HistoryPolicy::Age(ms) => Err(Stop::invalid(format!(
+            "a volume keeps {} seconds to {} days of its past, not {ms} milliseconds",
+            HISTORY_AGE_MS_MIN / 1_000,
+            HISTORY_AGE_MS_MAX / 86_400_000
+        ))),
+        HistoryPolicy::Versions(_) if kind != VolumeKind::Single => Err(Stop::invalid(
+            "only a volume of kind single counts its versions: say how long the past is kept",
+        )),
+        HistoryPolicy::Versions(kept) if (1..=HISTORY_VERSIONS_MAX).contains(&kept) => Ok(()),
+        HistoryPolicy::Versions(kept) => Err(Stop::invalid(format!(
+            "a volume keeps 1 to {HISTORY_VERSIONS_MAX} versions before its newest, not {kept}"
+        ))),
+    }
 }
 
 /// Refuses what the nodes could never hold; a volume that waited for nodes
@@ -184,14 +204,30 @@ pub(super) fn mark_ready(
     Ok(CatalogOutcome::Volume(record))
 }
 
+pub(super) fn set_history(
+    ledger: &mut Ledger<'_>,
+    tenant: TenantId,
+    name: &str,
+    history: HistoryPolicy,
+) -> Result<CatalogOutcome, Stop> {
+    let mut record = named(ledger, tenant, name)?;
+    if record.state == VolumeState::Deleting {
+        return Err(Stop::invalid(format!("the volume named {name} is being deleted")));
+    }
+    check_history(record.policy.kind, history)?;
+    if record.policy.history != history {
+        record.policy.history = history;
+        ledger.put_volume(&record);
+    }
+    Ok(CatalogOutcome::Volume(record))
+}
+
 pub(super) fn delete(
     ledger: &mut Ledger<'_>,
     tenant: TenantId,
     name: &str,
 ) -> Result<CatalogOutcome, Stop> {
-    let mut record = ledger
-        .volume(tenant, name)?
-        .ok_or_else(|| CatalogRefusal::UnknownVolume(name.to_owned()))?;
+    let mut record = named(ledger, tenant, name)?;
     if record.state != VolumeState::Deleting {
         for shard in &record.shards {
             let shard = ledger.shard(*shard)?;
@@ -222,6 +258,11 @@ pub(super) fn forget(ledger: &mut Ledger<'_>, volume: VolumeId) -> Result<Catalo
     }
     ledger.delete_volume(&record);
     Ok(CatalogOutcome::Done)
+}
+
+fn named(ledger: &Ledger<'_>, tenant: TenantId, name: &str) -> Result<VolumeRecord, Stop> {
+    let found = ledger.volume(tenant, name)?;
+    Ok(found.ok_or_else(|| CatalogRefusal::UnknownVolume(name.to_owned()))?)
 }
 
 fn found(ledger: &Ledger<'_>, volume: VolumeId) -> Result<VolumeRecord, Stop> {

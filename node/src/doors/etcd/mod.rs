@@ -203,7 +203,7 @@ fn services(gateway: Arc<Gateway>) -> anyhow::Result<Router> {
 /// copies. Whoever is refused until then is told why. Whether it is one that the door
 /// can serve.
 async fn create_volume(client: Client, config: &EtcdConfig) -> bool {
-    let policy = || VolumePolicy { kind: VolumeKind::Single, replicas: config.replicas, shards: 1 };
+    let policy = || VolumePolicy::new(VolumeKind::Single, config.replicas, 1);
     loop {
         match client.show_volume(&config.volume).await {
             Ok(view) if view.record.policy.kind == VolumeKind::Single => return true,

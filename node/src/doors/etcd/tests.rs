@@ -26,7 +26,7 @@ async fn node() -> (Embedded, tempfile::TempDir) {
 }
 
 fn policy(kind: VolumeKind) -> VolumePolicy {
-    VolumePolicy { kind, replicas: 1, shards: 1 }
+    VolumePolicy::new(kind, 1, 1)
 }
 
 /// A section of the door.

@@ -84,6 +84,7 @@ fn of_ops(ops: &[Op]) -> Told {
 fn of_catalog(command: &CatalogCommand) -> Told {
     match command {
         CatalogCommand::CreateVolume { name, .. } => ("volume create", vec![Subject::volume(name)]),
+        CatalogCommand::SetHistory { name, .. } => ("volume set", vec![Subject::volume(name)]),
         CatalogCommand::DeleteVolume { name, .. } => ("volume delete", vec![Subject::volume(name)]),
         CatalogCommand::RemoveNode(node) => ("node remove", vec![Subject::node(*node)]),
         // No client may: it is told that one tried.
