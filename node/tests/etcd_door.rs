@@ -12,7 +12,7 @@ mod common;
 #[path = "common/doors.rs"]
 mod doors;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clusterdb::doors::etcd::proto::{
     etcdserverpb::{
@@ -24,7 +24,7 @@ use clusterdb::doors::etcd::proto::{
     },
     v3lockpb::{LockRequest, lock_client::LockClient},
 };
-use common::LONG;
+use common::{LONG, http_get};
 use doors::{Doors, get, put};
 use futures_util::stream;
 use tokio::{sync::mpsc, time::timeout};
@@ -269,4 +269,73 @@ async fn a_large_transaction_comes_whole_or_in_fragments() {
         }
     }
     assert!(events == 8 && responses > 3, "{events} events in {responses} responses");
+}
+
+/// A long history: the same keys, changed again and again.
+async fn change_often(kv: &mut KvClient<Channel>, rounds: usize, keys: usize) {
+    for round in 0..rounds {
+        let puts = (0..keys).map(|n| put(&format!("k{n:03}"), round.to_string().repeat(60).into()));
+        let success =
+            puts.map(|put| RequestOp { request: Some(Request::RequestPut(put)) }).collect();
+        kv.txn(TxnRequest { success, ..TxnRequest::default() }).await.unwrap();
+    }
+}
+
+/// How long one put and one linearizable read take, in turn, until told to end.
+async fn times(mut kv: KvClient<Channel>, end: impl Future<Output = ()>) -> Vec<Duration> {
+    let (mut times, mut end) = (Vec::new(), std::pin::pin!(end));
+    loop {
+        let begun = Instant::now();
+        let both = async {
+            kv.put(put("beside", vec![7; 100])).await.unwrap();
+            kv.range(get("k000", "")).await.unwrap();
+        };
+        tokio::select! {
+            biased;
+            () = &mut end => return times,
+            () = both => times.push(begun.elapsed()),
+        }
+    }
+}
+
+/// The middle one and the longest.
+fn middle_and_longest(mut times: Vec<Duration>) -> (Duration, Duration, usize) {
+    times.sort_unstable();
+    let last = times.last().copied().unwrap_or_default();
+    (times.get(times.len() / 2).copied().unwrap_or_default(), last, times.len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compaction_holds_up_nobody_and_a_physical_one_is_answered_once_it_is_swept() {
+    let doors = Doors::open("").serve().await;
+    let mut kv = KvClient::new(doors.channel(1).await);
+    change_often(&mut kv, 150, 100).await;
+    // The next flush takes all of it to the stores.
+    let usual = times(kv.clone(), tokio::time::sleep(Duration::from_secs(12))).await;
+    let swept = || {
+        let (_, page) = http_get(doors.cluster.nodes[0].http, "/metrics").unwrap();
+        let line = page.lines().find(|line| line.starts_with("cdb_shard_swept_entries_total"));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+    };
+    let before = swept();
+    let revision = kv.range(get("none", "")).await.unwrap().into_inner().header.unwrap().revision;
+    let (done, ended) = tokio::sync::oneshot::channel();
+    let beside = times(kv.clone(), async { drop(ended.await) });
+    let compact = async {
+        let begun = Instant::now();
+        let request = CompactionRequest { revision, physical: true };
+        kv.clone().compact(request).await.unwrap();
+        done.send(begun.elapsed()).unwrap();
+        begun.elapsed()
+    };
+    let (beside, took) = tokio::join!(beside, compact);
+    let gone = swept() - before;
+    println!(
+        "put and get: usually {:?}, beside a compaction of {gone} entries in {took:?} {:?}",
+        middle_and_longest(usual),
+        middle_and_longest(beside.clone())
+    );
+    assert!(gone >= 29_000, "{gone}: 14,900 old values and 15,000 changes");
+    let (_, longest, count) = middle_and_longest(beside);
+    assert!(count > 0 && longest < Duration::from_secs(2), "{count}, {longest:?}");
 }

@@ -19,7 +19,7 @@ use std::{
 
 use cluster::{
     ids::{ClusterId, NodeId, StoreId},
-    mvcc::version::VersionKind,
+    mvcc::{compaction::BatchLimits, version::VersionKind},
     ports::engine::{Engine, EngineError, Order, Store, Tree, View, Write},
 };
 use clusterdb::devices::lmdb::{LmdbConfig, LmdbEngine};
@@ -220,4 +220,41 @@ fn a_missing_or_empty_file_is_damage_not_a_new_store() {
     fs::remove_file(&file).unwrap();
     let refused = disk.open(StoreId(1)).unwrap_err();
     assert!(matches!(refused, EngineError::Damaged { .. }), "{refused}");
+}
+
+/// Room comes back while the store is in use: nobody has to stop and defragment.
+#[test]
+fn a_store_does_not_grow_over_rounds_of_puts_deletes_and_compactions() {
+    const KEYS: u32 = 2_000;
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(folder.path());
+    let mut replica = model::Replica::born(&engine, VersionKind::Dense);
+    let (mut files, mut used) = (Vec::new(), Vec::new());
+    for round in 0..12_u32 {
+        for part in 0..KEYS / 100 {
+            let key = |n: u32| format!("key/{:05}", part * 100 + n).into_bytes();
+            // Half of the keys live for a round, others lose their value.
+            let value = vec![u8::try_from(round).unwrap(); 1_000];
+            let puts = (0..100).map(|n| model::put(&key(n), &value)).collect();
+            replica.write(puts);
+            let deletes = (0..100).step_by(2).map(|n| model::delete(&key(n))).collect();
+            replica.write(deletes);
+        }
+        replica.flush();
+        let mut batches = 0;
+        let upto = replica.compact(replica.machine.reader().now());
+        while replica.sweep(upto, BatchLimits::USUAL) {
+            batches += 1;
+            // Between any two batches it is written and read.
+            replica.write(vec![model::put(b"between", &[1])]);
+            assert!(replica.store.view().unwrap().get(Tree::Latest, b"key/00001").is_ok());
+        }
+        let usage = replica.store.usage().unwrap();
+        used.push(usage.used_bytes);
+        files.push(usage.file_bytes);
+        println!("round {round}: {usage:?} after {batches} batches");
+    }
+    // Two megabytes are put each round; only the first rounds find their size.
+    assert!(files[11] < files[3] + (1 << 20), "{files:?}");
+    assert!(used[11] < used[3] + (1 << 20), "{used:?}");
 }

@@ -53,6 +53,9 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(7);
 /// Longest a large range waits for its turn and for room: whoever reads nothing for
 /// as long has been given up by then (`bodies`).
 const TURN_MAX: Duration = Duration::from_secs(30);
+/// How long a compaction waits for its sweep, if it is to: at 32,000 changes a second
+/// that is twenty million, unless a snapshot that is being sent keeps them.
+const SWEPT_WITHIN: Duration = Duration::from_mins(10);
 /// Metadata by which a client asks to be refused where no leader is known.
 const REQUIRE_LEADER: &str = "hasleader";
 
@@ -311,6 +314,25 @@ impl Gateway {
     pub(super) fn status(&self) -> Option<ReplicaStatus> {
         let hosted = self.router.hosted();
         hosted.by_shard.get(&self.shard()?)?.status()
+    }
+
+    /// Waits until this member's store holds nothing any more of what was let go of
+    /// below a version. A member without a copy has nothing to wait for.
+    pub(super) async fn swept(&self, below: Version) -> Result<(), EtcdFault> {
+        let hosted = self.router.hosted();
+        let replica = self.shard().and_then(|shard| hosted.by_shard.get(&shard));
+        let Some(mut published) = replica.map(|replica| replica.published.clone()) else {
+            return Ok(());
+        };
+        // What is watched from a version needs what it replaced: one more stays.
+        let floor = Version(below.0.saturating_sub(1));
+        let gone = published
+            .wait_for(|published| published.half.as_ref().is_some_and(|half| half.swept >= floor));
+        match timeout_at(Instant::now() + SWEPT_WITHIN, gone).await {
+            Err(_) => Err(EtcdFault::Timeout),
+            // A replica that was taken away has swept all of it.
+            Ok(Ok(_) | Err(_)) => Ok(()),
+        }
     }
 
     /// The newest version, confirmed by a majority; without one, what this

@@ -190,6 +190,9 @@ impl KvService {
         let telling = self.0.telling(&client, "compact", below);
         let newest = client.compact(self.0.volume(), Version(at));
         let newest = telling.watch(newest, |newest| *newest).await?;
+        if request.physical {
+            self.0.swept(Version(at)).await?;
+        }
         Ok(CompactionResponse { header: Some(self.0.header(newest)) })
     }
 
