@@ -162,14 +162,10 @@ impl Feed {
         let mut told = self.told();
         let question = told.asked.take();
         match events {
-            Some(events) if !events.events.is_empty() => {
-                if others {
-                    told.keep(after, events, &self.room);
-                }
-            }
             // It was quiet for long enough that nobody is late any more.
-            Some(_) => told.pages.clear(),
-            None => {}
+            Some(events) if events.events.is_empty() => told.pages.clear(),
+            Some(events) if others => told.keep(after, events, &self.room),
+            Some(_) | None => {}
         }
         drop(told);
         drop(question);
