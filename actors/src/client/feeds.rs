@@ -245,6 +245,7 @@ mod tests {
         Event { kind: EventKind::Put, item, sub, previous: None }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as an answer comes")]
     fn events(all: &[(u64, u32)], upto: u64, bytes: usize) -> Answered {
         let events = all.iter().map(|(version, sub)| event(*version, *sub, bytes)).collect();
         let (upto, now) = (Place::after(Version(upto)), Version(upto));
