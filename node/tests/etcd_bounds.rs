@@ -9,6 +9,8 @@
 )]
 
 mod common;
+#[path = "etcd_bounds/odd.rs"]
+mod odd;
 #[path = "common/web.rs"]
 mod web;
 
@@ -17,11 +19,16 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use clusterdb::doors::etcd::proto::{
     etcdserverpb::{
-        DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
-        WatchRequest, WatchResponse, kv_client::KvClient, request_op::Request,
-        watch_client::WatchClient, watch_request::RequestUnion,
+        DeleteRangeRequest, LeaseGrantRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest,
+        RequestOp, SnapshotRequest, TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+        kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
+        request_op::Request, watch_client::WatchClient, watch_request::RequestUnion,
     },
     mvccpb::Event,
+    v3electionpb::{
+        CampaignRequest, LeaderRequest, LeaderResponse, ProclaimRequest,
+        election_client::ElectionClient,
+    },
 };
 use common::{Cluster, LONG, Ports};
 use futures_util::future::join_all;
@@ -133,7 +140,12 @@ impl Door {
     async fn raw(&self) -> Raw {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let (asks, connection) = h2::client::handshake(stream).await.unwrap();
-        tokio::spawn(connection);
+        tokio::spawn(async {
+            // Why the door ended it.
+            if let Err(error) = connection.await {
+                println!("a connection: {error}");
+            }
+        });
         Raw { asks, address: self.address }
     }
 
@@ -152,17 +164,65 @@ struct Raw {
 }
 
 impl Raw {
-    /// Begins a request of the service KV.
+    /// Begins a request of a method.
     async fn begin(&self, method: &str) -> (ResponseFuture, SendStream<Bytes>) {
-        let request =
-            http::Request::post(format!("http://{}/etcdserverpb.KV/{method}", self.address))
-                .header("content-type", "application/grpc")
-                .header("te", "trailers")
-                .body(())
-                .unwrap();
+        let request = http::Request::post(format!("http://{}/{method}", self.address))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .unwrap();
         let mut asks = self.asks.clone().ready().await.unwrap();
         asks.send_request(request, false).unwrap()
     }
+}
+
+/// Asks for the same, 160 times over, and reads no answer: the door must refuse most of it,
+/// or hold it all.
+async fn ask_unread(door: &Door, raw: &Raw, method: &str, request: &impl Message) -> Vec<Unread> {
+    let before = door.resident();
+    let mut unread = Vec::new();
+    for _ in 0..160 {
+        let (answer, mut body) = raw.begin(method).await;
+        body.send_data(framed(request), true).unwrap();
+        unread.push((answer, body));
+        sleep(SECOND / 50).await;
+    }
+    // Who finds no room waits five seconds for it.
+    sleep(SECOND * 8).await;
+    let grown = door.resident().saturating_sub(before);
+    println!("{method}: {grown} MiB more");
+    assert!(grown < 100, "{grown} MiB more for answers of {method} of 160 MiB and more");
+    unread
+}
+
+/// A request under way whose answer nobody reads.
+type Unread = (ResponseFuture, SendStream<Bytes>);
+
+/// How many of them were refused at once.
+async fn refused(unread: &mut [Unread]) -> usize {
+    let mut refused = 0;
+    for (answer, _) in unread {
+        if let Ok(Ok(answer)) = timeout(SECOND / 100, answer).await
+            && answer.headers().get("grpc-status").is_some_and(|code| code == RESOURCE_EXHAUSTED)
+        {
+            refused += 1;
+        }
+    }
+    refused
+}
+
+/// Asks until it is answered: what nobody reads is given up by then.
+async fn until_served<T>(mut ask: impl AsyncFnMut() -> Result<T, tonic::Status>) -> T {
+    let served = async {
+        loop {
+            match ask().await {
+                Ok(answer) => return answer,
+                Err(full) => assert_eq!(full.message(), "etcdserver: too many requests"),
+            }
+            sleep(SECOND).await;
+        }
+    };
+    timeout(SECOND * 90, served).await.expect("what nobody reads is given up")
 }
 
 /// A message as gRPC frames it.
@@ -260,7 +320,7 @@ async fn unfinished_requests_are_refused_before_they_fill_a_node() {
     for _ in 0..8 {
         let raw = door.raw().await;
         for _ in 0..8 {
-            let (mut answer, mut body) = raw.begin("Put").await;
+            let (mut answer, mut body) = raw.begin("etcdserverpb.KV/Put").await;
             write(&mut body, part.clone()).await;
             match timeout(SECOND / 5, &mut answer).await {
                 Err(_) => held.push((answer, body)),
@@ -332,7 +392,7 @@ async fn answers_that_nobody_reads_are_given_up_and_the_others_go_on() {
     let raw = door.raw().await;
     let mut unread: Vec<(ResponseFuture, SendStream<Bytes>)> = Vec::new();
     for _ in 0..16 {
-        let (answer, mut body) = raw.begin("Range").await;
+        let (answer, mut body) = raw.begin("etcdserverpb.KV/Range").await;
         body.send_data(framed(&get("k", "l")), true).unwrap();
         unread.push((answer, body));
         // The first one is gathered whole: all at once would wait for each other.
@@ -353,6 +413,111 @@ async fn answers_that_nobody_reads_are_given_up_and_the_others_go_on() {
     };
     timeout(SECOND * 90, served).await.expect("what nobody reads is given up");
     drop((unread, raw));
+}
+
+#[tokio::test]
+async fn what_stood_before_a_put_is_not_shown_to_more_than_there_is_room_for() {
+    let door = Door::open("    memory: 16MiB\n").await;
+    let mut kv = door.kv().await;
+    // What a put shows is bounded as what a transaction reads is: 1 MiB with its key.
+    let bytes = (1 << 20) - 4_096;
+    kv.put(put("p", vec![7; bytes])).await.unwrap();
+    let again = PutRequest { ignore_value: true, prev_kv: true, ..put("p", Vec::new()) };
+    let raw = door.raw().await;
+    let mut unread = ask_unread(&door, &raw, "etcdserverpb.KV/Put", &again).await;
+    assert!(refused(&mut unread).await > 140);
+    let heads = RangeRequest { keys_only: true, ..get("p", "") };
+    let written = kv.range(heads).await.unwrap().into_inner().kvs[0].version;
+    assert!(written < 20, "what is refused is not written: {written} times");
+    kv.put(put("q", vec![7; 1 << 20])).await.expect("who wants to see nothing waits for nobody");
+    let shown = until_served(async || kv.put(again.clone()).await).await;
+    assert_eq!(shown.into_inner().prev_kv.unwrap().value.len(), bytes);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_nobody_reads_is_given_up_and_others_are_refused_meanwhile() {
+    let door = Door::open("    memory: 16MiB\n").await;
+    let mut kv = door.kv().await;
+    for number in 0..6 {
+        kv.put(put(&format!("k{number}"), vec![7; 1 << 20])).await.unwrap();
+    }
+    let raw = door.raw().await;
+    let method = "etcdserverpb.Maintenance/Snapshot";
+    let mut unread = ask_unread(&door, &raw, method, &SnapshotRequest {}).await;
+    assert!(refused(&mut unread).await > 140);
+    kv.range(get("a", "")).await.expect("one key is no large answer");
+    let mut maintenance = MaintenanceClient::new(door.channel().await);
+    let pieces = until_served(async || maintenance.snapshot(SnapshotRequest {}).await).await;
+    let (mut pieces, mut bytes) = (pieces.into_inner(), 0);
+    while let Some(piece) = timeout(LONG, pieces.message()).await.unwrap().unwrap() {
+        bytes += piece.blob.len();
+    }
+    assert!(bytes > 6 << 20, "{bytes} bytes");
+}
+
+#[tokio::test]
+async fn the_keys_of_a_lease_are_not_shown_to_more_than_there_is_room_for() {
+    let door = Door::open("    memory: 16MiB\n    operations: 128\n").await;
+    let (mut kv, mut leases) = (door.kv().await, LeaseClient::new(door.channel().await));
+    let id = 7;
+    leases.lease_grant(LeaseGrantRequest { ttl: 600, id }).await.unwrap();
+    for block in 0..20 {
+        let key = |number: usize| format!("{block:02}{number:02}{}", "x".repeat(1_000));
+        let put = |number| PutRequest { lease: id, ..put(&key(number), Vec::new()) };
+        let put = |number| RequestOp { request: Some(Request::RequestPut(put(number))) };
+        let success = (0..100).map(put).collect();
+        kv.txn(TxnRequest { success, ..TxnRequest::default() }).await.unwrap();
+    }
+    let asked = LeaseTimeToLiveRequest { id, keys: true };
+    let raw = door.raw().await;
+    let mut unread = ask_unread(&door, &raw, "etcdserverpb.Lease/LeaseTimeToLive", &asked).await;
+    assert!(refused(&mut unread).await > 140);
+    let without = LeaseTimeToLiveRequest { id, keys: false };
+    leases.lease_time_to_live(without).await.expect("without keys it is small");
+    let shown = until_served(async || leases.lease_time_to_live(asked).await).await;
+    assert_eq!(shown.into_inner().keys.len(), 2_000);
+}
+
+#[tokio::test]
+async fn who_listens_to_an_election_hears_the_newest_though_others_do_not_read() {
+    let door = Door::open("    memory: 16MiB\n").await;
+    let mut elections =
+        ElectionClient::new(door.channel().await).max_decoding_message_size(8 << 20);
+    let lease = LeaseClient::new(door.channel().await)
+        .lease_grant(LeaseGrantRequest { ttl: 600, id: 0 })
+        .await
+        .unwrap()
+        .into_inner()
+        .id;
+    let campaign = |name: &str, value| CampaignRequest { name: name.into(), lease, value };
+    let won = elections.campaign(campaign("large", vec![0; 1 << 20])).await.unwrap().into_inner();
+    elections.campaign(campaign("small", b"small".to_vec())).await.unwrap();
+    let raw = door.raw().await;
+    let asked = LeaderRequest { name: b"large".to_vec() };
+    let mut unread = ask_unread(&door, &raw, "v3electionpb.Election/Observe", &asked).await;
+    // Each turn is somebody's who does not read, eight at a time for thirty seconds.
+    unread.truncate(12);
+    let before = door.resident();
+    for word in 1..5 {
+        let value = vec![word; 1 << 20];
+        elections.proclaim(ProclaimRequest { leader: won.leader.clone(), value }).await.unwrap();
+    }
+    sleep(SECOND * 3).await;
+    let grown = door.resident().saturating_sub(before);
+    assert!(grown < 64, "{grown} MiB more for four words of 1 MiB");
+    let heard = async |told: &mut tonic::Streaming<LeaderResponse>| {
+        let heard = timeout(SECOND * 150, told.message()).await.expect("news").unwrap().unwrap();
+        heard.kv.unwrap().value
+    };
+    let small = LeaderRequest { name: b"small".to_vec() };
+    let mut small = elections.observe(small).await.unwrap().into_inner();
+    assert_eq!(heard(&mut small).await, b"small", "small news wait for nobody");
+    let mut told = elections.observe(asked).await.unwrap().into_inner();
+    assert_eq!(heard(&mut told).await[0], 4);
+    let value = vec![5; 1 << 20];
+    elections.proclaim(ProclaimRequest { leader: won.leader, value }).await.unwrap();
+    assert_eq!(heard(&mut told).await[0], 5);
+    drop(unread);
 }
 
 #[tokio::test]
@@ -541,7 +706,12 @@ async fn who_is_denied_neither_uses_up_a_rate_nor_hears_of_a_quota() {
     let all_denied = || {
         for (path, body) in denied.iter().chain(&denied) {
             let (status, told) = ask(&ann, path, body);
-            assert!(status == 403 && told.contains("permission denied"), "{path}: {status} {told}");
+            // etcd's locks and elections lose the code of a refusal.
+            let said = if path.starts_with("/v3/kv/") { 403 } else { 500 };
+            assert!(
+                status == said && told.contains("permission denied"),
+                "{path}: {status} {told}"
+            );
         }
     };
     all_denied();

@@ -11,6 +11,10 @@
 mod common;
 #[path = "common/doors.rs"]
 mod doors;
+#[path = "etcd_door/headers.rs"]
+mod headers;
+#[path = "etcd_door/leaders.rs"]
+mod leaders;
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +32,7 @@ use common::{LONG, http_get};
 use doors::{Doors, get, put};
 use futures_util::stream;
 use tokio::{sync::mpsc, time::timeout};
-use tonic::{Streaming, transport::Channel};
+use tonic::{Extensions, Streaming, metadata::MetadataMap, transport::Channel};
 
 /// One stream with its first watch.
 struct Stream {
@@ -38,8 +42,13 @@ struct Stream {
 
 impl Stream {
     async fn open(channel: Channel, first: WatchCreateRequest) -> Self {
+        Self::open_with(channel, first, MetadataMap::new()).await
+    }
+
+    async fn open_with(channel: Channel, first: WatchCreateRequest, metadata: MetadataMap) -> Self {
         let (asks, mut asked) = mpsc::unbounded_channel();
         let requests = stream::poll_fn(move |context| asked.poll_recv(context));
+        let requests = tonic::Request::from_parts(metadata, Extensions::new(), requests);
         let mut client = WatchClient::new(channel).max_decoding_message_size(64 << 20);
         let told = client.watch(requests).await.unwrap().into_inner();
         let stream = Self { asks, told };

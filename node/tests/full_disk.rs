@@ -13,6 +13,9 @@
 )]
 
 mod common;
+#[cfg(feature = "etcd")]
+#[path = "full_disk/door.rs"]
+mod door;
 
 use std::{
     fs,

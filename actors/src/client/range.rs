@@ -27,7 +27,7 @@ use super::{
     error::ClientError,
     read::who,
     trial::Trial,
-    write::strange_result,
+    write::{refused, strange_result},
 };
 
 /// Bytes of items one range gathers: what a process should hold at once.
@@ -383,6 +383,9 @@ impl Client {
                 Reply::Reroute => continue,
                 Reply::Result(ShardResult::Outcome(Outcome::Compacted { before, now, .. })) => {
                     (before, now)
+                }
+                Reply::Result(ShardResult::Outcome(Outcome::Refused(refusal))) => {
+                    return Err(refused(trial, &refusal));
                 }
                 Reply::Result(other) => return Err(strange_result(trial, &other)),
             };

@@ -67,6 +67,24 @@ async fn a_node_that_knows_no_cluster_yet_costs_a_pause() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_asks_replicas_for_their_leader_hears_it_from_the_one_that_knows() {
+    let model = Model::with_volume("one", VolumeKind::Single, 1);
+    let client = model.client().with_deadline(Duration::from_secs(1));
+    for (knows, dead) in [(0, 1), (1, 2), (2, 0)] {
+        model.state().unaware = NODES.into_iter().filter(|node| *node != NODES[knows]).collect();
+        model.state().dead = [NODES[dead]].into();
+        for _ in 0..10 {
+            assert!(client.inspect("one").await.unwrap().leader.is_some());
+        }
+    }
+    model.state().unaware = NODES.into();
+    let none = client.inspect("one").await.unwrap();
+    assert_eq!((none.leader, none.term), (None, 3), "what is known all the same");
+    model.state().dead = NODES.into();
+    client.inspect("one").await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_whose_answer_is_lost_is_executed_once() {
     let mishaps = [
         Mishap::After(Fault::Interrupted),

@@ -340,7 +340,7 @@ pub(super) fn check_key(key: &[u8]) -> Result<(), ClientError> {
     }
 }
 
-fn refused(trial: &Trial, refusal: &Refusal) -> ClientError {
+pub(super) fn refused(trial: &Trial, refusal: &Refusal) -> ClientError {
     let fault = match refusal {
         Refusal::Auth(error) => Fault::Denied(*error),
         Refusal::Restore(RestoreError::Underway) => Fault::Restoring,

@@ -1,4 +1,4 @@
-//! Three nodes with open etcd doors, and requests for them.
+//! Nodes with open etcd doors, three if nothing else is said, and requests for them.
 #![allow(dead_code, reason = "each test binary uses its share")]
 
 use std::{net::SocketAddr, time::Duration};
@@ -9,7 +9,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::common::{Cluster, LONG, Node, Ports};
 
-/// Three nodes whose doors are open.
+/// Nodes whose doors are open.
 pub(crate) struct Doors {
     /// Its nodes.
     pub(crate) cluster: Cluster,
@@ -23,9 +23,14 @@ pub(crate) struct Doors {
 impl Doors {
     /// Starts them; `extra` stands in the section of each door.
     pub(crate) fn open(extra: &str) -> Self {
+        Self::open_of(3, extra)
+    }
+
+    /// The same of so many nodes.
+    pub(crate) fn open_of(count: u16, extra: &str) -> Self {
         let (ports, folder) = (Ports::take(), tempfile::tempdir().unwrap());
-        let cluster = Cluster::prepare(folder.path(), 3, "");
-        let addresses = (1..=3).map(|number| ports.of(number).0).collect();
+        let cluster = Cluster::prepare(folder.path(), count, "");
+        let addresses = (1..=count).map(|number| ports.of(number).0).collect();
         let mut doors = Self { cluster, addresses, _ports: ports, _folder: folder };
         doors.tell(extra);
         doors.cluster.found();

@@ -20,8 +20,8 @@ use cluster::{
         },
     },
     ids::{
-        CATALOG_SHARD, CATALOG_VOLUME, Epoch, FIRST_TENANT, LeaseId, NodeId, ReplicaId, SessionId,
-        ShardId, VolumeId,
+        CATALOG_SHARD, CATALOG_VOLUME, Epoch, FIRST_TENANT, LeaseId, LogIndex, NodeId, ReplicaId,
+        SessionId, ShardId, VolumeId,
     },
     limits::SESSION_IN_FLIGHT_MAX,
     mvcc::version::{Hlc, Version},
@@ -30,7 +30,10 @@ use cluster::{
         entropy::Entropy,
         network::{BoxFuture, RequestClass},
     },
-    request::{Answer, Fault, Item, Request, ShardAnswer, ShardBody, ShardRequest, ShardResult},
+    request::{
+        Answer, Fault, Item, ReplicaStatus, Request, ShardAnswer, ShardBody, ShardRequest,
+        ShardResult,
+    },
     shard::{
         command::{Op, Outcome, Refusal, SessionRequest},
         descriptor::{Predicate, ReplicaDescriptor, ReplicaRole, ShardDescriptor},
@@ -75,6 +78,8 @@ pub(super) struct State {
     pub(super) leaders: BTreeMap<ShardId, NodeId>,
     pub(super) leaderless_until: Option<TokioInstant>,
     pub(super) dead: BTreeSet<NodeId>,
+    /// Who knows no leader.
+    pub(super) unaware: BTreeSet<NodeId>,
     pub(super) mishaps: VecDeque<Mishap>,
     pub(super) executed: BTreeMap<Vec<u8>, u32>,
     pub(super) sessions_opened: u32,
@@ -132,6 +137,7 @@ impl Model {
             leaders: BTreeMap::new(),
             leaderless_until: None,
             dead: BTreeSet::new(),
+            unaware: BTreeSet::new(),
             mishaps: VecDeque::new(),
             executed: BTreeMap::new(),
             sessions_opened: 0,
@@ -213,6 +219,24 @@ impl Door for Model {
     }
 
     fn learn(&self, _nodes: Vec<(NodeId, Vec<String>)>) {}
+}
+
+/// What a replica says of itself.
+fn status(descriptor: ShardDescriptor, node: NodeId, leader: Option<NodeId>) -> ReplicaStatus {
+    let own = descriptor.replicas.iter().find(|replica| replica.node == node);
+    ReplicaStatus {
+        replica: own.map_or(ReplicaId(0), |own| own.replica),
+        descriptor,
+        leading: leader == Some(node),
+        leader,
+        term: 3,
+        committed: LogIndex(5),
+        applied: LogIndex(5),
+        last: LogIndex(5),
+        hibernating: false,
+        version: Version(4),
+        stopped: None,
+    }
 }
 
 impl State {
@@ -357,6 +381,10 @@ impl State {
             | ShardBody::Inspect => false,
         };
         let leader = self.leaders[&shard];
+        if request.body == ShardBody::Inspect {
+            let leader = Some(leader).filter(|_| !self.unaware.contains(&node));
+            return Ok(ShardResult::Replica(status(descriptor, node, leader)));
+        }
         if self.leaderless_until.is_some_and(|until| TokioInstant::now() < until) && !anyone {
             return Err(Fault::NotLeader { leader: None });
         }

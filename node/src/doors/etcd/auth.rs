@@ -191,7 +191,7 @@ impl Auth for AuthService {
 
     async fn user_get(&self, request: Request<AuthUserGetRequest>) -> Answer<AuthUserGetResponse> {
         let (roles, header) = self.names(request, |user| AuthQuery::User(user.name)).await?;
-        Ok(Response::new(AuthUserGetResponse { header, roles }))
+        Ok(self.0.with_room(AuthUserGetResponse { header, roles })?)
     }
 
     async fn user_list(
@@ -199,7 +199,7 @@ impl Auth for AuthService {
         request: Request<AuthUserListRequest>,
     ) -> Answer<AuthUserListResponse> {
         let (users, header) = self.names(request, |_| AuthQuery::Users).await?;
-        Ok(Response::new(AuthUserListResponse { header, users }))
+        Ok(self.0.with_room(AuthUserListResponse { header, users })?)
     }
 
     async fn user_delete(
@@ -261,7 +261,7 @@ impl Auth for AuthService {
                 for all in perm.iter_mut().filter(|perm| root && perm.key == [0]) {
                     all.key.clear();
                 }
-                Ok(Response::new(AuthRoleGetResponse { header, perm }))
+                Ok(self.0.with_room(AuthRoleGetResponse { header, perm })?)
             }
             (other, _) => Err(strange(&other)),
         }
@@ -272,7 +272,7 @@ impl Auth for AuthService {
         request: Request<AuthRoleListRequest>,
     ) -> Answer<AuthRoleListResponse> {
         let (roles, header) = self.names(request, |_| AuthQuery::Roles).await?;
-        Ok(Response::new(AuthRoleListResponse { header, roles }))
+        Ok(self.0.with_room(AuthRoleListResponse { header, roles })?)
     }
 
     async fn role_delete(

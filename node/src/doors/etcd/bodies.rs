@@ -241,7 +241,10 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn new(body: Body, room: Arc<Room>) -> Self {
+    pub(super) fn new<B>(body: B, room: Arc<Room>) -> Self
+    where
+        B: http_body::Body<Data = Bytes, Error = Status> + Send + Unpin + 'static,
+    {
         let (sender, pieces) = mpsc::channel(1);
         tokio::spawn(async move {
             send_pieces(body, &sender, Patience::of(UNREAD_MAX)).await;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use actors::client::{Client, ClientError, Queued};
+use actors::client::{Client, ClientError, Happened, Queued};
 use cluster::{
     auth::needs,
     ids::LeaseId,
@@ -14,27 +14,28 @@ use cluster::{
     request::{Item, ReadLevel},
     shard::{
         range::{Range, SortBy},
-        transaction::{Compare, Keys, Put, Relation, Step, Target, Transaction},
-        watch::{EventKind, Watch},
+        transaction::{Compare, Keys, Put, Relation, Step, Target, Transaction, item_bytes},
+        watch::{Event, EventKind, Watch},
     },
 };
-use futures_util::stream;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::sleep};
 use tonic::{Code, Request, Response, Status};
 
 use super::{
+    bodies::WhileWaitedFor,
     faults::EtcdFault,
     frames::{self, Unused},
     gateway::{Gateway, Telling},
-    kv::{counted, holding, reading},
+    kv::reading,
     proto::v3electionpb::{
         CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse,
         ProclaimRequest, ProclaimResponse, ResignRequest, ResignResponse,
         election_server::Election,
     },
-    queue::{TAKEN_OVER, standing, unknown, untouched},
+    queue::{PAUSE, TAKEN_OVER, queue_fault, standing, unknown, untouched},
     quotas::brought_by,
     translate::key_value,
+    watch::{Gathering, NoRoom, Own, Sent, Told, told},
 };
 use crate::observe::audit::Subject;
 
@@ -44,10 +45,6 @@ const LEADERS_WAITING_MAX: usize = 4;
 /// The service.
 #[derive(Clone, Debug)]
 pub(super) struct ElectionService(pub(super) Arc<Gateway>);
-
-fn fault(error: ClientError) -> Status {
-    EtcdFault::from(error).into()
-}
 
 /// Holds as long as this leader leads, or waits.
 fn stands(leader: &LeaderKey) -> Compare {
@@ -81,13 +78,13 @@ impl ElectionService {
             passes.written(said.version);
             Ok(said.version)
         };
-        Ok(telling.watch(said, |version| *version).await?)
+        telling.watch(said, |version| *version).await.map_err(queue_fault)
     }
 
     /// Lets pass who may look at a name.
-    async fn let_look(&self, client: &Client, name: &[u8]) -> Result<(), EtcdFault> {
+    async fn let_look(&self, client: &Client, name: &[u8]) -> Result<(), Status> {
         let (needs, keys) = (|| reading(&Queued::places(name)), || vec![Queued::places(name)]);
-        self.0.pass(client, Telling::nothing, needs, keys).await
+        self.0.pass(client, Telling::nothing, needs, keys).await.map_err(queue_fault)
     }
 
     /// Who leads, if anybody does, and the newest version. What stands below the name
@@ -111,50 +108,118 @@ impl ElectionService {
         }
     }
 
-    /// Tells of every leader, and of what it says, as long as somebody listens.
+    /// Tells of every leader, and of what it says, as long as somebody listens; over
+    /// changes of the leader of the volume too.
     async fn tell(
         &self,
         client: &Client,
         name: &[u8],
-        told: &mpsc::Sender<Result<LeaderResponse, Status>>,
-    ) -> Result<(), ClientError> {
+        listener: &mut Listener,
+    ) -> Result<(), EtcdFault> {
+        loop {
+            match self.tell_on(client, name, listener).await {
+                Ok(()) => return Ok(()),
+                Err(Over::Store(error)) if error.is_retryable() => sleep(PAUSE).await,
+                Err(Over::Store(error)) => return Err(error.into()),
+                Err(Over::NoRoom) => return Err(EtcdFault::TooManyRequests),
+            }
+        }
+    }
+
+    /// The same until something fails.
+    async fn tell_on(
+        &self,
+        client: &Client,
+        name: &[u8],
+        listener: &mut Listener,
+    ) -> Result<(), Over> {
         loop {
             let (leader, now) = self.first(client, name).await?;
             let keys = leader.as_ref().map(|leader| leader.key.clone());
             // Without a leader any key under the name is news.
             let keys = keys.map_or_else(|| Queued::places(name), Keys::One);
             let leads = leader.is_some();
-            if let Some(leader) = leader
-                && !self.pass(leader, now, told).await
-            {
-                return Ok(());
+            let leader = leader.into_iter().map(|leader| (now, leader)).collect();
+            if !listener.pass(leader).await? {
+                continue;
             }
             let from = Some(Version(now.0 + 1));
             let mut watching = client.watch(self.0.volume(), Watch::of(keys), from).await?;
-            'leader: loop {
-                let happened = watching.next().await?;
-                for event in happened.events {
-                    if !leads || event.kind == EventKind::Delete {
-                        break 'leader;
-                    }
-                    let version = event.item.modified;
-                    if !self.pass(event.item, version, told).await {
-                        return Ok(());
-                    }
+            loop {
+                let (said, over) = said_of(watching.next().await?, leads);
+                if !listener.pass(said).await? || over {
+                    break;
                 }
             }
         }
     }
+}
 
-    /// Whether somebody still listens.
-    async fn pass(
-        &self,
-        leader: Item,
-        version: Version,
-        told: &mpsc::Sender<Result<LeaderResponse, Status>>,
-    ) -> bool {
-        let header = Some(self.0.header(version));
-        told.send(Ok(LeaderResponse { header, kv: Some(key_value(leader)) })).await.is_ok()
+/// What a leader said, and whether it leads no more. If none led, somebody may now.
+fn said_of(happened: Happened, leads: bool) -> (Vec<(Version, Item)>, bool) {
+    let events = happened.events.len();
+    let said = happened.events.into_iter();
+    let said = said.take_while(|event| leads && event.kind == EventKind::Put);
+    let said: Vec<_> = said.map(|Event { item, .. }| (item.modified, item)).collect();
+    let over = said.len() < events;
+    (said, over)
+}
+
+/// Whoever listens to an election. As with watches, what gets no room is dropped; then
+/// only the newest is told, in its turn.
+struct Listener {
+    gateway: Arc<Gateway>,
+    told: mpsc::Sender<Sent<LeaderResponse>>,
+    gathering: Gathering,
+    /// Whom it was told of last, and when that was said: it is not said twice.
+    last: Option<(Vec<u8>, Version)>,
+}
+
+/// Why a listener hears no more.
+enum Over {
+    Store(ClientError),
+    /// What is to be told is more than there is room for at all.
+    NoRoom,
+}
+
+impl From<ClientError> for Over {
+    fn from(error: ClientError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Listener {
+    /// Tells of leaders in their order; whether there was room. Without it they are
+    /// dropped, and the turn has come when this returns.
+    async fn pass(&mut self, mut leaders: Vec<(Version, Item)>) -> Result<bool, Over> {
+        let is_last = |leader: &Item| {
+            self.last
+                .as_ref()
+                .is_some_and(|(key, said)| *key == leader.key && *said == leader.modified)
+        };
+        leaders.retain(|(_, leader)| !is_last(leader));
+        let bytes = leaders.iter().map(|(_, leader)| item_bytes(leader)).sum();
+        match self.gathering.take(bytes).await {
+            Ok(()) => {}
+            Err(NoRoom::Now) => {
+                drop(leaders);
+                // Nobody's turn is spent on waiting for a reader.
+                drop(self.told.reserve().await);
+                self.gathering.begin_anew().await;
+                return Ok(false);
+            }
+            Err(NoRoom::Ever(_)) => return Err(Over::NoRoom),
+        }
+        for (version, leader) in leaders {
+            let header = Some(self.gateway.header(version));
+            self.last = Some((leader.key.clone(), leader.modified));
+            let response = LeaderResponse { header, kv: Some(key_value(leader)) };
+            let told = Told { response, rooms: self.gathering.rooms() };
+            // Once nobody listens, this is ended.
+            drop(self.told.send(Ok(told)).await);
+        }
+        self.gathering.end();
+        Ok(true)
     }
 }
 
@@ -172,14 +237,16 @@ impl Election for ElectionService {
         let (client, CampaignRequest { name, lease, value }) = self.0.admit(request).await?;
         let telling = || self.0.telling(&client, "campaign", || vec![Subject::name(&name)]);
         let (needs, keys) = (|| standing(&name, lease), || vec![Queued::places(&name)]);
-        self.0.pass(&client, telling, needs, keys).await?;
+        self.0.pass(&client, telling, needs, keys).await.map_err(queue_fault)?;
         let joined = self.0.join_queue(&client, "campaign", &name, lease, &value);
         let (mut waiting, lease) = Box::pin(joined).await?;
+        // However long it waits, it does not hold what stood there.
+        let found = waiting.queued.found.take();
         let queued = waiting.queued.clone();
         let rev = queued.token.0.cast_signed();
         let (key, lease) = (queued.key.clone(), lease.0.cast_signed());
         let leader = LeaderKey { name: name.clone(), key, rev, lease };
-        if queued.found.as_ref().is_some_and(|found| *found != value) {
+        if found.is_some_and(|found| found != value) {
             // What comes late of a request that was given up must not say it.
             let speech = speech(&leader, value).when(untouched(&queued));
             let said = self.say(&client, &leader.key, speech, TAKEN_OVER);
@@ -199,7 +266,8 @@ impl Election for ElectionService {
         let speech = speech(&leader, value);
         let telling = || self.0.telling(&client, "proclaim", || vec![Subject::key(&leader.key)]);
         let keys = || vec![Keys::One(leader.key.clone())];
-        self.0.pass(&client, telling, || needs::of_transaction(&speech), keys).await?;
+        let passed = self.0.pass(&client, telling, || needs::of_transaction(&speech), keys);
+        passed.await.map_err(queue_fault)?;
         let said = self.say(&client, &leader.key, speech, "election: not leader");
         let version = Box::pin(said).await?;
         Ok(Response::new(ProclaimResponse { header: Some(self.0.header(version)) }))
@@ -211,15 +279,10 @@ impl Election for ElectionService {
     ) -> Result<Response<LeaderResponse>, Status> {
         let (client, LeaderRequest { name }) = self.0.admit(request).await?;
         self.let_look(&client, &name).await?;
-        let (leader, now) = Box::pin(self.first(&client, &name)).await.map_err(fault)?;
+        let (leader, now) = Box::pin(self.first(&client, &name)).await.map_err(queue_fault)?;
         let leader = leader.ok_or_else(|| unknown("election: no leader"))?;
         let header = Some(self.0.header(now));
-        let answer = LeaderResponse { header, kv: Some(key_value(leader)) };
-        let room = self.0.room();
-        if !room.set(counted(&answer)) {
-            return Err(EtcdFault::TooManyRequests.into());
-        }
-        Ok(holding(answer, room))
+        Ok(self.0.with_room(LeaderResponse { header, kv: Some(key_value(leader)) })?)
     }
 
     type ObserveStream = Unused<LeaderResponse>;
@@ -230,18 +293,24 @@ impl Election for ElectionService {
     ) -> Result<Response<Self::ObserveStream>, Status> {
         let (client, LeaderRequest { name }) = self.0.admit(request).await?;
         self.let_look(&client, &name).await?;
-        let (sender, mut leaders) = mpsc::channel(LEADERS_WAITING_MAX);
+        let (sender, leaders) = mpsc::channel(LEADERS_WAITING_MAX);
+        let gathering = Gathering::new(self.0.watched.clone(), Own::default());
         let service = self.clone();
-        tokio::spawn(async move {
-            let told = tokio::select! {
+        tokio::spawn(Box::pin(async move {
+            let told = sender.clone();
+            let gateway = service.0.clone();
+            let mut listener = Listener { gateway, told, gathering, last: None };
+            let over = tokio::select! {
                 () = sender.closed() => return,
-                told = Box::pin(service.tell(&client, &name, &sender)) => told,
+                over = service.tell(&client, &name, &mut listener) => over,
             };
-            if let Err(error) = told {
-                drop(sender.send(Err(fault(error))).await);
+            if let Err(fault) = over {
+                drop(sender.send(Err(queue_fault(fault))).await);
             }
-        });
-        Ok(frames::stream(stream::poll_fn(move |context| leaders.poll_recv(context))))
+        }));
+        let mut response = frames::stream(told(leaders));
+        response.extensions_mut().insert(WhileWaitedFor(self.0.watched.turn.clone()));
+        Ok(response)
     }
 
     async fn resign(
@@ -254,7 +323,7 @@ impl Election for ElectionService {
         let resign = Transaction::new().when(stands(&leader)).then(leave);
         let telling = self.0.telling(&client, "resign", || vec![Subject::key(&leader.key)]);
         let done = client.transact(self.0.volume(), resign);
-        let done = telling.watch(done, |done| done.version).await.map_err(fault)?;
+        let done = telling.watch(done, |done| done.version).await.map_err(queue_fault)?;
         Ok(Response::new(ResignResponse { header: Some(self.0.header(done.version)) }))
     }
 }

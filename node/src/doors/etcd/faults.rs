@@ -52,6 +52,8 @@ pub enum EtcdFault {
     RequestTooLarge,
     /// Too much is under way.
     TooManyRequests,
+    /// Nobody is named where somebody must be.
+    UserEmpty,
     /// A role or user named without permission to do it.
     PermissionDenied,
     /// The token is none, or is over.
@@ -94,6 +96,7 @@ impl EtcdFault {
             | Self::DuplicateKey
             | Self::InvalidSortOption
             | Self::RequestTooLarge
+            | Self::UserEmpty
             | Self::AuthFailed
             | Self::InvalidDowngradeTarget => Code::InvalidArgument,
             Self::Compacted | Self::FutureRev | Self::LeaseTtlTooLarge => Code::OutOfRange,
@@ -135,6 +138,7 @@ impl EtcdFault {
             Self::MemberNotFound => "etcdserver: member not found",
             Self::RequestTooLarge => "etcdserver: request is too large",
             Self::TooManyRequests => "etcdserver: too many requests",
+            Self::UserEmpty => "etcdserver: user name is empty",
             Self::PermissionDenied => "etcdserver: permission denied",
             Self::InvalidAuthToken => "etcdserver: invalid auth token",
             Self::AuthNotEnabled => "etcdserver: authentication is not enabled",
@@ -151,6 +155,12 @@ impl EtcdFault {
             Self::Other(_, text) => return text.clone().into(),
         };
         text.into()
+    }
+
+    /// The same where a text must say all, as Go's gRPC writes a status: what etcd
+    /// answers whoever may not watch.
+    pub(super) fn status_text(&self) -> String {
+        format!("rpc error: code = {:?} desc = {}", self.code(), self.text())
     }
 }
 
@@ -248,10 +258,10 @@ impl From<&AuthError> for EtcdFault {
             | AuthError::RoleUnknown
             | AuthError::RoleNotGranted
             | AuthError::PermissionNotGranted => other(Code::FailedPrecondition),
-            AuthError::UserEmpty
-            | AuthError::RoleEmpty
-            | AuthError::PermissionMissing
-            | AuthError::InvalidManagement => other(Code::InvalidArgument),
+            AuthError::UserEmpty => Self::UserEmpty,
+            AuthError::RoleEmpty | AuthError::PermissionMissing | AuthError::InvalidManagement => {
+                other(Code::InvalidArgument)
+            }
             AuthError::Failed => Self::AuthFailed,
             AuthError::Denied => Self::PermissionDenied,
             AuthError::NotEnabled => Self::AuthNotEnabled,

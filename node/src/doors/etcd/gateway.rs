@@ -37,6 +37,7 @@ use tonic::{Extensions, Request, metadata::MetadataMap};
 use super::{
     caller::{Caller, common_name},
     faults::EtcdFault,
+    known::Heard,
     proto::etcdserverpb::ResponseHeader,
     quotas::{Brought, Passes, Quotas},
     rates::Rates,
@@ -92,6 +93,8 @@ pub struct Gateway {
     /// touch no key.
     revision: AtomicU64,
     term: AtomicU64,
+    /// What others say of the shard.
+    pub(super) heard: Heard,
 }
 
 impl fmt::Debug for Gateway {
@@ -119,7 +122,7 @@ impl Gateway {
         let watched = Arc::new(Watched::new(answers_most));
         let (turn, rates) = (Semaphore::new(1), Rates::new(&config.rates));
         let quotas = Quotas::new(&config.quotas);
-        let audit = None;
+        let (audit, heard) = (None, Heard::default());
         Self {
             client,
             router,
@@ -137,6 +140,7 @@ impl Gateway {
             quotas,
             revision,
             term,
+            heard,
         }
     }
 
@@ -159,12 +163,15 @@ impl Gateway {
     }
 
     /// The same for a stream, by what came with its beginning.
-    #[expect(clippy::unused_async, reason = "who somebody is may have to be asked elsewhere")]
     pub(super) async fn admit_stream(
         &self,
         metadata: &MetadataMap,
         extensions: &Extensions,
     ) -> Result<Client, EtcdFault> {
+        // Nothing was told yet.
+        if self.term.load(Ordering::Relaxed) == 0 {
+            self.await_term().await;
+        }
         if needs_leader(metadata) && !self.has_leader() {
             return Err(EtcdFault::NoLeader);
         }
@@ -282,8 +289,7 @@ impl Gateway {
     /// What an answer says of its member, at a version.
     pub(super) fn header(&self, version: Version) -> ResponseHeader {
         self.revision.fetch_max(version.0, Ordering::Relaxed);
-        let status = self.status();
-        let term = status.map_or(0, |status| status.term);
+        let term = self.known().map_or(0, |known| known.term);
         let term = self.term.fetch_max(term, Ordering::Relaxed).max(term);
         ResponseHeader {
             cluster_id: self.cluster_id(),
@@ -295,7 +301,7 @@ impl Gateway {
 
     /// The same for what touches no key: at the newest version known here.
     pub(super) fn header_now(&self) -> ResponseHeader {
-        let applied = self.status().map_or(0, |status| status.version.0);
+        let applied = self.known().map_or(0, |known| known.version.0);
         self.header(Version(applied.max(self.revision.load(Ordering::Relaxed))))
     }
 
@@ -341,13 +347,8 @@ impl Gateway {
         let range = Range::of(Keys::One(vec![0])).heads().limit(1);
         match self.client.range(self.volume(), range, ReadLevel::Strong).await {
             Ok(Ranged { now, .. }) => now,
-            Err(_) => self.status().map_or(Version(0), |status| status.version),
+            Err(_) => self.known().map_or(Version(0), |known| known.version),
         }
-    }
-
-    /// Whether a leader is known. A node without a replica learns it by asking.
-    pub(super) fn has_leader(&self) -> bool {
-        self.status().is_none_or(|status| status.leader.is_some())
     }
 }
 

@@ -81,13 +81,23 @@ impl KvService {
         Ok(response)
     }
 
-    async fn write(&self, request: Request<PutRequest>) -> Result<PutResponse, EtcdFault> {
+    async fn write(
+        &self,
+        request: Request<PutRequest>,
+        room: Option<&Room>,
+    ) -> Result<PutResponse, EtcdFault> {
         let (client, request) = self.0.admit(request).await?;
         self.check_size(&request)?;
         let put = put_of(request)?;
         let telling = || self.0.telling(&client, "put", || vec![Subject::key(&put.key)]);
         let (needs, keys) = (|| needs::of_put(&put), || vec![Keys::One(put.key.clone())]);
         self.0.pass(&client, telling, needs, keys).await?;
+        // What it shows must have room before it happens.
+        if let Some(room) = room
+            && !room.grow(TRANSACTION_REPLY_BYTES_MAX).await
+        {
+            return Err(EtcdFault::TooManyRequests);
+        }
         let passes = self.0.within_quotas(|| brought_by_put(&put)).await?;
         let telling = telling();
         let written = client.put_as(self.0.volume(), put);
@@ -226,7 +236,12 @@ impl Kv for KvService {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        Ok(Response::new(Box::pin(self.write(request)).await?))
+        let Some(room) = request.get_ref().prev_kv.then(|| self.0.room()) else {
+            return Ok(Response::new(Box::pin(self.write(request, None)).await?));
+        };
+        let answer = Box::pin(self.write(request, Some(&room))).await?;
+        room.set(counted(&answer).min(room.taken()));
+        Ok(holding(answer, room))
     }
 
     async fn delete_range(
@@ -247,6 +262,18 @@ impl Kv for KvService {
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
         Ok(Response::new(Box::pin(self.compaction(request)).await?))
+    }
+}
+
+impl Gateway {
+    /// An answer that was made at once, with room for it unless it is a small one.
+    pub(super) fn with_room<A: Message>(&self, answer: A) -> Result<Response<A>, EtcdFault> {
+        let room = self.room();
+        if room.set(counted(&answer)) {
+            Ok(holding(answer, room))
+        } else {
+            Err(EtcdFault::TooManyRequests)
+        }
     }
 }
 

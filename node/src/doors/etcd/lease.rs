@@ -2,8 +2,12 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use actors::client::{Client, ClientError};
-use cluster::{ids::LeaseId, shard::leases::LeaseError};
+use actors::client::{Client, ClientError, Room};
+use cluster::{
+    ids::LeaseId,
+    limits::{KEY_BYTES_MAX, LEASE_KEYS_MAX},
+    shard::leases::LeaseError,
+};
 use futures_util::{Stream, stream};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
@@ -11,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     faults::EtcdFault,
     gateway::Gateway,
+    kv::{counted, holding},
     proto::etcdserverpb::{
         LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
         LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse,
@@ -22,6 +27,8 @@ use crate::observe::audit::{Came, Subject};
 
 /// Answers of one stream that wait for their reader, 40 bytes each.
 const ANSWERS_WAITING_MAX: usize = 16;
+/// Bytes of all keys that may hang on one lease.
+const KEYS_BYTES_MAX: usize = LEASE_KEYS_MAX as usize * KEY_BYTES_MAX;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -75,14 +82,20 @@ impl LeaseService {
     async fn show(
         &self,
         request: Request<LeaseTimeToLiveRequest>,
+        room: &Room,
     ) -> Result<LeaseTimeToLiveResponse, EtcdFault> {
         let (client, LeaseTimeToLiveRequest { id, keys }) = self.0.admit(request).await?;
+        // How many there are is known once they have come.
+        if keys && !room.grow(KEYS_BYTES_MAX.min(room.most())).await {
+            return Err(EtcdFault::TooManyRequests);
+        }
         let (shown, now) = client.show_lease(self.0.volume(), id_of(id), keys).await?;
         let header = Some(self.0.header(now));
         let (ttl, granted_ttl, keys) = shown.map_or((-1, 0, Vec::new()), |view| {
             (seconds(view.remaining_ms), seconds(view.ttl_ms), view.keys)
         });
-        Ok(LeaseTimeToLiveResponse { header, id, ttl, granted_ttl, keys })
+        let answer = LeaseTimeToLiveResponse { header, id, ttl, granted_ttl, keys };
+        if room.set(counted(&answer)) { Ok(answer) } else { Err(EtcdFault::TooManyRequests) }
     }
 
     async fn list(
@@ -172,13 +185,14 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
-        Ok(Response::new(Box::pin(self.show(request)).await?))
+        let room = self.0.room();
+        Ok(holding(Box::pin(self.show(request, &room)).await?, room))
     }
 
     async fn lease_leases(
         &self,
         request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
-        Ok(Response::new(Box::pin(self.list(request)).await?))
+        Ok(self.0.with_room(Box::pin(self.list(request)).await?)?)
     }
 }

@@ -13,12 +13,11 @@ use actors::client::Queued;
 use tonic::{Request, Response, Status};
 
 use super::{
-    faults::EtcdFault,
     gateway::Gateway,
     proto::v3lockpb::{
         LockRequest, LockResponse, UnlockRequest, UnlockResponse, lock_server::Lock,
     },
-    queue::standing,
+    queue::{queue_fault, standing},
 };
 use crate::observe::audit::Subject;
 
@@ -32,9 +31,11 @@ impl Lock for LockService {
         let (client, LockRequest { name, lease }) = self.0.admit(request).await?;
         let telling = || self.0.telling(&client, "lock", || vec![Subject::name(&name)]);
         let (needs, keys) = (|| standing(&name, lease), || vec![Queued::places(&name)]);
-        self.0.pass(&client, telling, needs, keys).await?;
+        self.0.pass(&client, telling, needs, keys).await.map_err(queue_fault)?;
         let joined = self.0.join_queue(&client, "lock", &name, lease, b"");
-        let (waiting, _) = Box::pin(joined).await?;
+        let (mut waiting, _) = Box::pin(joined).await?;
+        // However long it waits, it does not hold what stood there.
+        waiting.queued.found = None;
         let key = waiting.queued.key.clone();
         let version = Box::pin(waiting.take_turn(&name)).await?;
         Ok(Response::new(LockResponse { header: Some(self.0.header(version)), key }))
@@ -48,7 +49,7 @@ impl Lock for LockService {
         let telling = self.0.telling(&client, "unlock", || vec![Subject::key(&key)]);
         let deleted = client.delete_range(self.0.volume(), key, false);
         let deleted = telling.watch(deleted, |done| done.version).await;
-        let version = deleted.map_err(EtcdFault::from)?.version;
+        let version = deleted.map_err(queue_fault)?.version;
         Ok(Response::new(UnlockResponse { header: Some(self.0.header(version)) }))
     }
 }

@@ -6,7 +6,11 @@
 use std::{pin::Pin, sync::Arc};
 
 use cluster::{
-    ids::ReplicaId, mvcc::version::Version, request::ReplicaStatus, shard::descriptor::ReplicaRole,
+    ids::ReplicaId,
+    limits::{LIST_PAGE_BYTES_MAX, VALUE_BYTES_MAX},
+    mvcc::version::Version,
+    request::ReplicaStatus,
+    shard::descriptor::ReplicaRole,
 };
 use futures_util::{Stream, stream};
 use tokio::sync::mpsc;
@@ -15,6 +19,7 @@ use tonic::{Request, Response, Status};
 use super::{
     faults::EtcdFault,
     gateway::{Gateway, member_id, revision},
+    kv::holding,
     proto::etcdserverpb::{
         AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
         DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest,
@@ -22,7 +27,7 @@ use super::{
         SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
         downgrade_request::DowngradeAction, maintenance_server::Maintenance,
     },
-    snapshot::{Hashed, hash, write_snapshot},
+    snapshot::{Hashed, PIECE_BYTES_MAX, hash, write_snapshot},
 };
 
 use crate::observe::audit::Subject;
@@ -31,7 +36,11 @@ use crate::observe::audit::Subject;
 /// `RequestProgress` may be used (3.5.13 and later).
 const ETCD_VERSION: &str = "3.5.33";
 /// Pieces of a snapshot that wait for their reader, about a megabyte each.
-const PIECES_WAITING_MAX: usize = 2;
+const PIECES_WAITING_MAX: usize = 1;
+/// Bytes that one holds: a page of keys with one largest value over it, and the pieces
+/// that wait with the one that is about to.
+const SNAPSHOT_BYTES: usize =
+    LIST_PAGE_BYTES_MAX + VALUE_BYTES_MAX + (PIECES_WAITING_MAX + 1) * PIECE_BYTES_MAX;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -43,8 +52,9 @@ impl MaintenanceService {
         let header = self.0.header_now();
         let space = *self.0.space.borrow();
         let bytes = i64::try_from(space.used_bytes).unwrap_or(i64::MAX);
-        let own = self.0.status();
-        let leader = own.as_ref().and_then(|own| own.leader);
+        // Of a replica elsewhere, if there is none here.
+        let known = self.0.known();
+        let leader = known.as_ref().and_then(|known| known.leader);
         let mut errors = Vec::new();
         if leader.is_none() {
             errors.push(EtcdFault::NoLeader.text().into_owned());
@@ -52,7 +62,7 @@ impl MaintenanceService {
         errors.extend(self.alarms().iter().map(|alarm| {
             format!("memberID:{} alarm:{}", alarm.member_id, AlarmType::Nospace.as_str_name())
         }));
-        let at = |of: fn(&ReplicaStatus) -> u64| own.as_ref().map_or(0, of);
+        let at = |of: fn(&ReplicaStatus) -> u64| known.as_ref().map_or(0, of);
         Ok(StatusResponse {
             header: Some(header),
             version: ETCD_VERSION.to_owned(),
@@ -60,11 +70,11 @@ impl MaintenanceService {
             db_size_in_use: own.as_ref().map_or(bytes, in_use),
             db_size_quota: i64::try_from(space.capacity_bytes).unwrap_or(i64::MAX),
             leader: leader.map_or(0, member_id),
-            raft_index: at(|own| own.committed.0),
-            raft_applied_index: at(|own| own.applied.0),
+            raft_index: at(|known| known.committed.0),
+            raft_applied_index: at(|known| known.applied.0),
             raft_term: header.raft_term,
             errors,
-            is_learner: own.as_ref().is_some_and(is_learner),
+            is_learner: self.0.status().as_ref().is_some_and(is_learner),
             storage_version: "3.5.0".to_owned(),
             ..StatusResponse::default()
         })
@@ -186,7 +196,8 @@ impl Maintenance for MaintenanceService {
         Ok(Response::new(HashKvResponse {
             header: Some(self.0.header(hashed.now)),
             hash: hashed.hash,
-            compact_revision: hashed.compacted.map_or(0, revision),
+            // etcd's word for: never.
+            compact_revision: hashed.compacted.map_or(-1, revision),
             hash_revision: revision(hashed.at),
         }))
     }
@@ -198,6 +209,10 @@ impl Maintenance for MaintenanceService {
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         self.0.admit_root(request).await?;
+        let room = self.0.room();
+        if !room.grow(SNAPSHOT_BYTES).await {
+            return Err(EtcdFault::TooManyRequests.into());
+        }
         let (sender, mut pieces) = mpsc::channel(PIECES_WAITING_MAX);
         let gateway = self.0.clone();
         tokio::spawn(Box::pin(async move {
@@ -207,7 +222,9 @@ impl Maintenance for MaintenanceService {
                 drop(sender.send(Err(fault.into())).await);
             }
         }));
-        Ok(Response::new(Box::pin(stream::poll_fn(move |context| pieces.poll_recv(context)))))
+        let pieces: Self::SnapshotStream =
+            Box::pin(stream::poll_fn(move |context| pieces.poll_recv(context)));
+        Ok(holding(pieces, room))
     }
 
     async fn move_leader(

@@ -24,6 +24,7 @@ mod frames;
 mod gateway;
 mod gathered;
 mod json;
+mod known;
 mod kv;
 mod lease;
 mod lock;
@@ -126,7 +127,7 @@ pub async fn bind(config: &EtcdConfig) -> anyhow::Result<TcpListener> {
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) -> anyhow::Result<()> {
     let handshakes = gateway.config.tls.as_ref().map(Handshakes::new).transpose()?;
     let upkeep = keep_volume(gateway.client.clone(), gateway.config.clone());
-    let counting = gateway.clone();
+    let (counting, listening) = (gateway.clone(), gateway.clone());
     let counting = counting.quotas.keep(&counting.client, counting.volume());
     let most = gateway.config.connections;
     let services = services(gateway)?;
@@ -143,6 +144,7 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) -> anyhow::Resu
         served = serve => served.context("the etcd port no longer answers"),
         never = upkeep => match never {},
         never = counting => match never {},
+        never = listening.listen() => match never {},
     }
 }
 

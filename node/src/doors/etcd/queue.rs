@@ -32,7 +32,7 @@ use crate::observe::audit::{Came, Subject};
 /// What a lock or a campaign without a lease gets, as in etcd: nobody keeps it.
 const LEASE_MS: u64 = 60_000;
 /// Pause after a question that nobody answered.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// What a waiting request hears whose lease is over.
 const EXPIRED: &str = "mutex: session is expired";
@@ -136,12 +136,10 @@ impl Gateway {
 
 /// etcd's queues ask its store through a client of their own, and on that way a
 /// refusal loses its code. Where codes tell a client to try again, they stay.
-pub(super) fn queue_fault(error: ClientError) -> Status {
-    let fault = EtcdFault::from(error);
-    if fault == EtcdFault::LeaseNotFound {
-        return Status::new(Code::Unknown, fault.text());
-    }
-    fault.into()
+pub(super) fn queue_fault(fault: impl Into<EtcdFault>) -> Status {
+    let fault = fault.into();
+    let lost = [EtcdFault::LeaseNotFound, EtcdFault::PermissionDenied, EtcdFault::UserEmpty];
+    if lost.contains(&fault) { unknown(&fault.text()) } else { fault.into() }
 }
 
 /// A request in its place. If it is dropped before it has the turn, it leaves the
@@ -174,7 +172,7 @@ impl Waiting {
                 Ok(Turn::Later) => {}
                 Ok(Turn::Never(text)) => return Err(unknown(text)),
                 Err(error) if error.is_retryable() => tokio::time::sleep(PAUSE).await,
-                Err(error) => return Err(EtcdFault::from(error).into()),
+                Err(error) => return Err(queue_fault(error)),
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::saved::{Saving, Walk};
 
 /// Bytes of one message: an answer of the store has as many, or one largest value,
 /// and a client with gRPC's own limit takes four times that.
-const PIECE_BYTES_MAX: usize = 1 << 20;
+pub(super) const PIECE_BYTES_MAX: usize = 1 << 20;
 
 /// What a member's keys hash to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,17 +22,15 @@ mod responses;
 mod room;
 mod session;
 
-pub(super) use room::Watched;
+pub(super) use responses::{Sent, Told, told};
+pub(super) use room::{Gathering, NoRoom, Own, Watched};
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::{
-    responses::{Responses, told},
-    session::Session,
-};
+use self::{responses::Responses, session::Session};
 use super::{
     bodies::{PIECE_BYTES, WhileWaitedFor},
     frames::{self, Unused},

@@ -126,10 +126,16 @@ impl Json {
         if let Some(turn) = head.extensions.remove::<WhileWaitedFor>() {
             return Ok(json(StatusCode::OK, Body::new(Answer::stream(told, turn))));
         }
-        if method.answers_often {
-            return Ok(json(StatusCode::OK, Body::new(told)));
-        }
         let room = head.extensions.remove::<Arc<Room>>();
+        if method.answers_often {
+            return Ok(json(
+                StatusCode::OK,
+                match room {
+                    Some(room) => Body::new(Answer::new(told, room)),
+                    None => Body::new(told),
+                },
+            ));
+        }
         let text = told.whole(room.as_deref()).await?;
         Ok(json(
             StatusCode::OK,

@@ -9,11 +9,11 @@ use tonic::Status;
 use super::room::Rooms;
 use crate::doors::etcd::proto::etcdserverpb::WatchResponse;
 
-/// A response, and the room it holds.
+/// A response of a stream, and the room it holds.
 #[derive(Debug)]
-pub(super) struct Told {
-    pub(super) response: WatchResponse,
-    pub(super) rooms: Rooms,
+pub(in crate::doors::etcd) struct Told<R = WatchResponse> {
+    pub(in crate::doors::etcd) response: R,
+    pub(in crate::doors::etcd) rooms: Rooms,
 }
 
 impl From<WatchResponse> for Told {
@@ -23,7 +23,7 @@ impl From<WatchResponse> for Told {
 }
 
 /// What a client is sent, or why no more.
-pub(super) type Sent = Result<Told, Status>;
+pub(in crate::doors::etcd) type Sent<R = WatchResponse> = Result<Told<R>, Status>;
 
 /// Sends responses to the client; none once it is gone.
 ///
@@ -79,9 +79,9 @@ impl Responses {
 
 /// The responses as they are read. What one holds is free once the next is asked for:
 /// by then it is on its way (`bodies`).
-pub(super) fn told(
-    mut responses: mpsc::Receiver<Sent>,
-) -> impl Stream<Item = Result<WatchResponse, Status>> {
+pub(in crate::doors::etcd) fn told<R>(
+    mut responses: mpsc::Receiver<Sent<R>>,
+) -> impl Stream<Item = Result<R, Status>> {
     let mut on_its_way = Rooms::new();
     stream::poll_fn(move |context| {
         on_its_way.clear();

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::OWN_BYTES;
 
 /// What a response holds. Two may share some, if one revision begins where a page ends.
-pub(super) type Rooms = Vec<Arc<Room>>;
+pub(in crate::doors::etcd) type Rooms = Vec<Arc<Room>>;
 
 /// What all streams of the door share.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(in crate::doors::etcd) struct Watched {
     bytes: Arc<Semaphore>,
     most: usize,
     /// Taken by the one that waits for bytes, and may hold some meanwhile.
-    pub(super) turn: Arc<Semaphore>,
+    pub(in crate::doors::etcd) turn: Arc<Semaphore>,
 }
 
 impl Watched {
@@ -29,7 +29,7 @@ impl Watched {
 
 /// That of one stream.
 #[derive(Clone, Debug)]
-pub(super) struct Own(Arc<Semaphore>);
+pub(in crate::doors::etcd) struct Own(Arc<Semaphore>);
 
 impl Default for Own {
     fn default() -> Self {
@@ -39,7 +39,7 @@ impl Default for Own {
 
 /// Why there is no room.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum NoRoom {
+pub(in crate::doors::etcd) enum NoRoom {
     /// For now: what needs it must be dropped, and read again in the turn.
     Now,
     /// Never: so many bytes are all there is.
@@ -48,7 +48,7 @@ pub(super) enum NoRoom {
 
 /// What a watch gathers of revisions that it has not told whole.
 #[derive(Debug)]
-pub(super) struct Gathering {
+pub(in crate::doors::etcd) struct Gathering {
     watched: Arc<Watched>,
     own: Own,
     rooms: Rooms,
@@ -56,12 +56,12 @@ pub(super) struct Gathering {
 }
 
 impl Gathering {
-    pub(super) fn new(watched: Arc<Watched>, own: Own) -> Self {
+    pub(in crate::doors::etcd) fn new(watched: Arc<Watched>, own: Own) -> Self {
         Self { watched, own, rooms: Rooms::new(), turn: None }
     }
 
     /// Takes room for some more. Waits for it in the turn only.
-    pub(super) async fn take(&mut self, bytes: usize) -> Result<(), NoRoom> {
+    pub(in crate::doors::etcd) async fn take(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let at_once = |bound: &Arc<Semaphore>| {
             let room = Room::of(bound.clone());
             room.set(bytes).then_some(room)
@@ -91,13 +91,13 @@ impl Gathering {
     }
 
     /// Drops all, and waits for the turn.
-    pub(super) async fn begin_anew(&mut self) {
+    pub(in crate::doors::etcd) async fn begin_anew(&mut self) {
         self.rooms.clear();
         self.turn = self.watched.turn.clone().acquire_owned().await.ok();
     }
 
     /// What the next response takes along.
-    pub(super) fn rooms(&self) -> Rooms {
+    pub(in crate::doors::etcd) fn rooms(&self) -> Rooms {
         self.rooms.clone()
     }
 
@@ -113,7 +113,7 @@ impl Gathering {
     }
 
     /// All was sent.
-    pub(super) fn end(&mut self) {
+    pub(in crate::doors::etcd) fn end(&mut self) {
         self.rooms.clear();
         self.turn = None;
     }

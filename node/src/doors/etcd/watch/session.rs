@@ -254,7 +254,7 @@ impl Session {
         let range = Range::of(keys.clone()).heads().limit(1);
         match self.client.range(self.gateway.volume(), range, ReadLevel::Eventual).await {
             Err(ClientError::Fault { fault: fault @ Fault::Denied(_), .. }) => {
-                Err(EtcdFault::from(fault).text().into_owned())
+                Err(EtcdFault::from(fault).status_text())
             }
             // What else fails is the watch's to repeat.
             Ok(_) | Err(_) => Ok(()),

@@ -1,0 +1,67 @@
+//! What is known of the volume's one shard: by the replica of this node or, where there
+//! is none, by what one elsewhere says.
+//!
+//! A cluster may have more nodes than a volume has copies, and each node's door serves.
+//! Headers, `Status` and whoever requires a leader need a leader, a term and a revision;
+//! so a node without a copy asks for them, and hears of a leader if any replica it can
+//! reach knows one. What it heard is some seconds old at most ([`LOOK_EVERY`] and
+//! [`LOOK_MAX`]), as a member of etcd may be behind.
+
+use std::{convert::Infallible, time::Duration};
+
+use cluster::request::ReplicaStatus;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use super::gateway::Gateway;
+
+/// How often a node without a copy asks: one small question.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The same as long as nothing is known.
+const FIRST_LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Longest it waits for somebody who knows a leader: a node that does not answer costs
+/// half a second of it.
+const LOOK_MAX: Duration = Duration::from_secs(2);
+/// Longest a request waits for a first word.
+const FIRST_WORD_MAX: Duration = Duration::from_secs(1);
+
+/// What was last heard of the shard; nothing if nobody answered.
+#[derive(Debug, Default)]
+pub(super) struct Heard(watch::Sender<Option<ReplicaStatus>>);
+
+impl Gateway {
+    /// What is known of the shard, here or else elsewhere.
+    pub(super) fn known(&self) -> Option<ReplicaStatus> {
+        self.status().or_else(|| self.heard.0.borrow().clone())
+    }
+
+    /// Whether anybody in sight knows a leader.
+    pub(super) fn has_leader(&self) -> bool {
+        self.known().is_some_and(|known| known.leader.is_some())
+    }
+
+    /// Listens for as long as the door is open.
+    pub(super) async fn listen(&self) -> Infallible {
+        let client = self.client.with_deadline(LOOK_MAX);
+        loop {
+            let heard = match self.status() {
+                None => client.inspect(self.volume()).await.ok(),
+                own => own,
+            };
+            let every = if heard.is_some() { LOOK_EVERY } else { FIRST_LOOK_EVERY };
+            self.heard.0.send_replace(heard);
+            sleep(every).await;
+        }
+    }
+
+    /// Waits for a first word of a term, for a moment: a volume may not be there yet.
+    pub(super) async fn await_term(&self) {
+        let tells = |status: &Option<ReplicaStatus>| status.as_ref().is_some_and(|s| s.term > 0);
+        if !tells(&self.status()) {
+            let mut heard = self.heard.0.subscribe();
+            drop(timeout(FIRST_WORD_MAX, heard.wait_for(tells)).await);
+        }
+    }
+}
