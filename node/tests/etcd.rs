@@ -15,8 +15,13 @@
     reason = "a test fails by panicking and waits on the machine's own clock"
 )]
 
+#[path = "etcd/commands.rs"]
+mod commands;
+mod common;
 #[path = "etcd/differences.rs"]
 mod differences;
+#[path = "common/doors.rs"]
+mod doors;
 #[path = "etcd/json.rs"]
 mod json;
 #[path = "etcd/keys.rs"]
@@ -29,10 +34,14 @@ mod libraries;
 mod members;
 #[path = "etcd/peers.rs"]
 mod peers;
+#[path = "etcd/permissions.rs"]
+mod permissions;
 #[path = "etcd/play.rs"]
 mod play;
 #[path = "common/real_etcd.rs"]
 mod real_etcd;
+#[path = "etcd/survival.rs"]
+mod survival;
 #[path = "etcd/watches.rs"]
 mod watches;
 #[path = "common/web.rs"]
@@ -40,6 +49,7 @@ mod web;
 
 use std::process::Command;
 
+use doors::Doors;
 use peers::{Ours, Peer, has_etcd};
 use play::Play;
 use real_etcd::RealEtcd;
@@ -74,6 +84,17 @@ fn whoever_speaks_json_hears_the_same_from_etcd_and_from_us() {
     differences::check("JSON over HTTP", &etcd_version(), &theirs, &ours);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_no_right_hears_the_same_from_etcd_and_from_us() {
+    if skip() {
+        return;
+    }
+    let (theirs, ours) = (RealEtcd::start(1), Ours::start());
+    let theirs = permissions::play(&theirs.address()).await;
+    let ours = permissions::play(&ours.address()).await;
+    differences::check("permissions", &etcd_version(), &theirs, &ours);
+}
+
 #[test]
 fn libraries_of_others_hear_the_same_from_etcd_and_from_us() {
     if skip() {
@@ -93,6 +114,16 @@ fn libraries_of_others_hear_the_same_from_etcd_and_from_us() {
     }
 }
 
+#[test]
+fn libraries_of_others_go_on_though_each_member_dies_once() {
+    for library in libraries::all() {
+        match library {
+            Ok(library) => survival::outlive(&library, &mut Doors::open("")),
+            Err(why) => eprintln!("SKIPPED: {why}"),
+        }
+    }
+}
+
 fn etcd_version() -> String {
     let output = Command::new("etcd").arg("--version").output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -101,6 +132,7 @@ fn etcd_version() -> String {
 
 async fn whole_play(peer: &impl Peer) -> Play {
     let mut play = Play::begin(&peer.address()).await;
+    members::hash(&mut play, "hash of keys before any compaction").await;
     keys::play(&mut play).await;
     keys::transactions(&mut play).await;
     leases::play(&mut play).await;
@@ -110,66 +142,12 @@ async fn whole_play(peer: &impl Peer) -> Play {
     play
 }
 
-/// Commands of `etcdctl`, on a fresh store.
-const COMMANDS: [&str; 27] = [
-    "get nothing",
-    "put a 1",
-    "put a 2 --prev-kv",
-    "put b 3",
-    "put c 4",
-    "get a",
-    "get a --rev=2",
-    "get a --rev=99",
-    "get --prefix= a -w fields",
-    "get a c",
-    "get --from-key b --order=DESCEND",
-    "get a z --limit=2 -w json",
-    "get a z --keys-only --sort-by=MODIFY",
-    "get a z --print-value-only --consistency=s",
-    "del nothing",
-    "del a --prev-kv",
-    "del --prefix b",
-    "put \"\" empty",
-    "put d 5 --lease=7b",
-    "lease grant 0",
-    "lease revoke 7b",
-    "lease timetolive 7b",
-    "watch c --rev=2",
-    "compaction 5",
-    "compaction 5",
-    "get c --rev=4",
-    "alarm list",
-];
-
 #[test]
 fn etcdctl_prints_the_same_of_etcd_and_of_us() {
     if skip() {
         return;
     }
-    let (theirs, ours) = (RealEtcd::start(1), Ours::start());
-    for command in COMMANDS {
-        let (theirs, ours) = (etcdctl(&theirs, command), etcdctl(&ours, command));
-        assert_eq!(theirs, ours, "etcdctl {command}");
-    }
-}
-
-/// Runs a command; its output without what names members, leases and clusters.
-fn etcdctl(peer: &impl Peer, command: &str) -> String {
-    let words: Vec<&str> =
-        command.split(' ').map(|word| if word == "\"\"" { "" } else { word }).collect();
-    let timeout = if words.contains(&"watch") { "2" } else { "20" };
-    let output = Command::new("timeout")
-        .args([timeout, "etcdctl", "--endpoints"])
-        .arg(peer.address())
-        .args(words)
-        .env("ETCDCTL_API", "3")
-        .output()
-        .unwrap();
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    let complained = String::from_utf8_lossy(&output.stderr).into_owned();
-    // Its log lines carry times and ports.
-    let error = complained.lines().filter(|line| line.starts_with("Error")).collect::<String>();
-    let granted = printed.starts_with("lease") && printed.contains("granted");
-    let printed = if granted { printed.split(' ').skip(2).collect() } else { printed };
-    play::anonymous(&format!("{}{printed}{error}", output.status.code().unwrap_or(-1)))
+    let (theirs, ours) = (RealEtcd::start(3), Ours::start());
+    let (theirs, ours) = (commands::play(&theirs), commands::play(&ours));
+    differences::check("etcdctl", &etcd_version(), &theirs, &ours);
 }

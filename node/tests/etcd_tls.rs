@@ -11,6 +11,10 @@
 mod common;
 #[path = "common/doors.rs"]
 mod doors;
+#[path = "etcd_tls/names.rs"]
+mod names;
+#[path = "common/real_etcd.rs"]
+mod real_etcd;
 #[path = "common/web.rs"]
 mod web;
 
@@ -44,9 +48,14 @@ struct Door {
     folder: tempfile::TempDir,
     address: SocketAddr,
     shows: Shown,
-    /// The client that it knows.
-    knows: Shown,
+    /// The clients that it knows: [`NAMES`].
+    knows: [Shown; 3],
 }
+
+/// Whose certificates a door knows; none of the last is a user.
+const NAMES: [&str; 3] = ["root", "ann", "bob"];
+/// Who asks: the first of them.
+const ROOT: Option<&str> = Some("root");
 
 fn made(folder: &tempfile::TempDir, name: &str) -> Shown {
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
@@ -59,14 +68,27 @@ fn made(folder: &tempfile::TempDir, name: &str) -> Shown {
     Shown { certificate, key, files }
 }
 
+/// Of somebody who shows a certificate, for a client of gRPC that may show one too.
+fn endpoint(address: SocketAddr, shows: &Shown, known: Option<&Shown>) -> Endpoint {
+    let mut tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(shows.certificate.pem()))
+        .domain_name("localhost");
+    if let Some(Shown { certificate, key, .. }) = known {
+        tls = tls.identity(Identity::from_pem(certificate.pem(), key.serialize_pem()));
+    }
+    Channel::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap()
+}
+
 impl Door {
-    /// Opens it; clients may come without a certificate or must have one. The one it
-    /// knows is root's.
+    /// Opens it; clients may come without a certificate or must have one.
     async fn open(optional: bool) -> Self {
         let (folder, address) = (tempfile::tempdir().unwrap(), Ports::take().of(1).0);
-        let (shows, knows) = (made(&folder, "door"), made(&folder, "root"));
+        let (shows, knows) = (made(&folder, "door"), NAMES.map(|name| made(&folder, name)));
         let [certificate, key] = shows.files.each_ref().map(|file| file.display());
-        let authority = knows.files[0].display();
+        let authority = folder.path().join("clients.pem");
+        let all: String = knows.iter().map(|known| known.certificate.pem()).collect();
+        std::fs::write(&authority, all).unwrap();
+        let authority = authority.display();
         let extra = format!(
             "doors:\n  etcd:\n    listen: {address}\n    replicas: 1\n    tls:\n      \
              certificate: {certificate}\n      key: {key}\n      client_authority: {authority}\n      \
@@ -75,27 +97,24 @@ impl Door {
         let mut cluster = Cluster::prepare(folder.path(), 1, &extra);
         cluster.found();
         let door = Self { _cluster: cluster, folder, address, shows, knows };
-        await_volume(&mut KvClient::new(connect(door.endpoint(true)).await)).await;
+        await_volume(&mut KvClient::new(connect(door.endpoint(ROOT)).await)).await;
         door
     }
 
-    /// For a client of gRPC, with the certificate it knows or without.
-    fn endpoint(&self, known: bool) -> Endpoint {
-        let mut tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(self.shows.certificate.pem()))
-            .domain_name("localhost");
-        if known {
-            let Shown { certificate, key, .. } = &self.knows;
-            tls = tls.identity(Identity::from_pem(certificate.pem(), key.serialize_pem()));
-        }
-        Channel::from_shared(format!("https://{}", self.address)).unwrap().tls_config(tls).unwrap()
+    fn known(&self, name: &str) -> &Shown {
+        &self.knows[NAMES.iter().position(|known| *known == name).unwrap()]
+    }
+
+    /// For a client of gRPC, with the certificate of a name or without.
+    fn endpoint(&self, name: Option<&str>) -> Endpoint {
+        endpoint(self.address, &self.shows, name.map(|name| self.known(name)))
     }
 
     /// A connection that asks for these protocols, as far as the client knows.
     fn connection(
         &self,
         asks: &[&str],
-        known: bool,
+        name: Option<&str>,
     ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.shows.certificate.der().clone()).unwrap();
@@ -104,8 +123,8 @@ impl Door {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots);
-        let mut config = if known {
-            let Shown { certificate, key, .. } = &self.knows;
+        let mut config = if let Some(name) = name {
+            let Shown { certificate, key, .. } = self.known(name);
             let key = pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
             builder.with_client_auth_cert(vec![certificate.der().clone()], key).unwrap()
         } else {
@@ -123,8 +142,8 @@ impl Door {
     }
 
     /// Posts JSON by HTTP/1.1, which it asked for.
-    fn post(&self, known: bool, path: &str, body: &str) -> (u16, String) {
-        let stream = self.connection(&["http/1.1"], known).unwrap();
+    fn post(&self, name: Option<&str>, path: &str, body: &str) -> (u16, String) {
+        let stream = self.connection(&["http/1.1"], name).unwrap();
         web::ask_on(stream, "POST", path, "", body).whole()
     }
 
@@ -155,7 +174,7 @@ impl Door {
 async fn both_kinds_of_http_are_spoken_within_tls() {
     let door = Door::open(true).await;
     let chosen = |asks: &[&str]| {
-        let stream = door.connection(asks, false).unwrap();
+        let stream = door.connection(asks, None).unwrap();
         stream.conn.alpn_protocol().map(|chosen| String::from_utf8(chosen.to_vec()).unwrap())
     };
     assert_eq!(chosen(&["h2", "http/1.1"]).as_deref(), Some("h2"));
@@ -163,15 +182,15 @@ async fn both_kinds_of_http_are_spoken_within_tls() {
     assert_eq!(chosen(&["http/1.1"]).as_deref(), Some("http/1.1"));
     assert_eq!(chosen(&[]), None);
 
-    assert_eq!(door.post(false, "/v3/kv/put", r#"{"key":"a2V5","value":"MQ=="}"#).0, 200);
-    let asks_nothing = door.connection(&[], false).unwrap();
+    assert_eq!(door.post(None, "/v3/kv/put", r#"{"key":"a2V5","value":"MQ=="}"#).0, 200);
+    let asks_nothing = door.connection(&[], None).unwrap();
     for (status, told) in [
-        door.post(false, "/v3/kv/range", KEY),
+        door.post(None, "/v3/kv/range", KEY),
         web::ask_on(asks_nothing, "POST", "/v3/kv/range", "", KEY).whole(),
     ] {
         assert!(status == 200 && told.contains(r#""value":"MQ==""#), "{status} {told}");
     }
-    let mut kv = KvClient::new(connect(door.endpoint(false)).await);
+    let mut kv = KvClient::new(connect(door.endpoint(None)).await);
     let found = kv.range(get("key", "")).await.unwrap().into_inner().kvs;
     assert_eq!(found[0].value, b"1", "by gRPC");
 
@@ -186,16 +205,16 @@ async fn both_kinds_of_http_are_spoken_within_tls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_needs_a_certificate_needs_it_by_http_1_1_too() {
     let door = Door::open(false).await;
-    let stranger = door.endpoint(false).connect().await;
+    let stranger = door.endpoint(None).connect().await;
     let refused = match stranger {
         Ok(channel) => KvClient::new(channel).range(get("key", "")).await.is_err(),
         Err(_) => true,
     };
     assert!(refused, "without a certificate nobody is served");
 
-    assert_eq!(door.post(true, "/v3/kv/range", KEY).0, 200);
+    assert_eq!(door.post(ROOT, "/v3/kv/range", KEY).0, 200);
     let mut answered = Vec::new();
-    if let Ok(mut stranger) = door.connection(&["http/1.1"], false) {
+    if let Ok(mut stranger) = door.connection(&["http/1.1"], None) {
         use std::io::{Read, Write};
         let asked = format!(
             "POST /v3/kv/range HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{KEY}",
@@ -221,11 +240,11 @@ async fn a_certificate_says_who_asks_by_http_1_1_too() {
         ("/v3/auth/user/grant", r#"{"user":"root","role":"root"}"#),
         ("/v3/auth/enable", "{}"),
     ] {
-        let (status, told) = door.post(false, path, body);
+        let (status, told) = door.post(None, path, body);
         assert_eq!(status, 200, "{path}: {told}");
     }
-    let (status, told) = door.post(true, "/v3/kv/range", KEY);
+    let (status, told) = door.post(ROOT, "/v3/kv/range", KEY);
     assert_eq!(status, 200, "{told}");
-    let (status, told) = door.post(false, "/v3/kv/range", KEY);
+    let (status, told) = door.post(None, "/v3/kv/range", KEY);
     assert!(status == 400 && told.contains("etcdserver: user name is empty"), "{status} {told}");
 }

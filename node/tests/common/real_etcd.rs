@@ -51,6 +51,11 @@ impl RealEtcd {
 
     /// Starts so many members, and waits until all listen.
     pub(crate) fn start(members: usize) -> Self {
+        Self::start_with(members, "http", &[])
+    }
+
+    /// The same with more arguments, and clients by this scheme.
+    pub(crate) fn start_with(members: usize, scheme: &str, arguments: &[String]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // All are held until all are known: no two alike.
         let free: Vec<TcpListener> = (0..2 * members)
@@ -62,13 +67,14 @@ impl RealEtcd {
         let all = peers.iter().enumerate().map(|(at, peer)| format!("m{at}=http://{peer}"));
         let all = all.collect::<Vec<_>>().join(",");
         let member = |at: usize| {
-            let url = |of: &[SocketAddr]| format!("http://{}", of[at]);
-            let (client, peer) = (url(clients), url(peers));
+            let client = format!("{scheme}://{}", clients[at]);
+            let peer = format!("http://{}", peers[at]);
             let mut command = Command::new("etcd");
             command
                 .args(["--name", &format!("m{at}"), "--initial-cluster", &all])
                 .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
                 .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+                .args(arguments)
                 .arg("--data-dir")
                 .arg(folder.path().join(format!("m{at}")));
             spawn(&mut command)

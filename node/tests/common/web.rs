@@ -89,6 +89,11 @@ impl Answer {
         true
     }
 
+    /// The next line, or all that is left.
+    pub(crate) fn line_or_rest(&mut self) -> String {
+        self.line().unwrap_or_else(|| String::from_utf8(std::mem::take(&mut self.read)).unwrap())
+    }
+
     /// The next line; none at the end.
     pub(crate) fn line(&mut self) -> Option<String> {
         while !self.read.contains(&b'\n') {

@@ -110,6 +110,8 @@ async fn deletes(play: &mut Play) {
         ("delete a range that ends before it begins", delete("c", "a")),
         ("delete a range", delete("b", "d")),
         ("delete from a key on", delete("\u{7f}", "\0")),
+        ("delete a key of 1.6 MB", delete(&"x".repeat(1_600_000), "")),
+        ("delete up to a key of 1.6 MB", delete("x", &"x".repeat(1_600_000))),
     ];
     for (step, request) in steps {
         let answer = play.kv.delete_range(request).await;
@@ -203,6 +205,7 @@ fn compares() -> Vec<(&'static str, TxnRequest)> {
 
 fn branches() -> Vec<(&'static str, TxnRequest)> {
     let many = |count: usize| (0..count).map(|n| puts_op(&format!("k{n}"), "")).collect();
+    let half = "x".repeat(800_000);
     let past = RangeRequest { revision: 3, ..get("a", "f") };
     let future = RangeRequest { revision: 9_999, ..get("a", "f") };
     let inner = TxnRequest {
@@ -241,6 +244,14 @@ fn branches() -> Vec<(&'static str, TxnRequest)> {
         ),
         ("128 operations", then(many(128))),
         ("129 operations", then(many(129))),
+        ("1.6 MB in two parts", then(vec![puts_op("m", &half), puts_op("n", &half)])),
+        (
+            "1.6 MB that would not be done",
+            TxnRequest {
+                failure: vec![puts_op("m", &half), puts_op("n", &half)],
+                ..TxnRequest::default()
+            },
+        ),
     ]
 }
 

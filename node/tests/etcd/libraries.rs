@@ -3,7 +3,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
 };
 
 use crate::{
@@ -13,6 +13,8 @@ use crate::{
 
 /// Longest run of a program, in seconds.
 const RUN_MAX: &str = "120";
+/// The same of one that sees each member die and come again.
+const SURVIVAL_MAX: &str = "240";
 
 /// A library that is here.
 pub(crate) struct Library {
@@ -20,16 +22,21 @@ pub(crate) struct Library {
     pub(crate) name: &'static str,
     /// How its program is started: the address follows.
     words: Vec<PathBuf>,
+    /// The same of the one that goes on while members die, if there is one.
+    survives: Option<Vec<PathBuf>>,
 }
 
 /// Each library of which there is a program, or why it cannot be asked here.
 pub(crate) fn all() -> [Result<Library, String>; 3] {
     let python = clients().join("python/drive.py");
     let node = clients().join("node/drive.mjs");
+    let survives = clients().join("node/survive.mjs");
     [
         rust(),
+        // It knows one member only.
         script("etcd3 (Python)", "python3", ["-c", "import etcd3"], python),
-        script("etcd3 (Node)", "node", ["-e", "require('etcd3')"], node),
+        script("etcd3 (Node)", "node", ["-e", "require('etcd3')"], node)
+            .map(|node| Library { survives: Some(vec!["node".into(), survives]), ..node }),
     ]
 }
 
@@ -59,7 +66,9 @@ fn rust() -> Result<Library, String> {
         let built = cargo(&words);
         assert!(built.status.success(), "{}", errors(&built));
     }
-    Ok(Library { name: "etcd-client (Rust)", words: vec![target.join("debug/drive")] })
+    let program = target.join("debug/drive");
+    let survives = Some(vec![program.clone(), "survive".into()]);
+    Ok(Library { name: "etcd-client (Rust)", words: vec![program], survives })
 }
 
 fn script(
@@ -72,7 +81,7 @@ fn script(
     if !found.is_ok_and(|found| found.status.success()) {
         return Err(format!("{name} is not installed (see node/tests/clients/README.md)"));
     }
-    Ok(Library { name, words: vec![interpreter.into(), script] })
+    Ok(Library { name, words: vec![interpreter.into(), script], survives: None })
 }
 
 fn errors(output: &Output) -> String {
@@ -80,6 +89,14 @@ fn errors(output: &Output) -> String {
 }
 
 impl Library {
+    /// Starts its program that goes on while members die, if it has one.
+    pub(crate) fn survive(&self, addresses: &str) -> Option<Child> {
+        let mut command = Command::new("timeout");
+        command.arg(SURVIVAL_MAX).args(self.survives.as_ref()?).arg(addresses);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Some(command.spawn().unwrap())
+    }
+
     /// What it hears from somebody.
     pub(crate) fn ask(&self, peer: &impl Peer) -> Answers {
         let output = Command::new("timeout")

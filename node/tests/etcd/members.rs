@@ -21,10 +21,7 @@ pub(crate) async fn play(play: &mut Play) {
     let answer = play.maintenance.defragment(DefragmentRequest {}).await;
     play.note("defragment", answer);
     let target_id = 7;
-    let answer = play.maintenance.hash_kv(HashKvRequest { revision: 0 }).await;
-    let hash =
-        answer.map(|hash| format!("revision {}", hash.into_inner().header.unwrap().revision));
-    play.say("hash of keys", &hash.unwrap_or_else(|status| told(&status)));
+    hash(play, "hash of keys").await;
     let answer = play.maintenance.hash_kv(HashKvRequest { revision: 99_999 }).await;
     play.note("hash of the future", answer);
     let answer = play.maintenance.move_leader(MoveLeaderRequest { target_id }).await;
@@ -33,6 +30,17 @@ pub(crate) async fn play(play: &mut Play) {
     play.say("move the leader to nobody", &format!("{:?}", refused.map(drop)));
     snapshot(play).await;
     changes(play).await;
+}
+
+/// The hash itself is of what each keeps.
+pub(crate) async fn hash(play: &mut Play, step: &str) {
+    let answer = play.maintenance.hash_kv(HashKvRequest { revision: 0 }).await;
+    let hash = answer.map(|hash| {
+        let hash = hash.into_inner();
+        let revision = hash.header.unwrap().revision;
+        format!("revision {revision}, compacted at {}", hash.compact_revision)
+    });
+    play.say(step, &hash.unwrap_or_else(|status| told(&status)));
 }
 
 async fn snapshot(play: &mut Play) {

@@ -17,8 +17,13 @@ const WAIT: Duration = Duration::from_mins(1);
 
 /// Somebody who speaks etcd.
 pub(crate) trait Peer {
-    /// Where.
-    fn address(&self) -> String;
+    /// Where each of its members is reached.
+    fn addresses(&self) -> &[SocketAddr];
+
+    /// Where one is.
+    fn address(&self) -> String {
+        self.addresses().first().unwrap().to_string()
+    }
 }
 
 /// Whether there is an etcd to compare with.
@@ -74,14 +79,14 @@ impl Ours {
 }
 
 impl Peer for RealEtcd {
-    fn address(&self) -> String {
-        self.addresses.first().unwrap().to_string()
+    fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 }
 
 impl Peer for Ours {
-    fn address(&self) -> String {
-        self.addresses.first().unwrap().to_string()
+    fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 }
 

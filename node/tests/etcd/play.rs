@@ -64,26 +64,29 @@ pub(crate) fn told(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
 }
 
-/// An answer without what names a member, its cluster or a term.
+/// An answer without what names a member, its cluster or a term; whether it names them
+/// stays.
 pub(crate) fn anonymous(answer: &str) -> String {
     let mut answer = answer.to_owned();
     let names = ["cluster_id", "member_id", "raft_term", "ClusterID\"", "MemberID\"", "RaftTerm\""];
     for name in names {
         for mark in [": ", " : ", "\":"] {
-            answer = zeroed(&answer, &format!("{name}{mark}"));
+            answer = lettered(&answer, &format!("{name}{mark}"));
         }
     }
     answer
 }
 
-/// The digits after each `label` as one zero.
-fn zeroed(text: &str, label: &str) -> String {
+/// The digits after each `label` as one letter, or as the zero they are.
+pub(crate) fn lettered(text: &str, label: &str) -> String {
     let mut parts = text.split(label);
     let mut result = parts.next().unwrap_or_default().to_owned();
     for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        let digits = &part[..part.len() - rest.len()];
         result.push_str(label);
-        result.push('0');
-        result.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
+        result.push_str(if ["", "0"].contains(&digits) { digits } else { "N" });
+        result.push_str(rest);
     }
     result
 }

@@ -110,6 +110,16 @@ async fn past(play: &mut Play) {
     stream.create(WatchCreateRequest { filters, ..watch("\0", "\0", 2) });
     stream.note(play, "watch deletes of all keys").await;
     stream.note_events(play, "all deletes", 8).await;
+    let filters = vec![FilterType::Nodelete as i32];
+    stream.create(WatchCreateRequest { filters, ..watch("a", "b", 2) });
+    stream.note(play, "watch puts only").await;
+    stream.note_events(play, "all puts", 3).await;
+    let filters = vec![FilterType::Noput as i32, FilterType::Nodelete as i32];
+    stream.create(WatchCreateRequest { filters, ..watch("a", "b", 2) });
+    stream.note(play, "watch neither").await;
+    let filters = vec![7];
+    stream.create(WatchCreateRequest { filters, ..watch("zz", "", 0) });
+    stream.note(play, "watch with a filter that is none").await;
     stream.create(watch("", "\0", 2));
     stream.note(play, "watch from the empty key on").await;
     stream.note_events(play, "all that happened", 12).await;

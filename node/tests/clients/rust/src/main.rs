@@ -1,6 +1,7 @@
 //! Drives whoever speaks etcd with `etcd-client`, and prints what it heard.
 //!
 //!     drive HOST:PORT
+//!     drive survive HOST:PORT,HOST:PORT,…     (see [`survive`])
 //!
 //! Each line is a step, a tab, and the answer. `node/tests/etcd.rs` runs
 //! this against a real etcd and against us, and compares the lines.
@@ -10,6 +11,7 @@ mod keys;
 mod leases;
 mod members;
 mod queues;
+mod survive;
 mod watches;
 
 use std::fmt::Debug;
@@ -54,6 +56,9 @@ fn refusal(error: &Error) -> String {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:2379".to_owned());
+    if address == "survive" {
+        return survive::run(&std::env::args().nth(2).unwrap_or_default()).await;
+    }
     let client = Client::connect([&address], None).await?;
     let mut play = Play { address, client };
     keys::play(&mut play).await;
