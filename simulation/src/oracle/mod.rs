@@ -2,8 +2,10 @@
 
 pub mod durable;
 pub mod history;
+pub(crate) mod keyspace;
 pub mod linearizable;
 pub mod listing;
 pub(crate) mod lives;
+pub(crate) mod search;
 pub mod versions;
 pub mod watched;

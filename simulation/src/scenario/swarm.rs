@@ -11,9 +11,9 @@ use crate::{
     plan::Plan,
     rng::Rng,
     workloads::{
-        Workload, append::Appends, bank::Bank, counters::Counters, leases::Leases, levels::Levels,
-        listing::Listings, register::Registers, transfers::Transfers, volumes::Volumes,
-        watches::Watches,
+        Workload, accounts::Accounts, append::Appends, bank::Bank, counters::Counters,
+        leases::Leases, levels::Levels, listing::Listings, register::Registers,
+        transactions::Transactions, transfers::Transfers, volumes::Volumes, watches::Watches,
     },
     world::{NetworkMode, Setup},
 };
@@ -120,6 +120,13 @@ fn workloads(rng: &mut Rng, seed: u64, clocks_apart: Duration) -> Vec<Box<dyn Wo
     }
     if rng.chance(200_000) {
         all.push(Box::new(Leases::draw(&mut rng)));
+    }
+    let mut rng = Rng::stream(seed, "transactions and accounts", 0);
+    if rng.chance(200_000) {
+        all.push(Box::new(Transactions::draw(&mut rng)));
+    }
+    if rng.chance(100_000) {
+        all.push(Box::new(Accounts::draw(&mut rng)));
     }
     all
 }

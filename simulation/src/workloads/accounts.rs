@@ -22,8 +22,7 @@ use cluster::{
 };
 
 use super::{Player, Shared, Workload, halve};
-/// Users there are, whoever plays.
-const USERS: u32 = 32;
+use crate::rng::Rng;
 
 /// The workload.
 #[derive(Clone, Debug)]
@@ -39,8 +38,8 @@ struct Known {
     begun: u64,
     ended: u64,
     enabled: bool,
-    /// Who switches: whoever came first.
-    switcher: Option<u32>,
+    /// Clients that began: each has the user of its turn, and the first one switches.
+    begun_clients: u32,
     wrong: Option<String>,
 }
 
@@ -78,6 +77,12 @@ impl Accounts {
         Self { clients, rest, known: Shared::default() }
     }
 
+    /// Few or many of them.
+    pub fn draw(rng: &mut Rng) -> Self {
+        let busy = Duration::from_millis(20 + rng.below(200));
+        Self::new(1 + rng.number(4), (Duration::from_millis(5), busy))
+    }
+
     fn wrong(&self, player: &Player, what: String) {
         player.accuse(&mut self.known.lock().wrong, what);
     }
@@ -91,8 +96,7 @@ impl Accounts {
             add("root".into()),
             AuthCommand::GrantRole { user: "root".into(), role: "root".into() },
         ];
-        // The numbers of players go on from workload to workload: room for all.
-        for number in 0..USERS {
+        for number in 0..self.clients {
             commands.push(add(user(number)));
             commands.push(AuthCommand::AddRole(user(number)));
             commands.push(AuthCommand::GrantRole { user: user(number), role: user(number) });
@@ -106,15 +110,18 @@ impl Accounts {
     }
 
     async fn work(self, mut player: Player) {
-        let chosen = *self.known.lock().switcher.get_or_insert(player.number);
-        let switches = chosen == player.number;
+        let number = {
+            let mut known = self.known.lock();
+            known.begun_clients += 1;
+            known.begun_clients - 1
+        };
         let mut life = 0;
         while !player.is_over() {
-            if switches && player.rng.chance(100_000) {
+            if number == 0 && player.rng.chance(100_000) {
                 self.switch(&player).await;
             }
-            let key = key(player.number, life);
-            if let Err(error) = self.round(&mut player, &key).await {
+            let key = key(number, life);
+            if let Err(error) = self.round(&mut player, number, &key).await {
                 player.failed("a change of accounts", &error);
                 life += 1;
             }
@@ -147,8 +154,8 @@ impl Accounts {
     }
 
     /// Grants, writes, takes back, tries to write.
-    async fn round(&self, player: &mut Player, key: &str) -> Result<(), ClientError> {
-        let (volume, number) = (volume(player), player.number);
+    async fn round(&self, player: &mut Player, number: u32, key: &str) -> Result<(), ClientError> {
+        let volume = volume(player);
         let before = self.known.lock().in_force();
         let keys = Keys::from(key);
         let permission = Permission { access: Access::ReadWrite, keys: keys.clone() };

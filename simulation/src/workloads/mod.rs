@@ -17,6 +17,7 @@ pub mod levels;
 pub mod listing;
 pub mod locks;
 pub mod register;
+pub mod transactions;
 pub mod transfers;
 pub mod volumes;
 pub mod watches;
