@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cluster::{
     ids::{LeaseId, ReplicaId, StoreId},
+    limits::LEASE_KEYS_MAX,
     memory::MemoryEngine,
     mvcc::version::{Version, VersionKind},
     ports::engine::Engine,
@@ -16,7 +17,7 @@ use cluster::{
         machine::ShardMachine,
         range::Range,
         snapshot::{PinnedSnapshot, SnapshotReceiver, snapshot_piece},
-        transaction::{Compare, Keys, Put, Relation, Step, Target, Transaction},
+        transaction::{Compare, Keys, Put, Relation, Step, Target, Transaction, TransactionError},
     },
 };
 use model::{Chance, Replica, delete, put};
@@ -73,6 +74,36 @@ fn the_end_of_a_lease_deletes_its_keys_at_one_version_and_one_without_keys_moves
     let unknown = Outcome::Refused(Refusal::Lease(LeaseError::Unknown(B)));
     assert_eq!(lease(&mut replica, 0, LeaseCommand::Revoke(B)), unknown);
     assert_eq!(lease(&mut replica, 0, LeaseCommand::KeepAlive(B)), unknown);
+}
+
+fn put_many(replica: &mut Replica, from: u32, count: u32) -> Outcome {
+    let put = |number| Put::new(format!("leased/{number:025}"), [1; 100]).under(A);
+    let all = (from..from + count).map(put);
+    let transaction = all.fold(Transaction::new(), |all, put| all.then(Step::Put(put)));
+    replica.command(0, Action::Transact { request: None, transaction })
+}
+
+/// Its end is one entry that every replica must apply, on the smallest node too.
+#[test]
+fn a_lease_takes_so_many_keys_and_its_end_takes_a_third_of_the_smallest_nodes_overlays_at_most() {
+    let mut replica = Replica::born(&MemoryEngine::default(), VersionKind::Dense);
+    grant(&mut replica, A, 9_000);
+    for part in 0..LEASE_KEYS_MAX / 1_000 {
+        put_many(&mut replica, part * 1_000, 1_000);
+    }
+    let full = Refusal::Transaction(TransactionError::Lease(LeaseError::Full(A)));
+    assert_eq!(put_many(&mut replica, LEASE_KEYS_MAX, 1), Outcome::Refused(full));
+    let again = put_many(&mut replica, 0, 1);
+    assert!(matches!(again, Outcome::Transacted(_)), "what hangs on it needs no room: {again:?}");
+    replica.flush();
+    let before = replica.machine.overlay_bytes();
+    let outcome = lease(&mut replica, 0, LeaseCommand::Revoke(A));
+    assert_eq!(outcome, ended(replica.machine.version().0, LEASE_KEYS_MAX));
+    let bytes = replica.machine.overlay_bytes() - before;
+    println!("the end of a lease of {LEASE_KEYS_MAX} keys of 32 bytes took {bytes} bytes");
+    // 64 MiB; see cluster/docs/decisions/2026-11-26-transaction-bounds.md.
+    assert!(bytes < (64 << 20) / 3, "{bytes}");
+    assert!(keys(&replica).is_empty());
 }
 
 #[test]
