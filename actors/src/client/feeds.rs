@@ -245,11 +245,14 @@ mod tests {
         Event { kind: EventKind::Put, item, sub, previous: None }
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "as an answer comes")]
-    fn events(all: &[(u64, u32)], upto: u64, bytes: usize) -> Answered {
+    fn events(all: &[(u64, u32)], upto: u64, bytes: usize) -> Arc<Events> {
         let events = all.iter().map(|(version, sub)| event(*version, *sub, bytes)).collect();
         let (upto, now) = (Place::after(Version(upto)), Version(upto));
-        Ok(Some(Arc::new(Events { events, upto, more: false, now })))
+        Arc::new(Events { events, upto, more: false, now })
+    }
+
+    fn answers(events: Arc<Events>) -> BoxFuture<Answered> {
+        Box::pin(ready(Ok(Some(events))))
     }
 
     fn at(version: u64) -> Place {
@@ -264,12 +267,12 @@ mod tests {
     }
 
     impl Server {
-        fn ask(self: &Arc<Self>, answer: Answered) -> BoxFuture<Answered> {
+        fn ask(self: &Arc<Self>, answer: Arc<Events>) -> BoxFuture<Answered> {
             let server = self.clone();
             Box::pin(async move {
                 server.asked.fetch_add(1, Ordering::Relaxed);
                 server.go.notified().await;
-                answer
+                Ok(Some(answer))
             })
         }
 
@@ -299,7 +302,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_page_that_begins_before_a_place_is_cut_there() {
-        let Ok(Some(page)) = events(&[(2, 0), (2, 1), (3, 0)], 3, 1) else { unreachable!() };
+        let page = events(&[(2, 0), (2, 1), (3, 0)], 3, 1);
         let sub = |sub| Place { version: Version(2), sub };
         for (place, left) in [(at(1), 3), (sub(0), 2), (sub(1), 1), (at(2), 1), (at(3), 0)] {
             assert_eq!(after(page.clone(), place).events.len(), left, "{place:?}");
@@ -317,7 +320,7 @@ mod tests {
         assert!(asked.await.unwrap().unwrap().events.is_empty());
         let refused = feed.after(at(3), || Box::pin(ready(Err(ClientError::EmptyKey))));
         assert_eq!(refused.await, Err(ClientError::EmptyKey));
-        let asked = feed.after(at(3), || Box::pin(ready(events(&[(4, 0)], 4, 1))));
+        let asked = feed.after(at(3), || answers(events(&[(4, 0)], 4, 1)));
         assert_eq!(asked.await.unwrap().unwrap().upto, at(4), "an error is not kept");
     }
 
@@ -329,17 +332,17 @@ mod tests {
         for version in 1..=100 {
             let bytes = if version > 90 { large } else { 1 };
             let answer = events(&[(version, 0)], version, bytes);
-            drop(feed.after(at(version - 1), || Box::pin(ready(answer))).await);
+            drop(feed.after(at(version - 1), || answers(answer)).await);
             let kept = feed.told().pages.len();
             assert!(kept <= PAGES_MAX, "{kept}");
         }
         assert_eq!(feed.told().pages.len(), 2, "of a third each, and a little more");
         let huge = events(&[(101, 0)], 101, FEEDS_BYTES_MAX);
-        drop(feed.after(at(100), || Box::pin(ready(huge))).await);
+        drop(feed.after(at(100), || answers(huge)).await);
         assert!(feed.told().pages.is_empty(), "it fits nowhere");
-        drop(feed.after(at(101), || Box::pin(ready(events(&[(102, 0)], 102, 1)))).await);
+        drop(feed.after(at(101), || answers(events(&[(102, 0)], 102, 1))).await);
         assert_eq!(feed.told().pages.len(), 1);
-        drop(feed.after(at(102), || Box::pin(ready(events(&[], 102, 1)))).await);
+        drop(feed.after(at(102), || answers(events(&[], 102, 1))).await);
         assert!(feed.told().pages.is_empty());
         assert_eq!(feeds.room.available_permits(), FEEDS_BYTES_MAX);
     }
@@ -348,7 +351,7 @@ mod tests {
     async fn a_lone_watch_keeps_nothing_and_feeds_are_forgotten_with_their_watches() {
         let feeds = Feeds::default();
         let feed = feeds.feed(alike("k"));
-        drop(feed.after(at(0), || Box::pin(ready(events(&[(1, 0)], 1, 1)))).await);
+        drop(feed.after(at(0), || answers(events(&[(1, 0)], 1, 1))).await);
         assert!(feed.told().pages.is_empty());
         for number in 0..10 * FEEDS_SWEPT_MIN {
             drop(feeds.feed(alike(&number.to_string())));

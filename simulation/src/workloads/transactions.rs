@@ -73,7 +73,7 @@ impl Transactions {
     }
 
     async fn open(self, player: Player) -> Result<(), ClientError> {
-        let policy = VolumePolicy { kind: VolumeKind::Single, replicas: 3, shards: 1 };
+        let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
         let volume = volume(&player);
         player.client.create_volume(&volume, policy).await?;
         for lease in LEASES {

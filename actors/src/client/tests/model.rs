@@ -24,7 +24,10 @@ use cluster::{
         SessionId, ShardId, VolumeId,
     },
     limits::SESSION_IN_FLIGHT_MAX,
-    mvcc::version::{Hlc, Version},
+    mvcc::{
+        tally::Tally,
+        version::{Hlc, Version},
+    },
     ports::{
         clock::Clock,
         entropy::Entropy,
@@ -235,6 +238,9 @@ fn status(descriptor: ShardDescriptor, node: NodeId, leader: Option<NodeId>) -> 
         last: LogIndex(5),
         hibernating: false,
         version: Version(4),
+        compacted: Version(0),
+        tally: Tally::default(),
+        restoring: false,
         stopped: None,
     }
 }

@@ -67,7 +67,7 @@ impl MaintenanceService {
             header: Some(header),
             version: ETCD_VERSION.to_owned(),
             db_size: bytes,
-            db_size_in_use: own.as_ref().map_or(bytes, in_use),
+            db_size_in_use: known.as_ref().map_or(bytes, in_use),
             db_size_quota: i64::try_from(space.capacity_bytes).unwrap_or(i64::MAX),
             leader: leader.map_or(0, member_id),
             raft_index: at(|known| known.committed.0),
