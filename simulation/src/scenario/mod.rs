@@ -15,6 +15,7 @@ mod poison;
 mod service;
 mod storage;
 mod swarm;
+mod transactions;
 
 use std::sync::LazyLock;
 
@@ -56,7 +57,8 @@ pub static ALL: LazyLock<Vec<&'static Scenario>> = LazyLock::new(|| {
         .chain(members::ALL)
         .chain(deaths::ALL)
         .chain(membership::ALL)
-        .chain(poison::ALL);
+        .chain(poison::ALL)
+        .chain(transactions::ALL);
     [&SWARM].into_iter().chain(directed).collect()
 });
 
@@ -97,6 +99,7 @@ mod tests {
         ("membership.rs", membership::ALL),
         ("poison.rs", poison::ALL),
         ("deaths.rs", deaths::ALL),
+        ("transactions.rs", transactions::ALL),
     ];
 
     #[test]

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::workloads::{
     accounts::Accounts, append::Appends, bank::Bank, bursts::Bursts, counters::Counters,
-    leases::Leases, listing::Listings, locks::Locks, register::Registers,
-    transactions::Transactions, volumes::Volumes, watches::Watches,
+    leases::Leases, listing::Listings, locks::Locks, register::Registers, volumes::Volumes,
+    watches::Watches,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -189,39 +189,6 @@ pub(super) const ALL: &[Scenario] = &[
             .plan(seed)
         },
         promises: &["write permitted", "write denied", "accounts switched", "leader struck"],
-    },
-    Scenario {
-        name: "transactions-in-doubt",
-        rows: &["A2"],
-        story: "transactions of every kind, some in doubt for want of a quorum, while leaders die and \
-                history is let go of",
-        plan: |seed| {
-            Directed {
-                round: SECOND * 18,
-                faults: &[
-                    "2.000 +11.500 isolate {n}",
-                    "2.000 +11.500 isolate {m}",
-                    "13.500 +4.000 drop 150000",
-                ],
-                workloads: vec![Box::new(Transactions::new(5, 5, USUAL))],
-                script: Some(|stage| strike_leader(stage, (SECOND * 3, SECOND), "kill {n}")),
-                ..Directed::default()
-            }
-            .plan(seed)
-        },
-        promises: &[
-            "compares held",
-            "compares failed",
-            "transaction in a transaction",
-            "transaction refused",
-            "transaction that reads the past",
-            "range deleted",
-            "past read",
-            "past compacted",
-            "compacted",
-            "unknown outcome",
-            "leader struck",
-        ],
     },
     Scenario {
         name: "flood",
