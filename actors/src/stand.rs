@@ -19,8 +19,11 @@ use bytes::Bytes;
 use cluster::{
     auth::Principal,
     catalog::{
-        encoding::{IDS_KEY, encode_record, shard_key, volume_key},
-        record::{IdsRecord, ShardRecord, VolumeKind, VolumePolicy, VolumeRecord, VolumeState},
+        encoding::{IDS_KEY, encode_record, node_key, shard_key, volume_key},
+        record::{
+            IdsRecord, NodeRecord, NodeState, ShardRecord, VolumeKind, VolumePolicy, VolumeRecord,
+            VolumeState,
+        },
         view::CatalogView,
     },
     formats,
@@ -410,6 +413,25 @@ pub(crate) fn replica(shard: u64, node: u64) -> ReplicaId {
     ReplicaId(shard * 10 + node)
 }
 
+/// The one start of a node.
+fn boot_of(number: u64) -> Boot {
+    Boot { incarnation: Incarnation(1), nonce: BootNonce(u128::from(number)) }
+}
+
+/// A node as the catalog knows it.
+fn member(number: u64) -> NodeRecord {
+    NodeRecord {
+        node: NodeId(u128::from(number)),
+        number,
+        addresses: Vec::new(),
+        http_address: String::new(),
+        zone: String::new(),
+        capacity_bytes: 1,
+        state: NodeState::Active,
+        boot: boot_of(number),
+    }
+}
+
 /// A view with `shards` shards of `nodes` voters each.
 pub(crate) fn view(nodes: u64, shards: u64) -> CatalogView {
     let placed = |node, shard| ReplicaDescriptor {
@@ -434,6 +456,10 @@ pub(crate) fn view(nodes: u64, shards: u64) -> CatalogView {
         (volume_key(FIRST_TENANT, "v"), encode_record(&volume)),
         (IDS_KEY.to_owned(), encode_record(&ids)),
     ];
+    records.extend((1..=nodes).map(|number| {
+        let record = member(number);
+        (node_key(record.node), encode_record(&record))
+    }));
     for shard in 100..100 + shards {
         let descriptor = ShardDescriptor {
             shard: ShardId(shard),
@@ -515,7 +541,7 @@ impl Stand {
         }
         let log = Arc::new(StandLog { log: Mutex::new(Some(log)), ..StandLog::default() });
         let (workers, notes) = (Arc::new(StandWorkers::default()), Arc::new(Notes::default()));
-        let boot = Boot { incarnation: Incarnation(1), nonce: BootNonce(u128::from(number)) };
+        let boot = boot_of(number);
         let entropy = Counting(AtomicU64::new(number << 40));
         let world = World {
             identity: NodeIdentity { cluster: ClusterId(1), node: id, boot },

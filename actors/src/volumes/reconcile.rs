@@ -5,6 +5,11 @@
 //! to this view, and its replica stays. A view that is older than a replica
 //! (a node that starts has only the copy it last wrote) does not know it
 //! either, and decides nothing about it.
+//!
+//! Nor does it decide what is born: a replica that was destroyed here since that
+//! view would come to life again under its old id, without the votes and
+//! acknowledgements it gave. So a node gives birth only by a view that shows the
+//! catalog to know of this start: that is newer than all this node did before it.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +19,7 @@ use cluster::{
         view::CatalogView,
     },
     ids::{Epoch, NodeId, ReplicaId, ShardId},
+    membership::Boot,
     shard::descriptor::{ReplicaRole, ShardDescriptor},
 };
 
@@ -37,14 +43,15 @@ pub(super) enum Step {
 /// Epoch a shard begins with.
 pub(super) const FIRST_EPOCH: Epoch = Epoch(1);
 
-/// Compares the catalog with the replicas that run here and those that are
-/// lost here.
+/// Compares the catalog with the replicas that run here, by this start of the
+/// node, and those that are lost here.
 pub(super) fn plan(
     view: &CatalogView,
-    node: NodeId,
+    (node, boot): (NodeId, Boot),
     running: &BTreeMap<ShardId, ReplicaId>,
     lost: &BTreeMap<ReplicaId, ShardId>,
 ) -> Vec<Step> {
+    let known_start = view.node(node).is_some_and(|seen| seen.boot == boot);
     // A shard is forgotten only after all its nodes were done with it, so what
     // is lost of one comes from an old image.
     let forgotten = |(replica, shard): &(&ReplicaId, &ShardId)| {
@@ -63,7 +70,7 @@ pub(super) fn plan(
         let wanted = named.iter().find(usable).copied().filter(|_| !record.deleting);
         let present = running.get(&shard).copied();
         match (wanted, present) {
-            (Some(replica), None) => steps.push(begin(record, replica)),
+            (Some(replica), None) if known_start => steps.push(begin(record, replica)),
             (Some(replica), Some(present)) if replica == present => {}
             (_, Some(present)) if view.knows_of(present) => {
                 steps.extend(end(record, &named, wanted, present));
@@ -72,8 +79,9 @@ pub(super) fn plan(
                 let gone = named.into_iter().filter(|replica| !lost.contains_key(replica));
                 steps.extend(gone.map(|replica| Step::Confirm(shard, replica)));
             }
-            // Newer than this view, or nobody wants anything here.
-            (Some(_) | None, Some(_)) | (None, None) => {}
+            // Newer than this view, or perhaps destroyed since, or nobody wants
+            // anything here.
+            (Some(_) | None, Some(_)) | (Some(_) | None, None) => {}
         }
     }
     steps

@@ -108,8 +108,9 @@ impl VolumesState {
     async fn reconcile(&mut self) -> Result<(), ActorProcessingErr> {
         let running = self.running.iter().map(|(shard, (_, replica))| (*shard, *replica)).collect();
         let gone = self.lost.iter().map(|(replica, lost)| (*replica, lost.shard)).collect();
-        let node = self.arguments.world.identity.node;
-        for step in plan(&self.arguments.catalog, node, &running, &gone) {
+        let identity = &self.arguments.world.identity;
+        let own = (identity.node, identity.boot);
+        for step in plan(&self.arguments.catalog, own, &running, &gone) {
             match step {
                 Step::Found(descriptor, replica) => {
                     let (shard, volume) = (descriptor.shard, descriptor.volume);

@@ -2,10 +2,10 @@
 
 use cluster::{
     catalog::{
-        encoding::{IDS_KEY, encode_record, shard_key},
-        record::{IdsRecord, LostReplica},
+        encoding::{IDS_KEY, encode_record, node_key, shard_key},
+        record::{IdsRecord, LostReplica, NodeRecord, NodeState},
     },
-    ids::VolumeId,
+    ids::{BootNonce, Incarnation, VolumeId},
     mvcc::version::Version,
     shard::descriptor::{Predicate, ReplicaDescriptor, ReplicaRole},
 };
@@ -13,12 +13,13 @@ use cluster::{
 use super::*;
 
 fn plan(view: &CatalogView, node: NodeId, running: &BTreeMap<ShardId, ReplicaId>) -> Vec<Step> {
-    super::plan(view, node, running, &BTreeMap::new())
+    super::plan(view, (node, BOOT), running, &BTreeMap::new())
 }
 
 const HERE: NodeId = NodeId(1);
 const THERE: NodeId = NodeId(2);
 const SHARD: ShardId = ShardId(5);
+const BOOT: Boot = Boot { incarnation: Incarnation(3), nonce: BootNonce(7) };
 
 fn on(node: NodeId, replica: u64) -> ReplicaDescriptor {
     ReplicaDescriptor { replica: ReplicaId(replica), node, role: ReplicaRole::Voter }
@@ -39,9 +40,24 @@ fn record(replicas: Vec<ReplicaDescriptor>, epoch: u64) -> ShardRecord {
 fn view(record: &ShardRecord, next: u64) -> CatalogView {
     let ids = IdsRecord { node_number: 3, volume: 3, shard: 6, replica: next, tenant: 2 };
     let (shard, ids) = (encode_record(record), encode_record(&ids));
-    let key = shard_key(SHARD);
-    let changes = [(key.as_str(), Some(&shard[..])), (IDS_KEY, Some(&ids[..]))];
+    let (key, node, member) = (shard_key(SHARD), node_key(HERE), encode_record(&member(BOOT)));
+    let changes =
+        [(&*key, Some(&shard[..])), (&*node, Some(&member[..])), (IDS_KEY, Some(&ids[..]))];
     CatalogView::default().updated(Version(1), changes).unwrap()
+}
+
+/// This node as the catalog knows it.
+fn member(boot: Boot) -> NodeRecord {
+    NodeRecord {
+        node: HERE,
+        number: 1,
+        addresses: Vec::new(),
+        http_address: String::new(),
+        zone: String::new(),
+        capacity_bytes: 1,
+        state: NodeState::Active,
+        boot,
+    }
 }
 
 fn running(replica: u64) -> BTreeMap<ShardId, ReplicaId> {
@@ -71,6 +87,21 @@ fn founders_begin_at_the_first_epoch_and_others_join() {
 }
 
 #[test]
+fn a_view_that_does_not_know_of_this_start_gives_birth_to_nobody() {
+    let mut first = record(vec![on(HERE, 7), on(THERE, 8)], 1);
+    let born = |record: &ShardRecord, boot| {
+        let (node, member) = (node_key(HERE), encode_record(&member(boot)));
+        let view = view(record, 9).updated(Version(2), [(&*node, Some(&member[..]))]).unwrap();
+        plan(&view, HERE, &BTreeMap::new())
+    };
+    let before = Boot { incarnation: Incarnation(2), ..BOOT };
+    assert_eq!(born(&first, before), [], "what was destroyed since would live again");
+    assert_eq!(born(&first, BOOT).len(), 1);
+    first.deleting = true;
+    assert_eq!(born(&first, before), [Step::Confirm(SHARD, ReplicaId(7))], "never taken back");
+}
+
+#[test]
 fn a_replica_of_a_deleted_shard_is_destroyed_and_then_confirmed() {
     let mut deleted = record(vec![on(HERE, 7)], 3);
     deleted.deleting = true;
@@ -84,7 +115,7 @@ fn a_replica_of_a_deleted_shard_is_destroyed_and_then_confirmed() {
 fn steps(view: &CatalogView, present: Option<u64>, lost: Option<u64>) -> Vec<Step> {
     let running = present.map(running).unwrap_or_default();
     let lost = lost.map(|replica| (ReplicaId(replica), SHARD)).into_iter().collect();
-    super::plan(view, HERE, &running, &lost)
+    super::plan(view, (HERE, BOOT), &running, &lost)
 }
 
 #[test]
