@@ -81,7 +81,7 @@ pub(super) fn plan(
             }
             // Newer than this view, or perhaps destroyed since, or nobody wants
             // anything here.
-            (Some(_) | None, Some(_)) | (Some(_) | None, None) => {}
+            (Some(_) | None, Some(_) | None) => {}
         }
     }
     steps
