@@ -2,7 +2,7 @@
 //!
 //! Volumes come and go, and what was once registered as a metric stays for as long
 //! as its process lives. So these are no metrics of the recorder's but lines made
-//! of what the replicas here show, of [`VOLUMES_MAX`] volumes at most.
+//! of what the replicas here show, of `VOLUMES_MAX` volumes at most.
 //!
 //! Keys and bytes are those of the shards that this node leads: the sum over all
 //! nodes is the volume's. Revisions are those of volumes of kind *single* only,
