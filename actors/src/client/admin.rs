@@ -6,15 +6,10 @@ use cluster::{
     catalog::{command::CatalogCommand, record::NodeRecord, view::CatalogView},
     ids::NodeId,
     ports::network::RequestClass,
-    request::{Answer, ReplicaStatus, Request, ShardBody, ShardResult},
+    request::{Answer, Request},
 };
 
-use super::{
-    Client,
-    ask::{Reply, Who, strange},
-    error::ClientError,
-    write::strange_result,
-};
+use super::{Client, ask::strange, error::ClientError};
 
 impl Client {
     /// The catalog as the cluster shows it now.
@@ -54,30 +49,6 @@ impl Client {
             | Answer::SnapshotPiece(_)
             | Answer::Joined(_)
             | Answer::Token(_)) => Err(strange(&subject, &other)),
-        }
-    }
-
-    /// What a replica of a volume's one shard says of itself: one that knows a leader, if
-    /// any does before the deadline.
-    ///
-    /// # Errors
-    /// See [`ClientError`]; if none answers.
-    pub async fn inspect(&self, volume: &str) -> Result<ReplicaStatus, ClientError> {
-        let mut trial = self.trial(format!("volume {volume}"));
-        let mut leaderless = None;
-        loop {
-            let shard = self.only_shard(&mut trial, volume).await?;
-            let body = || ShardBody::Inspect;
-            match self.ask_shard(&mut trial, shard, Who::Anyone, &body).await {
-                Ok(Reply::Reroute) => {}
-                Ok(Reply::Result(ShardResult::Replica(status))) if status.leader.is_some() => {
-                    return Ok(status);
-                }
-                // The next round goes to those that were not asked yet.
-                Ok(Reply::Result(ShardResult::Replica(status))) => leaderless = Some(status),
-                Ok(Reply::Result(other)) => return Err(strange_result(&trial, &other)),
-                Err(error) => return leaderless.ok_or(error),
-            }
         }
     }
 

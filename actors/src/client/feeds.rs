@@ -25,10 +25,7 @@ use cluster::{
     auth::Principal,
     ids::ShardId,
     ports::network::BoxFuture,
-    shard::{
-        transaction::item_bytes,
-        watch::{Event, Events, Place, Watch},
-    },
+    shard::watch::{Event, Events, Place, Watch},
 };
 use futures_util::{FutureExt, future::Shared};
 use tokio::sync::Semaphore;
@@ -196,12 +193,12 @@ impl Told {
 
 /// About what an event takes in memory.
 fn bytes_of(event: &Event) -> usize {
-    size_of::<Event>() + item_bytes(&event.item) + event.previous.as_ref().map_or(0, item_bytes)
+    size_of::<Event>() + event.bytes()
 }
 
 /// What of an answer happened after a place: it may begin before.
 pub(super) fn after(events: Arc<Events>, place: Place) -> Events {
-    let told = |event: &Event| Place { version: event.item.modified, sub: event.sub } <= place;
+    let told = |event: &Event| event.place() <= place;
     let first = events.events.partition_point(told);
     match Arc::try_unwrap(events) {
         Ok(mut own) => {

@@ -17,6 +17,7 @@ mod ask;
 mod door;
 mod error;
 mod feeds;
+mod inspect;
 mod leases;
 mod list;
 mod locks;

@@ -7,7 +7,7 @@ use cluster::{
     },
     ids::{NodeId, ShardId},
     mvcc::compaction::HistoryPolicy,
-    request::{ReadLevel, ReplicaStatus, ShardBody, ShardResult},
+    request::{ReadLevel, ShardBody},
     shard::descriptor::ShardDescriptor,
 };
 
@@ -16,7 +16,6 @@ use super::{
     ask::{Reply, Who},
     error::ClientError,
     trial::Trial,
-    write::strange_result,
 };
 
 /// A volume as this client knows it.
@@ -158,21 +157,6 @@ impl Client {
         self.refresh(&mut trial, None, 0).await?;
         let (_, record) = self.volume(&mut trial, name).await?;
         Ok(self.view_of(&record))
-    }
-
-    /// What a replica of a shard says of itself: its leader's, if that is known.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn inspect_shard(&self, shard: ShardId) -> Result<ReplicaStatus, ClientError> {
-        let mut trial = self.trial(shard.to_string());
-        loop {
-            match self.ask_shard(&mut trial, shard, Who::Leader, &|| ShardBody::Inspect).await? {
-                Reply::Reroute => self.renew_map(&mut trial).await?,
-                Reply::Result(ShardResult::Replica(status)) => return Ok(status),
-                Reply::Result(other) => return Err(strange_result(&trial, &other)),
-            }
-        }
     }
 
     /// Deletes a volume with all its data. Its replicas go in the background.

@@ -3,7 +3,8 @@
 //! A [`Watching`] holds a place per shard and asks for what comes next; a replica
 //! that has nothing new keeps the question for some seconds. So the stream goes
 //! at the pace of its reader: what is not asked for is not sent, and costs no
-//! memory anywhere; watches that ask the same share the question (`feeds`). A node that dies, a leader that changes, a replica that is
+//! memory anywhere; watches that ask the same share the question (`feeds`). A node
+//! that dies, a leader that changes, a replica that is
 //! behind cost a pause; the place is the client's.
 //!
 //! Events of one shard come in their order; a volume of kind *single* has one

@@ -28,7 +28,7 @@ use std::{
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::transaction::Keys;
+use super::transaction::{Keys, item_bytes};
 use crate::{
     mvcc::{layout::read_change_key, version::Version},
     request::Item,
@@ -98,6 +98,18 @@ pub struct Events {
     pub more: bool,
     /// The newest version when this was read.
     pub now: Version,
+}
+
+impl Event {
+    /// Where it stands.
+    pub fn place(&self) -> Place {
+        Place { version: self.item.modified, sub: self.sub }
+    }
+
+    /// About the bytes of its items, in memory and in a message.
+    pub fn bytes(&self) -> usize {
+        item_bytes(&self.item) + self.previous.as_ref().map_or(0, item_bytes)
+    }
 }
 
 impl Watch {

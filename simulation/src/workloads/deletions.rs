@@ -12,14 +12,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use actors::client::ClientError;
 use cluster::{
-    auth::Principal,
     catalog::record::{VolumeKind, VolumePolicy},
     ids::{Epoch, LeaseId, NodeId, ShardId},
-    mvcc::version::{Hlc, Version},
+    mvcc::version::Version,
     ports::network::BoxFuture,
-    request::{
-        Answer, Fault, Item, ReadLevel, Request, ShardAnswer, ShardBody, ShardRequest, ShardResult,
-    },
+    request::{Fault, Item, ReadLevel, ShardBody, ShardResult},
     shard::{
         range::Range,
         transaction::{Keys, Put, Step, Transaction},
@@ -38,8 +35,6 @@ const LITTER: u32 = 3;
 const LIFE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(12));
 /// Time of a lease that is revoked, which must not be over before.
 const LONG: Duration = Duration::from_mins(2);
-/// Time for one machine to answer.
-const ANSWER: Duration = Duration::from_secs(1);
 /// Most keys a list brings: all there are.
 const LISTED: u32 = 1_000;
 /// Times a machine of a whole world is asked until it has come along, and the
@@ -88,6 +83,17 @@ struct Home {
     shard: ShardId,
     epoch: Epoch,
     nodes: Vec<NodeId>,
+}
+
+impl Home {
+    async fn ask(
+        &self,
+        player: &Player,
+        node: NodeId,
+        body: ShardBody,
+    ) -> Option<Result<ShardResult, Fault>> {
+        player.ask(Some(node), (self.shard, self.epoch), body).await
+    }
 }
 
 fn volume(player: &Player) -> String {
@@ -320,7 +326,7 @@ impl Deletions {
     ) -> Option<Version> {
         let all = Range::of(Keys::prefix(PREFIX));
         let body = ShardBody::Range { range: all, level: ReadLevel::Eventual };
-        let Ok(ShardResult::Range { result, at, .. }) = ask(player, home, node, body).await? else {
+        let Ok(ShardResult::Range { result, at, .. }) = home.ask(player, node, body).await? else {
             return None;
         };
         player.count_operation();
@@ -337,7 +343,7 @@ impl Deletions {
         let (prefix, level) = (PREFIX.as_bytes().to_vec(), ReadLevel::Eventual);
         let (after, limit, at, values) = (None, LISTED, Some(at), true);
         let body = ShardBody::List { prefix, after, limit, level, at, values };
-        if let Ok(ShardResult::Page { items, at, .. }) = ask(player, home, node, body).await? {
+        if let Ok(ShardResult::Page { items, at, .. }) = home.ask(player, node, body).await? {
             self.shown(&items, at, &format!("a list of {node}"));
         }
         Some(())
@@ -354,7 +360,7 @@ impl Deletions {
         let Some(key) = key else { return Some(()) };
         let level = ReadLevel::Eventual;
         let body = ShardBody::Get { key, level, at: Some(at), head_only: false };
-        if let Ok(ShardResult::Value(Some(item))) = ask(player, home, node, body).await? {
+        if let Ok(ShardResult::Value(Some(item))) = home.ask(player, node, body).await? {
             self.shown(&[item], at, &format!("a read of {node}"));
         }
         Some(())
@@ -370,7 +376,7 @@ impl Deletions {
     ) -> Option<()> {
         let watch = Watch::of(Keys::prefix(PREFIX)).with_previous();
         let body = ShardBody::Watch { watch, after: *place, wait_ms: 0 };
-        match ask(player, home, node, body).await? {
+        match home.ask(player, node, body).await? {
             Ok(ShardResult::Events(events)) => {
                 *place = (*place).max(events.upto);
                 self.told(player, node, events);
@@ -439,30 +445,6 @@ async fn find(player: &Player) -> Result<Option<Home>, ClientError> {
         nodes,
     };
     Ok(view.shards.first().map(home))
-}
-
-/// Asks the replica of one machine, which must not pass the question on; none if
-/// it did not answer.
-async fn ask(
-    player: &Player,
-    home: &Home,
-    node: NodeId,
-    body: ShardBody,
-) -> Option<Result<ShardResult, Fault>> {
-    let request = Request::Shard(ShardRequest {
-        shard: home.shard,
-        epoch: home.epoch,
-        clock: Hlc(0),
-        timeout_ms: u32::try_from(ANSWER.as_millis()).unwrap_or(u32::MAX),
-        forwarded: true,
-        principal: Principal::Trusted,
-        body,
-    });
-    let class = request.class();
-    match player.door.call(Some(node), class, request, ANSWER).await {
-        Ok(Answer::Shard(ShardAnswer { result, .. })) => Some(result),
-        Ok(_) | Err(_) => None,
-    }
 }
 
 impl Workload for Deletions {

@@ -32,12 +32,21 @@ use std::{
 };
 
 use actors::client::{Client, ClientError, Door};
-use cluster::{ports::network::BoxFuture, units::Instant};
+use cluster::{
+    auth::Principal,
+    ids::{Epoch, NodeId, ShardId},
+    mvcc::version::Hlc,
+    ports::network::BoxFuture,
+    request::{Answer, Fault, Request, ShardAnswer, ShardBody, ShardRequest, ShardResult},
+    units::Instant,
+};
 
 use crate::{clock::HostClock, rng::Rng, stage::told, trace::Trace};
 
 /// Longest rest that leisure makes of a shorter one.
 const LEISURE_MAX: Duration = Duration::from_secs(4);
+/// Time for one machine to answer what no client library asks.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// A kind of work, with what its clients were told so far. Its futures outlive
 /// the borrow, so state that they share lies behind an `Arc`.
@@ -137,6 +146,29 @@ impl Player {
     /// The world's time.
     pub fn now(&self) -> Instant {
         self.clock.world_now()
+    }
+
+    /// Asks as no client library does: the replica of one machine, which must not pass
+    /// the question on, or whoever takes it; none if nobody answered.
+    pub(crate) async fn ask(
+        &self,
+        node: Option<NodeId>,
+        (shard, epoch): (ShardId, Epoch),
+        body: ShardBody,
+    ) -> Option<Result<ShardResult, Fault>> {
+        let request = Request::Shard(ShardRequest {
+            shard,
+            epoch,
+            clock: Hlc(0),
+            timeout_ms: u32::try_from(ANSWER.as_millis()).unwrap_or(u32::MAX),
+            forwarded: node.is_some(),
+            principal: Principal::Trusted,
+            body,
+        });
+        match self.door.call(node, request.class(), request, ANSWER).await {
+            Ok(Answer::Shard(ShardAnswer { result, .. })) => Some(result),
+            Ok(_) | Err(_) => None,
+        }
     }
 
     /// Notes what the client was told.

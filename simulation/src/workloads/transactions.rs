@@ -3,10 +3,10 @@
 //! compare whatever can be compared. History is let go of meanwhile.
 //!
 //! What transactions compare is drawn from what a client saw last, so that both
-//! branches run. Some read the past, which nodes must refuse. Judged by `oracle/keyspace.rs`: there must be one order of all of it in
-//! which every answer, whole as it is, is right. What a read of the past by a
-//! transaction would come to is asked too: nodes refuse it, wherever the compacted
-//! version stands. Source: etcd's KV API; row A2 of the bug catalogue.
+//! branches run. Some read the past, which nodes must refuse wherever the compacted
+//! version stands (`past`). Judged by `oracle/keyspace.rs`: there must be one order of
+//! all of it in which every answer, whole as it is, is right. Source: etcd's KV API;
+//! row A2 of the bug catalogue.
 
 use std::time::Duration;
 

@@ -18,10 +18,7 @@ use crate::{
     },
     ports::engine::{Tree, View},
     request::Item,
-    shard::{
-        transaction::item_bytes,
-        watch::{Event, EventKind, Events, Place, Watch},
-    },
+    shard::watch::{Event, EventKind, Events, Place, Watch},
 };
 
 /// Changes that were looked at.
@@ -61,7 +58,7 @@ impl Reader {
                 break;
             }
             let event = self.event(&stand, watch, change)?;
-            bytes += item_bytes(&event.item) + event.previous.as_ref().map_or(0, item_bytes);
+            bytes += event.bytes();
             events.push(event);
         }
         Ok(Events { events, upto, more, now })

@@ -4,15 +4,10 @@
 //! replicas would part: nodes refuse it, whatever stands before the read. Row A2 of
 //! the bug catalogue; etcd's #18667.
 
-use std::time::Duration;
-
 use cluster::{
-    auth::Principal,
-    mvcc::version::Hlc,
-    request::{self, Fault, Request, ShardAnswer, ShardBody, ShardRequest, ShardResult},
+    request::{Fault, ShardBody, ShardResult},
     shard::{
         command::{Outcome, Refusal, SessionRequest},
-        descriptor::ShardDescriptor,
         transaction::{Transaction, TransactionError},
     },
 };
@@ -20,20 +15,17 @@ use cluster::{
 use super::{Player, plain_done, volume};
 use crate::oracle::keyspace::Answer;
 
-/// Time for a node to answer.
-const ANSWER: Duration = Duration::from_secs(1);
-
 /// Asks a node to do a transaction, whatever is wrong with it; none if what came of it
 /// is not known.
 pub(super) async fn insist(player: &Player, transaction: &Transaction) -> Option<Answer> {
     let view = player.client.show_volume(&volume(player)).await.ok()?;
-    let shard = view.shards.first()?;
-    let opened = ask(player, shard, ShardBody::OpenSession).await?.ok()?;
+    let at = view.shards.first().map(|shard| (shard.shard, shard.epoch))?;
+    let opened = player.ask(None, at, ShardBody::OpenSession).await?.ok()?;
     let ShardResult::Outcome(Outcome::Session(session)) = opened else { return None };
     let request = SessionRequest { session, number: 1, answered: 0 };
     let transaction = transaction.clone();
-    let told = ask(player, shard, ShardBody::Transact { request, transaction }).await?;
-    let _ = ask(player, shard, ShardBody::CloseSession(session)).await;
+    let told = player.ask(None, at, ShardBody::Transact { request, transaction }).await?;
+    let _ = player.ask(None, at, ShardBody::CloseSession(session)).await;
     let past = TransactionError::ReadsThePast;
     match told {
         Ok(ShardResult::Outcome(Outcome::Transacted(done))) => {
@@ -43,27 +35,6 @@ pub(super) async fn insist(player: &Player, transaction: &Transaction) -> Option
             Some(Answer::Refused(why))
         }
         Err(Fault::Invalid(why)) if why == past.to_string() => Some(Answer::Refused(past)),
-        Ok(_) | Err(_) => None,
-    }
-}
-
-async fn ask(
-    player: &Player,
-    shard: &ShardDescriptor,
-    body: ShardBody,
-) -> Option<Result<ShardResult, Fault>> {
-    let request = Request::Shard(ShardRequest {
-        shard: shard.shard,
-        epoch: shard.epoch,
-        clock: Hlc(0),
-        timeout_ms: u32::try_from(ANSWER.as_millis()).unwrap_or(u32::MAX),
-        forwarded: false,
-        principal: Principal::Trusted,
-        body,
-    });
-    let class = request.class();
-    match player.door.call(None, class, request, ANSWER).await {
-        Ok(request::Answer::Shard(ShardAnswer { result, .. })) => Some(result),
         Ok(_) | Err(_) => None,
     }
 }

@@ -6,10 +6,7 @@ use actors::client::{Client, ClientError, Happened, Places, Watching};
 use cluster::{
     mvcc::version::Version,
     request::Fault,
-    shard::{
-        transaction::item_bytes,
-        watch::{Event, EventKind, Place, Watch},
-    },
+    shard::watch::{Event, EventKind, Place, Watch},
 };
 use prost::Message;
 use tokio::{
@@ -132,7 +129,7 @@ impl Follower {
                     None => return,
                 },
             };
-            match self.gathering.take(happened.events.iter().map(bytes_of).sum()).await {
+            match self.gathering.take(happened.events.iter().map(Event::bytes).sum()).await {
                 Ok(()) => {}
                 Err(NoRoom::Now) => {
                     drop((happened, permit.take()));
@@ -285,12 +282,6 @@ fn compacted_at(error: &ClientError) -> Option<Version> {
         return Some(*compacted);
     }
     None
-}
-
-/// About what an event takes in memory, and in a message.
-fn bytes_of(event: &Event) -> usize {
-    let previous = event.previous.as_ref().map_or(0, item_bytes);
-    item_bytes(&event.item) + previous
 }
 
 fn before(version: Version) -> Version {
