@@ -135,6 +135,7 @@ pub(super) const ALL: &[Scenario] = &[
             "past read",
             "past compacted",
             "leader struck",
+            "watcher at a door",
         ],
     },
     Scenario {

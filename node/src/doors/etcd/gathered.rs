@@ -4,7 +4,8 @@
 //! once what was woken last: a put that a thousand watchers of fifty connections hear
 //! would cost a thousand system calls and packets. So a driver that wants to write lets
 //! the tasks run first that are ready, and then writes what all of them had to say. On
-//! an idle node that costs a turn of the scheduler, on a full worker at most 61 polls.
+//! an idle node that costs a turn of the scheduler; on a busy one an answer waits for
+//! the tasks that stood in line before it.
 //!
 //! The codec of HTTP/2 copies short answers one behind the other only for streams that
 //! take one slice at a time, and then writes the head of a long one by itself: such a
