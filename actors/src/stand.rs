@@ -14,7 +14,7 @@ use std::{
 
 use cluster::{
     auth::Principal,
-    catalog::view::CatalogView,
+    catalog::{record::VolumeKind, view::CatalogView},
     ids::{ClusterId, Epoch, NodeId, ReplicaId, SessionId, ShardId, StoreId, VolumeId},
     log::{LogOptions, LogStamp, SegmentedLog},
     memory::{MemoryEngine, MemoryFiles},
@@ -45,7 +45,7 @@ mod view;
 
 use devices::{Counting, Half, StandClock, Wire};
 pub(crate) use devices::{Notes, StandEngine, StandLog, StandWorkers, Wires};
-use view::boot_of;
+use view::{boot_of, view_of};
 pub(crate) use view::{replica, view};
 
 /// The volume of all shards here.
@@ -94,10 +94,22 @@ impl Stand {
         segment_bytes: usize,
     ) -> Self {
         let mut stand = Self::empty(nodes, shards, limits, segment_bytes);
-        for node in 1..=nodes {
-            stand.boot(node, MemoryFiles::new(), MemoryEngine::default(), BTreeMap::new()).await;
-        }
+        stand.boot_all(nodes).await;
         stand
+    }
+
+    /// The same with a volume whose versions are counted.
+    pub(crate) async fn counting(nodes: u64, shards: u64) -> Self {
+        let mut stand = Self::empty(nodes, shards, NodeLimits::default(), 1 << 20);
+        stand.view = Arc::new(view_of(VolumeKind::Single, nodes, shards));
+        stand.boot_all(nodes).await;
+        stand
+    }
+
+    async fn boot_all(&mut self, nodes: u64) {
+        for node in 1..=nodes {
+            self.boot(node, MemoryFiles::new(), MemoryEngine::default(), BTreeMap::new()).await;
+        }
     }
 
     /// The same with nobody started.

@@ -17,7 +17,7 @@ use std::{
 
 use cluster::{
     ids::{LogIndex, ReplicaId, StoreId, Term},
-    mvcc::version::{Hlc, Version},
+    mvcc::version::{Hlc, Version, VersionKind},
     ports::engine::{EngineError, Store, Write},
     raft::{
         GroupStatus,
@@ -263,6 +263,12 @@ impl ApplyHalf {
     /// Closed time; zero before the store is open.
     pub(super) fn closed(&self) -> Hlc {
         self.published.borrow().half.as_ref().map_or(Hlc(0), |half| half.reader.closed())
+    }
+
+    /// Which clock names its versions, as its root record says; none before the store
+    /// is open.
+    pub(super) fn versions(&self) -> Option<VersionKind> {
+        self.published.borrow().half.as_ref().map(|half| half.reader.versions())
     }
 
     /// Last version; zero before the store is open.

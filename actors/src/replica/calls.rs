@@ -384,7 +384,7 @@ impl ReplicaState {
     /// Takes a read: at once where its level allows, else by the leader.
     fn read(&mut self, asked: Asked, query: ReadQuery, level: ReadLevel) {
         if let Some(at) = query.at()
-            && self.facts.versions == VersionKind::Hybrid
+            && self.half.versions() == Some(VersionKind::Hybrid)
         {
             return self.read_at(asked, query, Hlc(at.0));
         }

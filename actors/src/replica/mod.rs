@@ -82,8 +82,9 @@ pub struct ReplicaArguments {
     pub volume: VolumeId,
     /// Which replica.
     pub replica: ReplicaId,
-    /// How its versions count.
-    pub versions: VersionKind,
+    /// How the versions of a founder count. All others read that in their root
+    /// record: a node that starts again knows no volume's kind before it has a view.
+    pub founder_versions: VersionKind,
     /// What its shard stores.
     pub role: ShardRole,
     /// How it begins.

@@ -88,7 +88,8 @@ pub(super) struct Facts {
     pub(super) shard: ShardId,
     pub(super) volume: VolumeId,
     pub(super) replica: ReplicaId,
-    pub(super) versions: VersionKind,
+    /// How versions count if this one is a founder; all others read their root record.
+    pub(super) founder_versions: VersionKind,
     pub(super) role: ShardRole,
 }
 
@@ -153,7 +154,7 @@ impl ReplicaState {
             shard,
             volume,
             replica,
-            versions,
+            founder_versions,
             role,
             beginning,
             outbox,
@@ -169,7 +170,7 @@ impl ReplicaState {
         } = arguments;
         let way = (myself.clone(), queue.clone());
         let half = ApplyHalf::new(world.clone(), replica, way, published, memory, gate);
-        let facts = Facts { shard, volume, replica, versions, role };
+        let facts = Facts { shard, volume, replica, founder_versions, role };
         let node = world.identity.node;
         let span = tracing::info_span!("replica", %node, %shard, %replica);
         let mut state = Self {
@@ -218,8 +219,8 @@ impl ReplicaState {
     /// Gives birth to a founder: an empty store, then the log record that
     /// makes it ours.
     fn found(&mut self, descriptor: ShardDescriptor) {
-        let Facts { replica, versions, role, .. } = self.facts;
-        let writes = ShardMachine::birth(replica, &descriptor, versions, role);
+        let Facts { replica, founder_versions, role, .. } = self.facts;
+        let writes = ShardMachine::birth(replica, &descriptor, founder_versions, role);
         self.store = self.stores.next();
         self.eager = descriptor.replicas.first().is_some_and(|first| first.replica == replica);
         self.describe(descriptor);

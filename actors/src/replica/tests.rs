@@ -23,8 +23,9 @@ use cluster::{
     shard::{
         command::{Op, Outcome, SessionRequest},
         machine::ShardMachine,
+        range::Range,
         root::ShardRole,
-        transaction::{Compare, Step, Transaction},
+        transaction::{Compare, Keys, Step, Transaction},
     },
 };
 
@@ -406,6 +407,34 @@ async fn readers_share_rounds_of_heartbeats() {
     println!("64 readers at once cost {sent} frames between three nodes");
     // A round takes one frame to each follower and one back.
     assert!(sent <= 4 * 2, "{sent}");
+}
+
+/// A node that starts again has no view of the catalog and knows no volume's kind: what
+/// may be read without the leader is in the root record.
+#[tokio::test(start_paused = true)]
+async fn a_restarted_follower_reads_no_old_version_by_itself_that_is_counted() {
+    let mut stand = Stand::counting(3, 1).await;
+    stand.put(100, "a", b"1").await;
+    stand.put(100, "a", b"2").await;
+    let read = || {
+        let keys = Keys::One(b"a".to_vec());
+        let range = Range { at: Some(Version(2)), ..Range::of(keys) };
+        ShardBody::Range { range, level: ReadLevel::Strong }
+    };
+    let follower = *stand.others(stand.leader(100).await).first().unwrap();
+    let (files, engine) = stand.kill(follower).await;
+    stand.put(100, "a", b"3").await;
+    let known = std::mem::take(&mut stand.view);
+    stand.boot(follower, files, engine, BTreeMap::new()).await;
+    stand.view = known;
+    let knows = |stand: &Stand| {
+        stand.node(follower).status(100).is_some_and(|status| status.leader.is_some())
+    };
+    stand.until("the follower knows a leader", knows).await;
+    let answer = stand.node(follower).ask(100, read()).await;
+    assert!(matches!(answer, Err(Fault::NotLeader { leader: Some(_) })), "{answer:?}");
+    let ShardResult::Range { result, now, .. } = stand.ask(100, read()).await else { panic!() };
+    assert_eq!((result.items[0].value.as_slice(), now), (&b"1"[..], Version(4)));
 }
 
 #[tokio::test(start_paused = true)]

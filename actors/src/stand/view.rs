@@ -43,6 +43,11 @@ fn member(number: u64) -> NodeRecord {
 
 /// A view with `shards` shards of `nodes` voters each.
 pub(crate) fn view(nodes: u64, shards: u64) -> CatalogView {
+    view_of(VolumeKind::Hash, nodes, shards)
+}
+
+/// The same for a volume of a kind.
+pub(super) fn view_of(kind: VolumeKind, nodes: u64, shards: u64) -> CatalogView {
     let placed = |node, shard| ReplicaDescriptor {
         replica: replica(shard, node),
         node: NodeId(u128::from(node)),
@@ -53,7 +58,7 @@ pub(crate) fn view(nodes: u64, shards: u64) -> CatalogView {
         tenant: FIRST_TENANT,
         name: "v".into(),
         policy: VolumePolicy::new(
-            VolumeKind::Hash,
+            kind,
             u32::try_from(nodes).unwrap(),
             u32::try_from(shards).unwrap(),
         ),

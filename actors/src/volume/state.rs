@@ -82,7 +82,7 @@ impl VolumeState {
         replica: ReplicaId,
         beginning: Beginning,
     ) -> Result<(), ActorProcessingErr> {
-        let (versions, role) = (self.versions(), self.role());
+        let (founder_versions, role) = (self.founder_versions(), self.role());
         let Some(child) = self.children.get_mut(&replica) else { return Ok(()) };
         let (shared, volume) = (&self.arguments.shared, self.arguments.volume);
         let (published, shown) = watch::channel(Published::default());
@@ -96,7 +96,7 @@ impl VolumeState {
             shard: child.shard,
             volume,
             replica,
-            versions,
+            founder_versions,
             role,
             beginning,
             outbox: shared.outbox.clone(),
@@ -128,7 +128,8 @@ impl VolumeState {
         Ok(())
     }
 
-    fn versions(&self) -> VersionKind {
+    /// A founder begins by a view that has its volume; others may be here before any.
+    fn founder_versions(&self) -> VersionKind {
         match self.arguments.kind {
             VolumeKind::Single => VersionKind::Dense,
             VolumeKind::Hash | VolumeKind::Ordered => VersionKind::Hybrid,
