@@ -86,6 +86,8 @@ struct Queue {
     items: VecDeque<Item>,
     records: usize,
     bytes: usize,
+    /// Whether the thread sleeps: a wake-up costs a system call even if it does not.
+    idle: bool,
     stopping: bool,
     /// Set once the thread takes nothing more.
     ended: Option<String>,
@@ -179,8 +181,11 @@ impl LogWriter {
                 queue.records += records;
                 queue.bytes += bytes;
                 queue.items.push_back(item);
+                let idle = std::mem::take(&mut queue.idle);
                 drop(queue);
-                self.shared.filled.notify_one();
+                if idle {
+                    self.shared.filled.notify_one();
+                }
                 return;
             }
         };
@@ -294,8 +299,10 @@ impl Writer {
             if queue.stopping {
                 return None;
             }
+            queue.idle = true;
             queue = self.shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+        queue.idle = false;
         let (mut items, mut bytes) = (Vec::new(), 0);
         while bytes < self.options.batch_bytes_max
             && let Some(item) = queue.items.pop_front()

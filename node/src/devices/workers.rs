@@ -67,6 +67,10 @@ struct State {
     waiting: usize,
     /// Next lane of its own for a job without order.
     next_lane: u64,
+    /// Threads that wait for work, and callers that wait for room: a wake-up costs a
+    /// system call even where nobody sleeps.
+    idle: usize,
+    blocked: usize,
     closing: bool,
 }
 
@@ -154,15 +158,19 @@ impl Pool {
     fn push(&self, replica: Option<ReplicaId>, job: Job) {
         let mut state = self.lock();
         while state.waiting >= JOBS_MAX && !state.closing && !IN_POOL.get() {
+            state.blocked += 1;
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.blocked -= 1;
         }
         if state.closing {
             return;
         }
-        state.push(replica, job);
+        let wakes = state.push(replica, job) && state.idle > 0;
         metrics::gauge_jobs_waiting(self.kind, state.waiting);
         drop(state);
-        self.work.notify_one();
+        if wakes {
+            self.work.notify_one();
+        }
     }
 
     /// Runs the next job; `false` when there is none and never will be.
@@ -175,16 +183,19 @@ impl Pool {
             if state.closing {
                 return false;
             }
+            state.idle += 1;
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
         };
+        let is_awaited = state.blocked > 0;
         drop(state);
-        self.room.notify_one();
+        if is_awaited {
+            self.room.notify_one();
+        }
         if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
             self.report(lane, panic.as_ref());
         }
-        if self.lock().finish(lane) {
-            self.work.notify_one();
-        }
+        self.lock().finish(lane);
         true
     }
 
@@ -213,7 +224,9 @@ impl Pool {
 }
 
 impl State {
-    fn push(&mut self, replica: Option<ReplicaId>, job: Job) {
+    /// Takes a job; `true` if a thread must be found for it. Whoever runs a lane looks
+    /// for more when the job is over.
+    fn push(&mut self, replica: Option<ReplicaId>, job: Job) -> bool {
         let lane = replica.map_or_else(
             || {
                 self.next_lane += 1;
@@ -224,10 +237,11 @@ impl State {
         self.waiting += 1;
         if let Some(jobs) = self.lanes.get_mut(&lane) {
             jobs.push_back(job);
-        } else {
-            self.lanes.insert(lane, VecDeque::from([job]));
-            self.ready.push_back(lane);
+            return false;
         }
+        self.lanes.insert(lane, VecDeque::from([job]));
+        self.ready.push_back(lane);
+        true
     }
 
     fn take(&mut self) -> Option<(Lane, Job)> {
@@ -237,15 +251,14 @@ impl State {
         Some((lane, job))
     }
 
-    /// Gives the lane back; `true` when it has more to do.
-    fn finish(&mut self, lane: Lane) -> bool {
-        let more = self.lanes.get(&lane).is_some_and(|jobs| !jobs.is_empty());
-        if more {
+    /// Gives the lane back, to the end of the row if it has more to do. No thread need
+    /// be woken: the one that gives it back is the next to look.
+    fn finish(&mut self, lane: Lane) {
+        if self.lanes.get(&lane).is_some_and(|jobs| !jobs.is_empty()) {
             self.ready.push_back(lane);
         } else {
             self.lanes.remove(&lane);
         }
-        more
     }
 }
 
