@@ -72,7 +72,7 @@ impl Client {
             let descriptor = self.descriptor(shard);
             let chance = (who == Who::Anyone).then(|| self.shared.entropy.next_u64());
             let Some(Aim(node)) = trial.next_node(&descriptor, self.hint(shard), chance) else {
-                trial.pause(self.shared.entropy.next_u64()).await?;
+                Box::pin(trial.pause(self.shared.entropy.next_u64())).await?;
                 continue;
             };
             let Some(time) = trial.try_for() else { return Err(trial.ended()) };
@@ -90,9 +90,10 @@ impl Client {
             match self.judge(trial, shard, node, answer)? {
                 Judged::Result(result) => return Ok(Reply::Result(result)),
                 Judged::Again => {}
-                Judged::Pause(pause) => trial.pause_for(pause).await?,
+                // What is rare waits in a box of its own: every request would carry its room.
+                Judged::Pause(pause) => Box::pin(trial.pause_for(pause)).await?,
                 Judged::Stale => {
-                    self.renew_map(trial).await?;
+                    Box::pin(self.renew_map(trial)).await?;
                     return Ok(Reply::Reroute);
                 }
                 Judged::Learnt => return Ok(Reply::Reroute),
@@ -193,6 +194,15 @@ impl Client {
         if let Some(found) = found(self.map()) {
             return Ok(found);
         }
+        Box::pin(self.volume_anew(trial, name, found)).await
+    }
+
+    async fn volume_anew(
+        &self,
+        trial: &mut Trial,
+        name: &str,
+        found: impl Fn(Map) -> Option<(Map, Arc<VolumeRecord>)>,
+    ) -> Result<(Map, Arc<VolumeRecord>), ClientError> {
         loop {
             self.refresh(trial, None, 0).await?;
             if let Some(found) = found(self.map()) {
@@ -315,19 +325,21 @@ impl Client {
         self.map().shard(shard).cloned().unwrap_or_else(unknown)
     }
 
-    pub(super) async fn call(
+    pub(super) fn call(
         &self,
         node: Option<NodeId>,
         class: RequestClass,
         request: Request,
         time: Duration,
-    ) -> Result<Answer, DoorError> {
+    ) -> impl Future<Output = Result<Answer, DoorError>> + Send + use<> {
         let call = self.shared.door.call(node, class, request, time);
-        // A door that forgets the time must not make a client forget it.
-        tokio::time::timeout(time, call).await.unwrap_or_else(|_| {
-            let node = node.map_or_else(|| "the cluster".into(), |node| node.to_string());
-            Err(DoorError::Timeout { node, after: time })
-        })
+        async move {
+            // A door that forgets the time must not make a client forget it.
+            tokio::time::timeout(time, call).await.unwrap_or_else(|_| {
+                let node = node.map_or_else(|| "the cluster".into(), |node| node.to_string());
+                Err(DoorError::Timeout { node, after: time })
+            })
+        }
     }
 }
 

@@ -62,7 +62,7 @@ impl Client {
                 return Err(ClientError::SpansShards { volume: volume.to_owned() });
             }
             trial.note(format!("the shards of volume {volume} are not all known yet"));
-            self.renew_map(trial).await?;
+            Box::pin(self.renew_map(trial)).await?;
         }
     }
 }

@@ -260,11 +260,12 @@ impl Client {
                 }
                 Reaction::SameAfter(ms) => {
                     trial.note(refusal.to_string());
-                    trial.pause_for(std::time::Duration::from_millis(u64::from(ms))).await?;
+                    let pause = std::time::Duration::from_millis(u64::from(ms));
+                    Box::pin(trial.pause_for(pause)).await?;
                 }
                 Reaction::Refresh => {
                     trial.note(refusal.to_string());
-                    self.renew_map(trial).await?;
+                    Box::pin(self.renew_map(trial)).await?;
                     return Ok(Reply::Reroute);
                 }
                 Reaction::At(_)
@@ -288,7 +289,7 @@ impl Client {
                 Ok(Pick::Open(opening)) => opening,
             };
             let open = || ShardBody::OpenSession;
-            match self.ask_shard(trial, shard, Who::Leader, &open).await? {
+            match Box::pin(self.ask_shard(trial, shard, Who::Leader, &open)).await? {
                 Reply::Reroute => return Ok(None),
                 Reply::Result(ShardResult::Outcome(Outcome::Session(session))) => {
                     opening.done(session);

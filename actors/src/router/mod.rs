@@ -104,7 +104,7 @@ impl Router {
     async fn route(&self, request: ShardRequest) -> ShardAnswer {
         let handle = self.hosted.borrow().by_shard.get(&request.shard).cloned();
         let Some(handle) = handle else {
-            return self.forward_blind(request).await;
+            return Box::pin(self.forward_blind(request)).await;
         };
         if request.forwarded {
             return handle.call(request).await;
@@ -119,23 +119,24 @@ impl Router {
         }
         // Large requests are not copied for the rare case that leadership
         // moved this moment: their asker repeats them.
-        let again = (request_bytes(&request) <= COPIED_BYTES_MAX).then(|| request.clone());
+        let again =
+            (request_bytes(&request) <= COPIED_BYTES_MAX).then(|| Box::new(request.clone()));
         let answer = handle.call(request).await;
         match (&answer.result, again) {
             (Err(Fault::NotLeader { leader: Some(leader) }), Some(again))
                 if *leader != self.world.identity.node =>
             {
-                self.forward(*leader, again).await
+                self.forward(*leader, *again).await
             }
             // A replica of the catalog that has fallen out of its group (by an old
             // image of its disk, say) must not keep its node from the catalog.
             (Err(Fault::NotLeader { leader: None }), Some(again))
                 if again.shard == CATALOG_SHARD =>
             {
-                self.forward_blind(again).await
+                Box::pin(self.forward_blind(*again)).await
             }
             (Err(Fault::Stopped(_)), Some(again)) if again.body != ShardBody::Inspect => {
-                self.forward_blind(again).await
+                Box::pin(self.forward_blind(*again)).await
             }
             (Ok(_) | Err(_), _) => answer,
         }
@@ -144,23 +145,26 @@ impl Router {
     /// Forwards to the leader, and gives up as soon as the replica here knows
     /// its successor: whoever asked must not wait for a dead node once there is
     /// somebody to ask.
-    async fn forward_while_leading(
+    fn forward_while_leading(
         &self,
         handle: &ReplicaHandle,
         leader: NodeId,
         request: ShardRequest,
-    ) -> ShardAnswer {
+    ) -> impl Future<Output = ShardAnswer> + Send + use<> {
         let (clock, executes) = (request.clock, executes(&request.body));
         let successor = successor(handle.published.clone(), leader);
-        let next = tokio::select! {
-            biased;
-            answer = self.forward(leader, request) => return answer,
-            next = successor => next,
-        };
-        // The old leader may have executed it: a retry keeps its number.
-        let fault =
-            if executes { Fault::Interrupted } else { Fault::NotLeader { leader: Some(next) } };
-        ShardAnswer { leader: Some(next), ..refused(clock, fault) }
+        let forwarded = self.forward(leader, request);
+        async move {
+            let next = tokio::select! {
+                biased;
+                answer = forwarded => return answer,
+                next = successor => next,
+            };
+            // The old leader may have executed it: a retry keeps its number.
+            let fault =
+                if executes { Fault::Interrupted } else { Fault::NotLeader { leader: Some(next) } };
+            ShardAnswer { leader: Some(next), ..refused(clock, fault) }
+        }
     }
 
     /// The node to ask when only the leader may answer and it is not here.
@@ -196,25 +200,32 @@ impl Router {
         others.get(draw % others.len().max(1)).copied()
     }
 
-    async fn forward(&self, node: NodeId, request: ShardRequest) -> ShardAnswer {
+    fn forward(
+        &self,
+        node: NodeId,
+        request: ShardRequest,
+    ) -> impl Future<Output = ShardAnswer> + Send + use<> {
         let clock = request.clock;
         let timeout = Duration::from_millis(u64::from(request.timeout_ms))
             .saturating_sub(FORWARD_MARGIN)
             .max(Duration::from_millis(1));
         let executes = executes(&request.body);
         let request = Request::Shard(ShardRequest { forwarded: true, ..request });
+        // Encoded before anybody waits: whoever waits need not hold the request.
         let (class, body) = (request.class(), request.encode().into());
-        let reply = self.world.network.request(node, class, body, timeout).await;
-        match reply.map(|bytes| Answer::decode(&bytes)) {
-            Ok(Ok(Answer::Shard(answer))) => answer,
-            Ok(Ok(Answer::Fault(fault))) => refused(clock, fault),
-            Ok(Ok(_) | Err(_)) => {
-                refused(clock, Fault::Invalid(format!("node {node} answered something else")))
+        let reply = self.world.network.request(node, class, body, timeout);
+        async move {
+            match reply.await.map(|bytes| Answer::decode(&bytes)) {
+                Ok(Ok(Answer::Shard(answer))) => answer,
+                Ok(Ok(Answer::Fault(fault))) => refused(clock, fault),
+                Ok(Ok(_) | Err(_)) => {
+                    refused(clock, Fault::Invalid(format!("node {node} answered something else")))
+                }
+                Err(error) if error.not_sent() || !executes => {
+                    refused(clock, Fault::NotLeader { leader: None })
+                }
+                Err(_) => refused(clock, Fault::Interrupted),
             }
-            Err(error) if error.not_sent() || !executes => {
-                refused(clock, Fault::NotLeader { leader: None })
-            }
-            Err(_) => refused(clock, Fault::Interrupted),
         }
     }
 

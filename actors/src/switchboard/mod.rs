@@ -93,11 +93,13 @@ impl Switchboard {
                     Err(fault) => refused(self.world.hybrid.last(), fault),
                 })
             }
+            // All that is rare waits in a box of its own: every request to a shard would
+            // carry its room.
             Request::CatalogChanges { after, wait_ms } => {
                 let wait = Duration::from_millis(u64::from(wait_ms));
                 let answer = match tenant {
-                    Some(_) => self.router.catalog_news(after, wait).await,
-                    None => self.router.catalog_changes(after, wait).await,
+                    Some(_) => Box::pin(self.router.catalog_news(after, wait)).await,
+                    None => Box::pin(self.router.catalog_changes(after, wait)).await,
                 };
                 match (answer, tenant) {
                     (Answer::CatalogChanges { version, changes }, Some(tenant)) => {
@@ -108,7 +110,7 @@ impl Switchboard {
                     (answer, _) => answer,
                 }
             }
-            Request::SnapshotPiece(request) => self.router.snapshot_piece(request).await,
+            Request::SnapshotPiece(request) => Box::pin(self.router.snapshot_piece(request)).await,
             Request::NodeStatus => self.gate.status().await,
             Request::Join(request) => self.gate.join(request).await,
             Request::NewToken { lifetime_ms } => self.gate.new_token(lifetime_ms).await,

@@ -362,14 +362,18 @@ impl Telling<'_> {
     }
 
     /// Does it, and tells what it came to.
-    pub(super) async fn watch<T, E: fmt::Display, C: Into<Came>>(
+    pub(super) fn watch<T, E: fmt::Display, C: Into<Came>>(
         self,
         change: impl Future<Output = Result<T, E>>,
         came: impl FnOnce(&T) -> C,
-    ) -> Result<T, E> {
-        match self.0 {
-            Some((audit, told)) => audit.watch(told, change, came).await,
-            None => change.await,
+    ) -> impl Future<Output = Result<T, E>> {
+        // Boxed before it is handed on: each hand would make room for it anew.
+        let change = Box::pin(change);
+        async move {
+            match self.0 {
+                Some((audit, told)) => Box::pin(audit.watch(told, change, came)).await,
+                None => change.await,
+            }
         }
     }
 }
