@@ -77,6 +77,13 @@ pub enum Report {
         /// Who leads.
         replica: ReplicaId,
     },
+    /// A leader's crowd gathered for a round, for its processor is short.
+    Gathered {
+        /// Whose.
+        replica: ReplicaId,
+        /// How many proposals it has.
+        proposals: usize,
+    },
     /// A replica fell asleep or woke.
     Hibernating {
         /// Whose.
@@ -160,7 +167,7 @@ impl Probe for TracingProbe {
             | Report::LeadershipOffered { .. }
             | Report::SnapshotResumed { .. }
             | Report::SnapshotInstalled { .. } => tracing::info!(?report, "report"),
-            Report::Applied { .. } | Report::Hibernating { .. } => {
+            Report::Applied { .. } | Report::Gathered { .. } | Report::Hibernating { .. } => {
                 tracing::trace!(?report, "report");
             }
         }

@@ -467,8 +467,14 @@ impl Machine {
         }
         // After a stop its clocks jump: for the process no time has passed.
         self.stepped = end;
-        let arrivals = std::mem::take(&mut self.backlog);
-        running.host.step_through(here, arrivals, end, |delivery| running.give(delivery));
+        let mut arrivals = std::mem::take(&mut self.backlog);
+        let mut from = here;
+        if matches!(self.pulse, Pulse::Slow(_)) {
+            // It had no turn until now: what was due meanwhile is late, timers too.
+            from = end;
+            arrivals.iter_mut().for_each(|(at, _)| *at = end);
+        }
+        running.host.step_through(from, arrivals, end, |delivery| running.give(delivery));
         if let Started::Failed(cause) = &*running.started() {
             running.life.end(Ending::NotStarted(cause.clone()), Death::Kill);
         }

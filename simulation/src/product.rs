@@ -419,6 +419,7 @@ impl Probe for Watcher {
             Report::SnapshotResumed { .. } => "snapshot resumed",
             Report::LeadershipOffered { .. } => "leadership offered",
             Report::SnapshotInstalled { .. } => "snapshot installed",
+            Report::Gathered { .. } => "crowd gathered",
             Report::Hibernating { .. } => "hibernation change",
             Report::PeerRefused { .. } => "peer refused",
             Report::ReplicaLost { .. } => "replica lost",

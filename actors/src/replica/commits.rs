@@ -27,6 +27,9 @@ impl ReplicaState {
     /// The moment is over.
     pub(super) fn tell_committed(&mut self) {
         self.commit_looked_after = false;
-        self.input(Input::TellCommitted);
+        // What waits for the next round is about to say it.
+        if !self.rounds.wait() {
+            self.input(Input::TellCommitted);
+        }
     }
 }

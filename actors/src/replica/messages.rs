@@ -166,6 +166,8 @@ pub enum ReplicaTimer {
     Watches,
     /// Look whether followers know of the last commit.
     Commit,
+    /// Look how late it is, and begin the round that a crowd gathered for.
+    Round,
 }
 
 /// A request with its way back.
@@ -249,21 +251,33 @@ pub struct ReplicaHandle {
 impl ReplicaHandle {
     /// Passes a request on and waits for its answer; refuses at once when the
     /// replica has too much to do.
-    pub async fn call(&self, request: ShardRequest) -> ShardAnswer {
+    pub fn call(&self, request: ShardRequest) -> impl Future<Output = ShardAnswer> + Send + use<> {
         let clock = request.clock;
+        // Handed on before anybody waits: whoever waits need not hold the request.
+        let handed_on = self.hand_on(request);
+        async move {
+            let answer = match handed_on {
+                // A replica that dies with the request in hand may have proposed it.
+                Ok(answer) => answer.await.map_err(|_| Fault::Interrupted),
+                Err(fault) => Err(fault),
+            };
+            answer.unwrap_or_else(|fault| refused(clock, fault))
+        }
+    }
+
+    fn hand_on(&self, request: ShardRequest) -> Result<oneshot::Receiver<ShardAnswer>, Fault> {
         let watches = matches!(request.body, ShardBody::Watch { .. });
         let admission = if watches { &self.watchers } else { &self.requests };
         let Some(permit) = admission.try_enter(request_bytes(&request)) else {
             metrics::counter!(crate::metrics::REQUESTS_REFUSED).increment(1);
-            return refused(clock, Fault::Busy { retry_after_ms: 20 });
+            return Err(Fault::Busy { retry_after_ms: 20 });
         };
         let (reply, answer) = oneshot::channel();
         let call = Box::new(ReplicaCall { request, permit, reply });
         if !self.queue.cast(&self.actor, ReplicaMessage::Call(call)) {
-            return refused(clock, Fault::NoReplica(self.shard));
+            return Err(Fault::NoReplica(self.shard));
         }
-        // A replica that dies with the request in hand may have proposed it.
-        answer.await.unwrap_or_else(|_| refused(clock, Fault::Interrupted))
+        Ok(answer)
     }
 
     /// Delivers a message of another replica, or drops it when the inbox is

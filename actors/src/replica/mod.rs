@@ -199,6 +199,7 @@ impl Actor for ReplicaActor {
             ReplicaMessage::Timer(ReplicaTimer::Leases) => state.look_after_leases(),
             ReplicaMessage::Timer(ReplicaTimer::Watches) => state.watch_round(),
             ReplicaMessage::Timer(ReplicaTimer::Commit) => state.tell_committed(),
+            ReplicaMessage::Timer(ReplicaTimer::Round) => state.end_gathering(),
             ReplicaMessage::Looked { watcher, more } => state.looked(watcher, more),
         }
         state.end_round();

@@ -75,6 +75,7 @@ impl DurableQuorum {
             | Report::SnapshotInstalled { .. }
             | Report::SnapshotResumed { .. }
             | Report::LeadershipOffered { .. }
+            | Report::Gathered { .. }
             | Report::Hibernating { .. }
             | Report::ReplicaLost { .. }
             | Report::ReplicaReplaced { .. }

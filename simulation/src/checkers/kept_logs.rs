@@ -130,6 +130,7 @@ impl KeptLogs {
             | Report::SnapshotInstalled { .. }
             | Report::SnapshotResumed { .. }
             | Report::LeadershipOffered { .. }
+            | Report::Gathered { .. }
             | Report::Hibernating { .. }
             | Report::ReplicaLost { .. }
             | Report::ReplicaReplaced { .. }

@@ -55,6 +55,7 @@ impl Checker for NothingStops {
             | Report::SnapshotInstalled { .. }
             | Report::SnapshotResumed { .. }
             | Report::LeadershipOffered { .. }
+            | Report::Gathered { .. }
             | Report::Hibernating { .. }
             | Report::ReplicaReplaced { .. }
             | Report::PeerRefused { .. } => return Ok(()),

@@ -62,6 +62,7 @@ impl Standings {
             | Report::Configured { .. }
             | Report::SnapshotResumed { .. }
             | Report::LeadershipOffered { .. }
+            | Report::Gathered { .. }
             | Report::Hibernating { .. }
             | Report::Restarted { .. }
             | Report::PeerRefused { .. }

@@ -223,6 +223,27 @@ pub(super) const ALL: &[Scenario] = &[
         promises: &["burst", "queue full", "operation"],
     },
     Scenario {
+        name: "crowds-on-a-busy-machine",
+        rows: &["O1"],
+        story: "many clients of a leader that is short of processor time: they gather for its \
+                rounds, while a machine dies",
+        plan: |seed| {
+            Directed {
+                shards: 1,
+                faults: &[
+                    "0.100 +8.500 slow-processor 1 5",
+                    "0.100 +8.500 slow-processor 2 5",
+                    "0.100 +8.500 slow-processor 3 5",
+                    "5.000 +1.000 kill {n}",
+                ],
+                workloads: vec![Box::new(Registers::new(60, 60, FLOOD))],
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["crowd gathered", "kill", "operation"],
+    },
+    Scenario {
         name: "many-shards",
         rows: &["O3"],
         story: "a volume of 48 shards, whose leaders die with their machine",
