@@ -273,5 +273,22 @@ fn keys_have_a_past_leases_and_watchers_on_the_command_line() {
     ok(&["kv", "compact", "kv", "6"]);
     let gone = dev.run(&["watch", "kv", "--rev", "3", "--count", "1"]);
     assert!(gone.status.code() == Some(3) && text(&gone.stderr).contains("E0105"));
-    assert_eq!(ok(&["kv", "del", "kv/", "--from-key"]), "1\n");
+    let del = dev.run(&["kv", "del", "kv/", "--from-key"]);
+    assert_eq!((text(&del.stdout), text(&del.stderr)), ("1\n".to_owned(), String::new()));
+    more_keys_than_one_change_takes_go_in_parts(&dev);
+}
+
+fn more_keys_than_one_change_takes_go_in_parts(dev: &Dev) {
+    let puts = |part: u32| {
+        let puts: String = (0..1_000).map(|n| format!("put many/{part:02}{n:03} v\n")).collect();
+        let done = dev.run_with(&["kv", "txn", "kv"], &format!("\n\n{puts}"));
+        assert!(done.status.success(), "{}", text(&done.stderr));
+    };
+    (0..11).for_each(puts);
+    let del = dev.run(&["kv", "del", "kv/many/", "--prefix", "-o", "json"]);
+    let (said, told) = (text(&del.stdout), text(&del.stderr));
+    assert!(del.status.success() && said.contains("\"deleted\": 11000"), "{said} {told}");
+    assert!(said.contains("\"parts\": 6") && told.contains("in 6 parts"), "{said} {told}");
+    let left = dev.run(&["kv", "get", "kv", "--prefix", "--count-only"]);
+    assert_eq!(text(&left.stdout), "0\n");
 }

@@ -60,6 +60,9 @@ pub struct Deleted {
     pub count: u32,
     /// What they were, if that was asked.
     pub previous: Vec<Item>,
+    /// Changes that it took. More than one, and others may have seen part of the keys
+    /// gone and part still there.
+    pub parts: u32,
 }
 
 impl Client {
@@ -238,7 +241,7 @@ impl Client {
         let step = Step::Delete { keys: keys.into(), previous };
         match self.one_step(volume, Transaction::new().then(step)).await? {
             (version, StepResult::Deleted { count, previous }) => {
-                Ok(Deleted { version, count, previous })
+                Ok(Deleted { version, count, previous, parts: 1 })
             }
             (_, _) => Err(strange_step(volume)),
         }
@@ -257,6 +260,21 @@ impl Client {
         volume: &str,
         keys: impl Into<Keys>,
         previous: bool,
+    ) -> Result<Deleted, ClientError> {
+        self.delete_range_in_parts_telling(volume, keys, previous, |_| {}).await
+    }
+
+    /// The same, telling after each part what is gone by then. If it fails on the way,
+    /// what was told last is gone, and maybe one part more.
+    ///
+    /// # Errors
+    /// As [`Self::delete_range_in_parts`].
+    pub async fn delete_range_in_parts_telling(
+        &self,
+        volume: &str,
+        keys: impl Into<Keys>,
+        previous: bool,
+        mut tell: impl FnMut(&Deleted),
     ) -> Result<Deleted, ClientError> {
         let keys = keys.into();
         let whole = self.delete_range(volume, keys.clone(), previous).await;
@@ -277,18 +295,24 @@ impl Client {
             let bytes = self.check_gathers(volume, from.clone(), &to).await?;
             self.take_room(&self.trial(format!("volume {volume}")), bytes).await?;
         }
-        let mut all = Deleted { version: Version(0), count: 0, previous: Vec::new() };
+        let mut all = Deleted { version: Version(0), count: 0, previous: Vec::new(), parts: 0 };
         loop {
             let next = Range::of(Keys::range(from.clone(), to.clone())).limit(PART_KEYS).heads();
             let found = self.range_page(volume, &next, ReadLevel::Strong).await?;
             let part = cut(&found.result.items, previous);
-            let Some(last) = part.last() else { return Ok(all) };
+            let Some(last) = part.last() else {
+                // Somebody else was faster: the newest, as of a delete of nothing.
+                let version = if all.parts == 0 { found.now } else { all.version };
+                return Ok(Deleted { version, ..all });
+            };
             let behind = [last.key.as_slice(), &[0]].concat();
             let done =
                 self.delete_range(volume, Keys::range(from, behind.clone()), previous).await?;
             all.version = done.version;
             all.count = all.count.saturating_add(done.count);
             all.previous.extend(done.previous);
+            all.parts += 1;
+            tell(&all);
             from = behind;
         }
     }

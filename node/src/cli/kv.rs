@@ -8,13 +8,17 @@ pub mod lease;
 mod show;
 mod txn;
 
-use std::io::Read;
+use std::{
+    io::{IsTerminal, Read},
+    time::Duration,
+};
 
+use actors::client::Deleted;
 use clap::{Args, Subcommand, ValueEnum};
 use cluster::{
     codes::ErrorCode,
     ids::LeaseId,
-    limits::VALUE_BYTES_MAX,
+    limits::{TRANSACTION_KEYS_MAX, VALUE_BYTES_MAX},
     mvcc::version::Version,
     request::ReadLevel,
     shard::{
@@ -22,6 +26,7 @@ use cluster::{
         transaction::{Keys, Put},
     },
 };
+use indicatif::{ProgressBar, ProgressStyle};
 
 pub(super) use self::show::{ItemView, value_text};
 use super::{
@@ -38,7 +43,7 @@ pub enum KvCommand {
     Get(GetArgs),
     /// Writes a key
     Put(PutArgs),
-    /// Deletes keys at one version
+    /// Deletes keys: at one version, or, of more than 10,000, in parts
     Del(DelArgs),
     /// Compares, then does one thing or another
     #[command(after_help = txn::HELP)]
@@ -273,21 +278,57 @@ async fn put(context: &Context, args: PutArgs) -> Outcome {
     }
 }
 
+/// Deletes keys, and says whether that was one change. Who stops it, or is told of an
+/// error, has deleted what the line on the terminal says.
 async fn del(context: &Context, args: DelArgs) -> Outcome {
     let (volume, keys) = args.keys.parse()?;
     let client = context.client()?;
-    let deleted = client.delete_range(&volume, keys, args.prev).await;
+    let (spinner, mut gone) = (spinner(), 0);
+    let telling = |all: &Deleted| {
+        gone = all.count;
+        spinner.set_position(u64::from(gone));
+    };
+    let deleted = client.delete_range_in_parts_telling(&volume, keys, args.prev, telling).await;
+    spinner.finish_and_clear();
     client.with_deadline(super::CLOSE_WITHIN).close().await;
-    let deleted = deleted?;
+    let deleted = deleted.inspect_err(|_| tell_half(gone))?;
+    if deleted.parts > 1 {
+        render::tell(&format!(
+            "deleted in {} parts, each a change of its own, the last at version {}: one takes at most \
+             {TRANSACTION_KEYS_MAX} keys, so others may have seen part of them gone",
+            deleted.parts, deleted.version
+        ));
+    }
     let previous: Vec<ItemView> = deleted.previous.iter().map(ItemView::from).collect();
     let view = serde_json::json!({
         "deleted": deleted.count, "previous": previous, "version": deleted.version.0,
+        "parts": deleted.parts,
     });
     if context.output.is_json() || previous.is_empty() {
         return context.output.record(&view, &deleted.count.to_string());
     }
     let rows: Vec<Vec<String>> = previous.iter().map(ItemView::row).collect();
     context.output.rows(&view, &ItemView::HEADER, &rows)
+}
+
+/// Says what is gone though the command fails.
+fn tell_half(gone: u32) {
+    if gone > 0 {
+        render::tell(&format!("{gone} keys are gone already; run it again for the others"));
+    }
+}
+
+/// Shows how many keys are gone, on a terminal.
+fn spinner() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let spinner = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} keys deleted  {elapsed}") {
+        spinner.set_style(style);
+    }
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner
 }
 
 /// A value from standard input, but never more than one byte over the limit.
