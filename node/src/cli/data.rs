@@ -20,7 +20,7 @@ use super::{
     Context,
     error::{CliError, Outcome},
     place::Place,
-    render::{Format, printable, tell, time},
+    render::{Format, count, printable, tell, time},
 };
 
 /// `cdb put`
@@ -307,7 +307,7 @@ pub async fn rm(context: &Context, args: RmArgs) -> Outcome {
             super::render::line(&printable(key))?;
         }
     } else if args.recursive {
-        tell(&format!("{} keys removed", removed.len()));
+        tell(&format!("{} removed", count(removed.len(), "key")));
     }
     Ok(())
 }

@@ -128,6 +128,12 @@ pub fn printable(text: &str) -> String {
     if text.contains(char::is_control) { text.escape_debug().to_string() } else { text.to_owned() }
 }
 
+/// So many of something, as people say it: `1 node`, `2 nodes`.
+pub fn count(number: impl TryInto<u64>, of: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Wall milliseconds as people write them, in UTC.
 pub fn time(wall_ms: u64) -> String {
     i64::try_from(wall_ms)
@@ -165,6 +171,12 @@ mod tests {
         assert_eq!(lines.len(), 3);
         assert!(lines.iter().all(|line| line.trim_end() == *line));
         assert_eq!(lines[0].find("STATE"), lines[1].find("up"));
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        let counts = [0, 1, 2].map(|number| count(number, "node"));
+        assert_eq!(counts, ["0 nodes", "1 node", "2 nodes"]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub use assess::{Finding, NodeLine, Report, Said, Severity, assess};
 use super::{
     Context,
     error::{CliError, Outcome},
-    render::{age, line, table},
+    render::{age, count, line, table},
 };
 use crate::status::NodeStatus;
 
@@ -72,7 +72,7 @@ async fn wait(client: &Client, name: &str, ends: Instant, limit: Duration) -> Ou
                 return Err(CliError::new(
                     ErrorCode::WaitedInVain,
                     format!("the cluster is not healthy after {limit:?}"),
-                    format!("{} findings; first: {cause}", report.findings.len()),
+                    format!("{}; first: {cause}", count(report.findings.len(), "finding")),
                     first.map_or("look again: cdb status", |finding| finding.fix.as_str()),
                 )
                 .into());
@@ -111,11 +111,11 @@ fn show(context: &Context, report: &Report) -> Outcome {
     let up = report.nodes.iter().filter(|node| node.state != "DOWN").count();
     let state = if report.healthy { "healthy" } else { "DEGRADED" };
     line(&format!(
-        "cluster {}  {state}  {} nodes ({up} up)  {} volumes  {} shards",
+        "cluster {}  {state}  {} ({up} up)  {}  {}",
         report.cluster,
-        report.nodes.len(),
-        report.volumes,
-        report.shards
+        count(report.nodes.len(), "node"),
+        count(report.volumes, "volume"),
+        count(report.shards, "shard"),
     ))?;
     let rows: Vec<Vec<String>> = report.nodes.iter().map(row).collect();
     let columns = ["NODE", "STATE", "LEADS", "ZONE", "USED", "MEMORY", "LAG", "UPTIME", "ADDRESS"];

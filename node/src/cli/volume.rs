@@ -25,7 +25,7 @@ use serde::Serialize;
 use super::{
     Context,
     error::{CliError, Outcome},
-    render::{Format, tell},
+    render::{Format, count, tell},
 };
 
 /// `cdb volume`
@@ -165,10 +165,10 @@ async fn create(context: &Context, args: CreateArgs) -> Outcome {
     let volume = created?;
     let view = view(&volume, &client.nodes().await?);
     let text = format!(
-        "volume {} is ready: {} shards, {} replicas each",
+        "volume {} is ready: {}, {} each",
         view.name,
-        view.shards.len(),
-        view.replicas
+        count(view.shards.len(), "shard"),
+        count(view.replicas, "replica"),
     );
     context.output.record(&view, &text)
 }
@@ -243,7 +243,7 @@ async fn show(context: &Context, name: &str) -> Outcome {
     let rows: Vec<Vec<String>> = view.shards.iter().map(row).collect();
     if context.output.format() == Format::Table {
         let View { name, replicas, history, .. } = &view;
-        super::render::line(&format!("{name}: {replicas} replicas, history {history}"))?;
+        super::render::line(&format!("{name}: {}, history {history}", count(*replicas, "replica")))?;
     }
     context.output.rows(&view, &HEADER, &rows)
 }
@@ -252,8 +252,8 @@ async fn rm(context: &Context, args: RemoveArgs) -> Outcome {
     let client = context.client()?;
     let volume = client.show_volume(&args.name).await?;
     if args.dry_run {
-        let shards = volume.record.shards.len();
-        return super::render::line(&format!("{}: {shards} shards would go", args.name));
+        let shards = count(volume.record.shards.len(), "shard");
+        return super::render::line(&format!("{}: {shards} would go", args.name));
     }
     let what = format!("delete volume {} and all its data", args.name);
     if !args.yes && !confirmed(&args.name, &what)? {

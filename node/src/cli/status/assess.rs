@@ -14,7 +14,10 @@ use cluster::{
 };
 use serde::Serialize;
 
-use crate::status::{NodeStatus, ReplicaSummary};
+use crate::{
+    cli::render::count,
+    status::{NodeStatus, ReplicaSummary},
+};
 
 /// Entries a replica may be behind its leader before it counts as a finding:
 /// what a busy shard applies in about a second.
@@ -256,12 +259,12 @@ fn shard_findings(view: &CatalogView, said: &[Said], findings: &mut Vec<Finding>
     for ((have, wanted), shards) in missing {
         findings.push(Finding {
             severity: if have * 2 > wanted { Severity::Warning } else { Severity::Critical },
-            text: format!("{shards} shards have {have} of {wanted} replicas"),
+            text: format!("{} with {have} of {wanted} replicas", count(shards, "shard")),
             fix: fix.clone(),
         });
     }
     if let Some(first) = leaderless.first() {
-        let text = format!("{} shards have no leader (s{first} …)", leaderless.len());
+        let text = format!("{} without a leader (s{first} …)", count(leaderless.len(), "shard"));
         findings.push(Finding { severity: Severity::Critical, text, fix });
     }
     for volume in view.volumes().filter(|volume| volume.state == VolumeState::Creating) {
@@ -367,7 +370,7 @@ mod tests {
         let texts: Vec<&str> = report.findings.iter().map(|f| f.text.as_str()).collect();
         assert_eq!(
             texts,
-            ["n3 does not answer: connection refused", "1 shards have 2 of 3 replicas"]
+            ["n3 does not answer: connection refused", "1 shard with 2 of 3 replicas"]
         );
         assert!(report.findings.iter().all(|finding| finding.fix == "cdb node start 3"));
     }
