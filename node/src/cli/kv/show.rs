@@ -8,7 +8,10 @@ use super::super::render::printable;
 /// One key.
 #[derive(Debug, Serialize)]
 pub(in crate::cli) struct ItemView {
+    /// As text; of bytes that are none, what can be read of them.
     key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_hex: Option<String>,
     /// As text; of bytes that are none, what can be read of them.
     pub(in crate::cli) value: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,9 +41,11 @@ impl ItemView {
 
 impl From<&Item> for ItemView {
     fn from(item: &Item) -> Self {
+        let (key, key_hex) = value_text(&item.key);
         let (value, value_hex) = value_text(&item.value);
         Self {
-            key: String::from_utf8_lossy(&item.key).into_owned(),
+            key,
+            key_hex,
             value,
             value_hex,
             bytes: item.value_bytes,
@@ -52,7 +57,7 @@ impl From<&Item> for ItemView {
     }
 }
 
-/// A value as text, and in hexadecimal digits if it is none.
+/// A key or a value as text, and in hexadecimal digits if it is none.
 pub(in crate::cli) fn value_text(value: &[u8]) -> (String, Option<String>) {
     use std::fmt::Write;
     if let Ok(text) = std::str::from_utf8(value) {
@@ -64,4 +69,29 @@ pub(in crate::cli) fn value_text(value: &[u8]) -> (String, Option<String>) {
         hex
     });
     (String::from_utf8_lossy(value).into_owned(), Some(hex))
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::{ids::LeaseId, mvcc::version::Version};
+
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_are_shown_whole() {
+        let item = |key: &[u8]| Item {
+            key: key.to_vec(),
+            value: vec![0xff],
+            value_bytes: 1,
+            created: Version(2),
+            modified: Version(2),
+            changes: 1,
+            modified_ms: 0,
+            lease: LeaseId(0),
+        };
+        let [text, bytes] = [item(b"a"), item(b"a\xfe")]
+            .map(|item| serde_json::to_value(ItemView::from(&item)).unwrap_or_default());
+        assert_eq!((&text["key"], text.get("key_hex")), (&"a".into(), None));
+        assert_eq!((&bytes["key_hex"], &bytes["value_hex"]), (&"61fe".into(), &"ff".into()));
+    }
 }

@@ -5,7 +5,10 @@ use std::io::Read;
 use cluster::{
     ids::LeaseId,
     mvcc::version::Version,
-    shard::transaction::{Compare, Relation, Step, StepResult, Target, Transaction},
+    shard::{
+        range::Range,
+        transaction::{Compare, Keys, Put, Relation, Step, StepResult, Target, Transaction},
+    },
 };
 
 use super::{
@@ -28,7 +31,9 @@ holds, what to do if not. Words with spaces stand in double quotes.
   put lock mine
   get lock
 
-  get lock";
+  get lock
+
+Also: put KEY VALUE --lease NUMBER, get PREFIX --prefix, del PREFIX --prefix.";
 
 pub(super) async fn run(context: &Context, volume: &str) -> Outcome {
     let mut text = String::new();
@@ -113,9 +118,20 @@ fn step(line: &str) -> Result<Step, String> {
     let words = words(line)?;
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["put", key, value] => Ok(Step::put(key, value)),
+        ["put", key, value, "--lease", lease] => {
+            let lease = lease.parse().map_err(|_| format!("`{lease}` is no lease"))?;
+            Ok(Step::Put(Put::new(key, value).under(LeaseId(lease))))
+        }
         ["get", key] => Ok(Step::get(key)),
+        ["get", prefix, "--prefix"] => Ok(Step::Read(Range::of(Keys::prefix(prefix)))),
         ["del", key] => Ok(Step::delete(key)),
-        _ => Err(format!("`{line}` is none of: put KEY VALUE, get KEY, del KEY")),
+        ["del", prefix, "--prefix"] => {
+            Ok(Step::Delete { keys: Keys::prefix(prefix), previous: false })
+        }
+        _ => Err(format!(
+            "`{line}` is none of: put KEY VALUE [--lease NUMBER], get KEY, del KEY, \
+             get|del PREFIX --prefix"
+        )),
     }
 }
 
@@ -155,6 +171,12 @@ mod tests {
             .then(Step::put("lock", "it is \"mine\""))
             .otherwise(Step::get("lock"))
             .otherwise(Step::delete("x"));
+        assert_eq!(parse(text), Ok(wanted));
+        let text = "\n\nput a b --lease 7\nget p/ --prefix\ndel q/ --prefix\n";
+        let wanted = Transaction::new()
+            .then(Step::Put(Put::new("a", "b").under(LeaseId(7))))
+            .then(Step::Read(Range::of(Keys::prefix("p/"))))
+            .then(Step::Delete { keys: Keys::prefix("q/"), previous: false });
         assert_eq!(parse(text), Ok(wanted));
         assert_eq!(parse("\n\nput a b\n").unwrap().blocks[0].then.len(), 1, "nothing to compare");
     }
