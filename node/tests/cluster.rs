@@ -42,6 +42,11 @@ fn the_verbs_do_what_they_say_on_volumes_of_every_kind() {
         assert_eq!(under, "b/empty\nb/large\n");
         cluster.cdb(&["rm", &key("a")]).ok();
         cluster.cdb(&["get", &key("a")]).fails(3, &["E0102", &key("a")]);
+        if kind == "hash" {
+            let ranges = cluster.cdb(&["kv", "del", &key("b/"), "--prefix"]);
+            ranges.fails(1, &["E0205", "several shards", "cdb rm -r"]);
+            cluster.cdb(&["kv", "lease", "grant", kind, "60"]).fails(1, &["E0205", "leases"]);
+        }
         cluster.cdb(&["rm", "-r", &key("b/")]).ok();
         assert_eq!(cluster.cdb(&["ls", kind, "-o", "name"]).ok().text(), "");
     }

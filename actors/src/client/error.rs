@@ -66,8 +66,9 @@ pub enum ClientError {
     /// A restore that does not fit what is in the volume.
     #[error("{0}")]
     BadRestore(RestoreError),
-    /// A transaction over keys of several shards.
-    #[error("the keys of the transaction lie on several shards of volume {volume}")]
+    /// Something of one shard was asked of several: a transaction, a delete of a range, a
+    /// lease.
+    #[error("what is asked needs one shard and meets several shards of volume {volume}")]
     SpansShards {
         /// The volume.
         volume: String,
@@ -217,7 +218,7 @@ impl ClientError {
                 "the shard decided so; nothing was changed".into()
             }
             Self::SpansShards { .. } => {
-                "a transaction is atomic inside one shard; transactions over shards come later".into()
+                "transactions, deletes of ranges, leases and accounts are of one shard; those over shards come later".into()
             }
             Self::AnswerLost { succeeded, .. } => {
                 let branch = if *succeeded { "held" } else { "did not hold" };
@@ -264,7 +265,7 @@ impl ClientError {
             Self::BadLease(_) => "change the request as the message says".into(),
             Self::BadRestore(error) => restore_fix(*error).into(),
             Self::SpansShards { volume } => format!(
-                "keep the keys in one shard: a volume of kind single has only one (cdb volume show {volume})"
+                "use a volume of kind single, which has one shard (cdb volume create NAME --kind single); keys of {volume} go one by one with cdb rm -r"
             ),
             Self::AnswerLost { .. } => "read the keys again; do not repeat the transaction".into(),
             Self::PartOfBatch { failure, .. } => {
