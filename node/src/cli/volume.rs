@@ -243,7 +243,10 @@ async fn show(context: &Context, name: &str) -> Outcome {
     let rows: Vec<Vec<String>> = view.shards.iter().map(row).collect();
     if context.output.format() == Format::Table {
         let View { name, replicas, history, .. } = &view;
-        super::render::line(&format!("{name}: {}, history {history}", count(*replicas, "replica")))?;
+        super::render::line(&format!(
+            "{name}: {}, history {history}",
+            count(*replicas, "replica")
+        ))?;
     }
     context.output.rows(&view, &HEADER, &rows)
 }

@@ -13,7 +13,7 @@ const BEGIN: &str = "<!-- differences: ";
 const END: &str = "<!-- end of differences -->\n";
 
 /// Steps whose answers may differ, and why.
-const REASONS: [(&str, &str); 11] = [
+const REASONS: [(&str, &str); 15] = [
     (
         "lock it again under the same lease",
         "the place gets a new owner, so that who gave up before cannot give it up too",
@@ -23,6 +23,10 @@ const REASONS: [(&str, &str); 11] = [
     ("switch accounts on without root", HTTP_400),
     ("a user again", HTTP_400),
     ("authenticate too early", HTTP_400),
+    ("is it healthy", "etcd 3.5 and later say why not, here nothing"),
+    ("its version", "the release whose API this is"),
+    ("does it live", PROBES),
+    ("is it ready", PROBES),
     ("promote nobody", "replicas are promoted by the cluster itself"),
     ("remove a member", "nodes leave by our own command"),
     ("update a member", "a node says itself where it is reached"),
@@ -30,6 +34,8 @@ const REASONS: [(&str, &str); 11] = [
     ("downgrade", "there is no older release to go back to; etcd 3.4 does not know the request"),
 ];
 
+/// Of probes that etcd 3.4 does not know.
+const PROBES: &str = "etcd 3.5.11 and later have this path";
 /// Of a precondition that is not met, in JSON over HTTP.
 const HTTP_400: &str = "etcd 3.5 and later say 400 too";
 

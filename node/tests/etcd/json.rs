@@ -33,6 +33,7 @@ pub(crate) fn play(address: SocketAddr) -> Answers {
     json.odd();
     json.members();
     json.accounts();
+    json.probes();
     json.answers
 }
 
@@ -254,6 +255,22 @@ impl Json {
         ] {
             let (status, answer) = self.with("/v3/kv/range", header, &get(key));
             self.say(step, format!("{status} {answer}"));
+        }
+    }
+
+    /// What is no JSON of the gateway, and asked by whoever watches over a member: no name
+    /// is wanted though accounts are on.
+    fn probes(&mut self) {
+        for (step, verb, path) in [
+            ("is it healthy", "GET", "/health"),
+            ("is it healthy, posted", "POST", "/health"),
+            ("its version", "GET", "/version"),
+            ("does it live", "GET", "/livez"),
+            ("is it ready", "GET", "/readyz"),
+        ] {
+            let (status, answer) = ask(self.address, verb, path, "", "").whole();
+            let answer = if status < 400 { answer } else { String::new() };
+            self.say(step, format!("{status} {answer}").trim_end().to_owned());
         }
     }
 }

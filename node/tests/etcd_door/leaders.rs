@@ -14,7 +14,7 @@ use tonic::{Code, Request, Status, metadata::MetadataMap, transport::Channel};
 
 use super::{
     Stream,
-    common::LONG,
+    common::{LONG, http_get},
     doors::{Doors, get, put},
     watch,
 };
@@ -188,6 +188,11 @@ async fn without_a_quorum_whoever_requires_a_leader_is_refused_and_others_wait()
     let refused = kv.range(requiring(own.clone())).await.unwrap_err();
     assert_eq!(told(&refused), (Code::Unavailable, NO_LEADER));
     assert_eq!(kv.range(own).await.unwrap().into_inner().kvs[0].value, b"1", "still");
+    let probe = |path: &str| http_get(doors.addresses[2], path).expect("an answer");
+    let (status, said) = probe("/health");
+    assert_eq!((status, &said[..]), (503, r#"{"health":"false","reason":"RAFT NO LEADER"}"#));
+    assert_eq!(probe("/health?serializable=true").0, 200);
+    assert_eq!(probe("/livez"), (200, "ok\n".to_owned()), "a restart would not mend it");
     assert!(timeout(SECOND * 5, waits.told.message()).await.is_err(), "it stays");
 
     doors.cluster.restart(1);

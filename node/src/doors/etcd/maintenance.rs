@@ -34,7 +34,9 @@ use crate::observe::audit::Subject;
 
 /// The release of etcd whose API this is: clients ask for it to know whether
 /// `RequestProgress` may be used (3.5.13 and later).
-const ETCD_VERSION: &str = "3.5.33";
+pub(super) const ETCD_VERSION: &str = "3.5.33";
+/// The one whose storage and cluster features it claims.
+pub(super) const STORAGE_VERSION: &str = "3.5.0";
 /// Pieces of a snapshot that wait for their reader, about a megabyte each.
 const PIECES_WAITING_MAX: usize = 1;
 /// Bytes that one holds: a page of keys with one largest value over it, and the pieces
@@ -75,7 +77,7 @@ impl MaintenanceService {
             raft_term: header.raft_term,
             errors,
             is_learner: self.0.status().as_ref().is_some_and(is_learner),
-            storage_version: "3.5.0".to_owned(),
+            storage_version: STORAGE_VERSION.to_owned(),
             ..StatusResponse::default()
         })
     }

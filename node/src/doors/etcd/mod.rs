@@ -23,6 +23,7 @@ pub mod faults;
 mod frames;
 mod gateway;
 mod gathered;
+mod health;
 mod json;
 mod known;
 mod kv;
@@ -175,7 +176,7 @@ fn services(gateway: Arc<Gateway>) -> anyhow::Result<Router> {
         .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
         .http2_keepalive_interval(Some(ALIVE_EVERY))
         .http2_keepalive_timeout(Some(ALIVE_WITHIN));
-    let asked = gateway.asked.clone();
+    let (asked, telling) = (gateway.asked.clone(), gateway.clone());
     let kv = KvServer::new(KvService(gateway.clone())).max_decoding_message_size(message);
     let lease = LeaseServer::new(LeaseService(gateway.clone())).max_decoding_message_size(message);
     let watch = WatchServer::new(WatchService(gateway.clone())).max_decoding_message_size(message);
@@ -198,7 +199,7 @@ fn services(gateway: Arc<Gateway>) -> anyhow::Result<Router> {
         .add_service(Bounded::new(maintenance, &asked))
         .into_axum_router();
     let both = json::with_json(grpc, asked, message.saturating_mul(JSON_PER_BYTE))?;
-    Ok(server.add_routes(both.into()))
+    Ok(server.add_routes(health::with_health(both, &telling).into()))
 }
 
 /// Creates the volume if there is none: once there are as many nodes as it has
