@@ -424,9 +424,9 @@ async fn a_restarted_follower_reads_no_old_version_by_itself_that_is_counted() {
     let follower = *stand.others(stand.leader(100).await).first().unwrap();
     let (files, engine) = stand.kill(follower).await;
     stand.put(100, "a", b"3").await;
-    let known = std::mem::take(&mut stand.view);
+    let view = std::mem::take(&mut stand.view);
     stand.boot(follower, files, engine, BTreeMap::new()).await;
-    stand.view = known;
+    stand.view = view;
     let knows = |stand: &Stand| {
         stand.node(follower).status(100).is_some_and(|status| status.leader.is_some())
     };
