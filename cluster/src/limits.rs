@@ -43,12 +43,13 @@ pub const TRANSACTION_DEPTH_MAX: u32 = 8;
 pub const TRANSACTION_KEYS_MAX: usize = 10_000;
 /// Bytes of those keys and their values: an eighth of a node's overlays.
 pub const TRANSACTION_BYTES_MAX: usize = 32 << 20;
-/// Bytes that one transaction reads: one page of a list.
+/// Bytes that one transaction reads before the last item that it shows: one page of a
+/// list. With one largest value behind it an answer stays below [`FRAME_BYTES_MAX`].
 pub const TRANSACTION_REPLY_BYTES_MAX: usize = LIST_PAGE_BYTES_MAX;
 /// Bytes of what transactions read that a shard keeps for retries. They lie in
 /// its root record, which every flush writes and every piece of a snapshot
 /// carries beside its own 1 MiB: together they stay below
-/// [`FRAME_BYTES_MAX`].
+/// [`FRAME_BYTES_MAX`]. An answer that is larger by itself is not kept.
 pub const KEPT_REPLY_BYTES_MAX: usize = 2 << 20;
 /// Shortest past a volume is told to keep, in milliseconds: three times a
 /// request's deadline, as when its disk is nearly full.

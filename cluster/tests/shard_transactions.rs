@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use cluster::{
     ids::{LeaseId, SessionId},
-    limits::{KEPT_REPLY_BYTES_MAX, TRANSACTION_KEYS_MAX, TRANSACTION_REPLY_BYTES_MAX},
+    limits::{
+        KEPT_REPLY_BYTES_MAX, TRANSACTION_KEYS_MAX, TRANSACTION_REPLY_BYTES_MAX, VALUE_BYTES_MAX,
+    },
     memory::MemoryEngine,
     mvcc::version::{Version, VersionKind},
     shard::{
@@ -367,9 +369,14 @@ fn keys_of_another_shard_and_malformed_trees_are_refused_at_apply_too() {
 #[test]
 fn what_reads_or_touches_too_much_changes_nothing() {
     let mut replica = dense();
+    // With its key a little more than half.
     let half = vec![0; TRANSACTION_REPLY_BYTES_MAX / 2];
-    replica.write(vec![put(b"a", &half), put(b"b", &half)]);
+    replica.write(vec![put(b"a", &half), put(b"aa", &half), put(b"b", b"")]);
     let reads = Transaction::new().then(Step::put("c", "1")).then(Step::get(Keys::range("a", "c")));
+    let refusal = Refusal::Transaction(TransactionError::ReadsTooMuch);
+    assert_eq!(transact(&mut replica, reads), Outcome::Refused(refusal));
+    let one_by_one = ["a", "aa", "b"].map(Step::get).into_iter();
+    let reads = one_by_one.fold(Transaction::new().then(Step::put("c", "1")), Transaction::then);
     let refusal = Refusal::Transaction(TransactionError::ReadsTooMuch);
     assert_eq!(transact(&mut replica, reads), Outcome::Refused(refusal));
     for chunk in 0..=TRANSACTION_KEYS_MAX / 1_000 {
@@ -385,6 +392,40 @@ fn what_reads_or_touches_too_much_changes_nothing() {
     let most = done(&mut replica, Transaction::new().then(Step::delete(fits)));
     let count = u32::try_from(TRANSACTION_KEYS_MAX).unwrap();
     assert_eq!(most.results, Some(vec![deleted(count)]));
+}
+
+/// What can be put can be shown: as a page of a list, an answer ends behind the key that
+/// fills it.
+#[test]
+fn the_last_key_that_is_shown_may_be_of_any_size() {
+    let mut replica = dense();
+    let large = vec![7; VALUE_BYTES_MAX];
+    replica.write(vec![put(b"a", b"small")]);
+    replica.write(vec![put(b"b", &large)]);
+    replica.write(vec![put(b"c", &large)]);
+    let shown = |results: Option<Vec<StepResult>>| -> Vec<usize> {
+        let items = |result| match result {
+            StepResult::Read(read) => read.items,
+            StepResult::Put { previous } => previous.into_iter().collect(),
+            StepResult::Deleted { previous, .. } => previous,
+            StepResult::Nested { .. } => Vec::new(),
+        };
+        results.unwrap().into_iter().flat_map(items).map(|item| item.value.len()).collect()
+    };
+    for step in [
+        Step::get("b"),
+        Step::Read(Range::of(Keys::range("b", "d")).limit(1)),
+        Step::get(Keys::range("a", "c")),
+        Step::Put(Put { previous: true, ..Put::new("b", large.clone()) }),
+        Step::Delete { keys: Keys::range("a", "c"), previous: true },
+    ] {
+        let done = done(&mut replica, Transaction::new().then(step.clone()));
+        assert_eq!(shown(done.results).last(), Some(&large.len()), "{step:?}");
+    }
+    replica.write(vec![put(b"b", &large)]);
+    let both = Step::get(Keys::range("b", "d"));
+    let refusal = Refusal::Transaction(TransactionError::ReadsTooMuch);
+    assert_eq!(transact(&mut replica, Transaction::new().then(both)), Outcome::Refused(refusal));
 }
 
 fn open(replica: &mut Replica) -> SessionId {

@@ -138,6 +138,7 @@ async fn whole_play(peer: &impl Peer) -> Play {
     leases::play(&mut play).await;
     watches::play(&mut play).await;
     keys::compaction(&mut play).await;
+    keys::large(&mut play).await;
     members::play(&mut play).await;
     play
 }

@@ -2,12 +2,12 @@
 //! `DeleteRange` and `Compact`.
 //!
 //! A shard answers about a megabyte at a time. What is in the order of its keys
-//! is read page by page at one version; what must be sorted is gathered whole
-//! and sorted here. Over several shards a range is a cut, as a list is.
+//! is read page by page at one version; what must be sorted is read whole
+//! and sorted here, and no more of it is held than a limit shows. Over several shards a range is a cut, as a list is.
 
 use cluster::{
     ids::ShardId,
-    limits::{LIST_PAGE_BYTES_MAX, TRANSACTION_REPLY_BYTES_MAX},
+    limits::LIST_PAGE_BYTES_MAX,
     mvcc::version::Version,
     request::{Fault, Item, ReadLevel, ShardBody, ShardResult},
     shard::{
@@ -37,7 +37,7 @@ const ROOM_RETRY_MS: u32 = 1_000;
 /// Keys of one part of a large delete: a fifth of what an entry may meet, so that
 /// keys that come meanwhile still fit.
 const PART_KEYS: u32 = 2_000;
-/// Bytes of them that are shown: half of what one answer takes.
+/// Bytes of them that are shown: half of what one answer takes, or one larger item.
 const PART_BYTES: usize = 512 << 10;
 
 /// A range as it was read.
@@ -317,8 +317,7 @@ impl Client {
         }
     }
 
-    /// The bytes of a range; refuses one of more than one answer gathers, and one
-    /// with an item that no transaction shows.
+    /// The bytes of a range; refuses one of more than one answer gathers.
     async fn check_gathers(
         &self,
         volume: &str,
@@ -330,9 +329,6 @@ impl Client {
             let next = Range::of(Keys::range(from, to)).heads();
             let found = self.range_page(volume, &next, ReadLevel::Strong).await?.result;
             bytes += found.items.iter().map(whole_bytes).sum::<usize>();
-            if found.items.iter().any(|item| whole_bytes(item) > TRANSACTION_REPLY_BYTES_MAX) {
-                return Err(ClientError::BadTransaction(TransactionError::ReadsTooMuch));
-            }
             if bytes > GATHERED_BYTES_MAX {
                 let trial = self.trial(format!("volume {volume}"));
                 return Err(too_large(&trial, GATHERED_BYTES_MAX));

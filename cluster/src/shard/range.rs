@@ -173,7 +173,7 @@ impl Range {
         self.created.holds(head.created) && self.modified.holds(head.modified)
     }
 
-    fn is_full(&self, items: usize) -> bool {
+    pub(super) fn is_full(&self, items: usize) -> bool {
         self.limit > 0 && items >= usize::try_from(self.limit).unwrap_or(usize::MAX)
     }
 

@@ -222,7 +222,7 @@ pub enum TransactionError {
     Lease(LeaseError),
     /// Seen at apply: nothing was changed.
     #[error(
-        "what a transaction reads takes at most {TRANSACTION_REPLY_BYTES_MAX} bytes (1 MiB): set a limit, or leave values out"
+        "what a transaction reads takes at most {TRANSACTION_REPLY_BYTES_MAX} bytes (1 MiB) before its last key: set a limit, or leave values out"
     )]
     ReadsTooMuch,
     /// Seen at apply: nothing was changed.

@@ -1,12 +1,17 @@
 //! Keys: ranges, puts, deletes, transactions, compaction.
 
-use clusterdb::doors::etcd::proto::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp,
-    TxnRequest,
-    compare::{CompareResult, CompareTarget, TargetUnion},
-    range_request::{SortOrder, SortTarget},
-    request_op::Request,
+use clusterdb::doors::etcd::proto::{
+    etcdserverpb::{
+        CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp,
+        TxnRequest, TxnResponse,
+        compare::{CompareResult, CompareTarget, TargetUnion},
+        range_request::{SortOrder, SortTarget},
+        request_op::Request,
+        response_op::Response,
+    },
+    mvccpb::KeyValue,
 };
+use tonic::Status;
 
 use crate::play::Play;
 
@@ -172,6 +177,39 @@ pub(crate) async fn transactions(play: &mut Play) {
     }
     let answer = play.kv.range(get("\0", "\0")).await;
     play.note("what transactions left", answer);
+}
+
+/// A value near the largest request, shown by all that shows one.
+pub(crate) async fn large(play: &mut Play) {
+    let value = "x".repeat(1_400_000);
+    let put_it = PutRequest { prev_kv: true, ..put("large", &value) };
+    let shown = |status: Status| (0, status.to_string());
+    let before = |kv: Option<KeyValue>| (kv.map_or(0, |kv| kv.value.len()), String::new());
+    for step in ["put 1.4 MB", "put them again, with what was there"] {
+        let answer = play.kv.put(put_it.clone()).await;
+        let told = answer.map_or_else(shown, |put| before(put.into_inner().prev_kv));
+        play.say(step, &format!("{told:?}"));
+    }
+    let never = compare(
+        "large",
+        "",
+        CompareResult::Equal,
+        CompareTarget::Version,
+        TargetUnion::Version(77),
+    );
+    let failure = vec![gets_op("large", "")];
+    let answer = play.kv.txn(TxnRequest { failure, ..when(vec![never]) }).await;
+    let told = answer.map_or_else(shown, |txn| before(read_by(txn.into_inner())));
+    play.say("get them where a compare fails", &format!("{told:?}"));
+    let answer = play.kv.delete_range(delete("large", "")).await;
+    let told = answer.map_or_else(shown, |gone| before(gone.into_inner().prev_kvs.pop()));
+    play.say("delete them, with what was there", &format!("{told:?}"));
+}
+
+/// The last key that the last step of a transaction read.
+fn read_by(mut done: TxnResponse) -> Option<KeyValue> {
+    let read = done.responses.pop()?.response?;
+    if let Response::ResponseRange(mut range) = read { range.kvs.pop() } else { None }
 }
 
 fn compares() -> Vec<(&'static str, TxnRequest)> {

@@ -267,19 +267,23 @@ impl Run<'_, '_> {
         if !fits {
             return Err(TransactionError::TouchesTooMuch.into());
         }
-        if gather.bytes() >= bytes_max {
+        let cut = gather.bytes() >= bytes_max;
+        let result = gather.finish().map_err(|_| TransactionError::ReadsTooMuch)?;
+        if cut && result.more && !range.is_full(result.items.len()) {
             return Err(TransactionError::ReadsTooMuch.into());
         }
-        let result = gather.finish().map_err(|_| TransactionError::ReadsTooMuch)?;
         self.count_reply(&result.items)?;
         Ok(StepResult::Read(result))
     }
 
-    /// Counts what is shown; it must fit an answer.
+    /// Counts what is shown; it must fit an answer. As a page of a list does, that ends
+    /// behind the item that fills it: what can be put can be shown, however large it is.
     fn count_reply(&mut self, shown: &[Item]) -> Result<(), Halt> {
-        self.result_bytes += shown.iter().map(item_bytes).sum::<usize>();
-        if self.result_bytes > TRANSACTION_REPLY_BYTES_MAX {
-            return Err(TransactionError::ReadsTooMuch.into());
+        for item in shown {
+            if self.result_bytes > TRANSACTION_REPLY_BYTES_MAX {
+                return Err(TransactionError::ReadsTooMuch.into());
+            }
+            self.result_bytes += item_bytes(item);
         }
         Ok(())
     }

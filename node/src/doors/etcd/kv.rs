@@ -94,7 +94,7 @@ impl KvService {
         self.0.pass(&client, telling, needs, keys).await?;
         // What it shows must have room before it happens.
         if let Some(room) = room
-            && !room.grow(TRANSACTION_REPLY_BYTES_MAX).await
+            && !room.grow(self.shown_most()).await
         {
             return Err(EtcdFault::TooManyRequests);
         }
@@ -153,7 +153,7 @@ impl KvService {
         let passes = self.0.within_quotas(|| brought_by(&transaction)).await?;
         let past = self.read_past(&client, past).await?;
         // What it shows must have room before it happens.
-        let shown = if shows(&transaction) { TRANSACTION_REPLY_BYTES_MAX } else { 0 };
+        let shown = if shows(&transaction) { self.shown_most() } else { 0 };
         if shown > 0 && !room.grow(shown).await {
             return Err(EtcdFault::TooManyRequests);
         }
@@ -165,7 +165,7 @@ impl KvService {
         }
         let header = self.0.header(done.version);
         let response = Assembly::response(&request, done, past, header)?;
-        room.set(counted(&response).min(room.taken()));
+        settle(room, &response);
         Ok(response)
     }
 
@@ -180,10 +180,11 @@ impl KvService {
         let mut bytes = 0;
         for range in ranges {
             let read = client.range(self.0.volume(), range, ReadLevel::Strong).await?;
-            let of_item = |item: &Item| item.key.len() + item.value.len();
-            bytes += read.result.items.iter().map(of_item).sum::<usize>();
-            if bytes > TRANSACTION_REPLY_BYTES_MAX {
-                return Err(EtcdFault::from(&TransactionError::ReadsTooMuch));
+            for Item { key, value, .. } in &read.result.items {
+                if bytes > TRANSACTION_REPLY_BYTES_MAX {
+                    return Err(EtcdFault::from(&TransactionError::ReadsTooMuch));
+                }
+                bytes += key.len() + value.len();
             }
             results.push(read.result);
         }
@@ -204,6 +205,13 @@ impl KvService {
             self.0.swept(Version(at)).await?;
         }
         Ok(CompactionResponse { header: Some(self.0.header(newest)) })
+    }
+
+    /// Bytes that a put or a transaction usually shows at most: a page, or the largest value
+    /// that comes through this door.
+    fn shown_most(&self) -> usize {
+        let request = usize::try_from(self.0.config.request.bytes()).unwrap_or(usize::MAX);
+        TRANSACTION_REPLY_BYTES_MAX.max(request)
     }
 
     fn check_size(&self, request: &impl Message) -> Result<(), EtcdFault> {
@@ -240,7 +248,7 @@ impl Kv for KvService {
             return Ok(Response::new(Box::pin(self.write(request, None)).await?));
         };
         let answer = Box::pin(self.write(request, Some(&room))).await?;
-        room.set(counted(&answer).min(room.taken()));
+        settle(&room, &answer);
         Ok(holding(answer, room))
     }
 
@@ -284,6 +292,15 @@ pub(super) fn holding<T>(answer: T, room: Arc<Room>) -> Response<T> {
         response.extensions_mut().insert(room);
     }
     response
+}
+
+/// Counts an answer as large as it came. It has happened: what is more than there is
+/// room for (a page and a largest value, or a value that another door took) is not counted.
+fn settle(room: &Room, answer: &impl Message) {
+    let bytes = counted(answer);
+    if !room.set(bytes) {
+        tracing::debug!(bytes, taken = room.taken(), "an answer is larger than its room");
+    }
 }
 
 /// Bytes of an answer that are counted: small ones go as they are.
