@@ -142,6 +142,7 @@ impl Client {
                     all.result.items.extend(part.result.items);
                 }
             }
+            bytes -= all.as_mut().map_or(0, |all| self.let_go(range, &mut all.result));
             let shown = all.as_ref().map_or(0, |all| all.result.items.len());
             let enough =
                 page.limit > 0 && shown >= usize::try_from(range.limit).unwrap_or(usize::MAX);
@@ -150,6 +151,24 @@ impl Client {
                 Some(_) | None => return Ok(all),
             }
         }
+    }
+
+    /// Lets go of what was gathered and stands behind what the limit of a sorted range
+    /// shows, once that is as much again; how many bytes.
+    fn let_go(&self, range: &Range, gathered: &mut RangeResult) -> usize {
+        let limit = usize::try_from(range.limit).unwrap_or(usize::MAX);
+        let much = range.limit > 0 && gathered.items.len() / 2 >= limit;
+        if range.is_in_order() || !much {
+            return 0;
+        }
+        let bytes_of = |items: &[Item]| items.iter().map(item_bytes).sum::<usize>();
+        let before = bytes_of(&gathered.items);
+        range.keep_first(gathered);
+        let gone = before.saturating_sub(bytes_of(&gathered.items));
+        if let Some(room) = &self.room {
+            room.give_back(gone);
+        }
+        gone
     }
 
     /// Takes room for what is about to be gathered.

@@ -181,16 +181,22 @@ impl Range {
     /// keeps what the limit lets through. Values that were only needed for the
     /// order go.
     pub fn arrange(&self, result: &mut RangeResult) {
+        self.keep_first(result);
+        if self.show == Show::Heads {
+            for item in &mut result.items {
+                item.value = Vec::new();
+            }
+        }
+    }
+
+    /// The same of a part of what was read, values and all: what others stand before in
+    /// the part is not among the first of the whole.
+    pub fn keep_first(&self, result: &mut RangeResult) {
         self.sort.apply(&mut result.items);
         if self.is_full(result.items.len()) {
             let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
             result.more |= result.items.len() > limit;
             result.items.truncate(limit);
-        }
-        if self.show == Show::Heads {
-            for item in &mut result.items {
-                item.value = Vec::new();
-            }
         }
     }
 

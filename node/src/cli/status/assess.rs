@@ -264,7 +264,7 @@ fn shard_findings(view: &CatalogView, said: &[Said], findings: &mut Vec<Finding>
         });
     }
     if let Some(first) = leaderless.first() {
-        let text = format!("{} without a leader (s{first} …)", count(leaderless.len(), "shard"));
+        let text = format!("{} with no leader (s{first} …)", count(leaderless.len(), "shard"));
         findings.push(Finding { severity: Severity::Critical, text, fix });
     }
     for volume in view.volumes().filter(|volume| volume.state == VolumeState::Creating) {

@@ -339,3 +339,39 @@ fn pieces_of(whole: RangeResponse) -> Vec<RangeStreamResponse> {
         pieces.push(RangeStreamResponse { range_response: Some(part) });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::Door, *};
+    use crate::doors::etcd::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+
+    /// Whoever asked for the one key that was changed last was refused for the size of
+    /// all others.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_sorted_range_holds_little_more_than_it_shows() {
+        const MIB: usize = 1 << 20;
+        let door = Door::open().await;
+        let gateway = &door.gateway;
+        // Of 16 MiB answers have half.
+        for number in 10..22 {
+            let put = cluster::shard::transaction::Put::new(format!("/{number}"), vec![7; MIB]);
+            gateway.client.put_as(gateway.volume(), put).await.unwrap();
+        }
+        let service = KvService(gateway.clone());
+        let sorted = |limit, target: SortTarget| RangeRequest {
+            key: b"/".to_vec(),
+            range_end: b"0".to_vec(),
+            limit,
+            sort_order: SortOrder::Descend as i32,
+            sort_target: target as i32,
+            ..RangeRequest::default()
+        };
+        for target in [SortTarget::Mod, SortTarget::Key, SortTarget::Create] {
+            let told = service.range(Request::new(sorted(2, target))).await.unwrap().into_inner();
+            let keys: Vec<_> = told.kvs.iter().map(|kv| kv.key.as_slice()).collect();
+            assert_eq!((keys, told.more, told.count), (vec![&b"/21"[..], b"/20"], true, 12));
+        }
+        let all = service.range(Request::new(sorted(0, SortTarget::Mod))).await;
+        all.expect_err("more than there is room for");
+    }
+}
