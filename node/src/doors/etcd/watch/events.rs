@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actors::client::{Client, ClientError, Happened, Places, Watching};
+use actors::client::{Client, ClientError, Happened, Places, Standing, Watching};
 use cluster::{
     mvcc::version::Version,
     request::Fault,
@@ -17,7 +17,6 @@ use tokio::{
 use super::{
     responses::{Responses, Told},
     room::{Gathering, NoRoom},
-    session::Standing,
 };
 use crate::doors::etcd::{
     faults::EtcdFault,
@@ -103,7 +102,7 @@ impl Follower {
         loop {
             let next = tokio::select! {
                 next = watching.next() => next,
-                () = self.standing.hurry.notified() => {
+                () = self.standing.hurried() => {
                     watching.hurry();
                     continue;
                 }

@@ -1,24 +1,14 @@
 //! One stream of watches: what its client asks, in order.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use actors::client::{Client, ClientError};
+use actors::client::{Client, ClientError, Standing, progress};
 use cluster::{
     mvcc::version::Version,
     request::{Fault, ReadLevel},
     shard::{range::Range, transaction::Keys, watch::Watch},
 };
-use tokio::{
-    sync::{Notify, Semaphore},
-    task::JoinHandle,
-};
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tonic::Streaming;
 
 use super::{
@@ -42,45 +32,6 @@ const LEADER_LOOK: Duration = Duration::from_secs(1);
 /// Looks without a leader after which the stream ends: etcd waits for three
 /// election timeouts.
 const LEADER_LOOKS_MAX: u32 = 3;
-
-/// What a watch and its stream know of each other.
-#[derive(Debug, Default)]
-pub(super) struct Standing {
-    /// All up to this version was put before the client.
-    upto: AtomicU64,
-    /// The place moved.
-    moved: Notify,
-    /// Somebody wants to know the place soon.
-    pub(super) hurry: Notify,
-}
-
-impl Standing {
-    /// All up to `version` was sent.
-    pub(super) fn reached(&self, version: Version) {
-        self.upto.fetch_max(version.0, Ordering::AcqRel);
-        self.moved.notify_waiters();
-    }
-
-    /// The watch has ended: nobody need wait for it.
-    pub(super) fn over(&self) {
-        self.reached(Version(u64::MAX));
-    }
-
-    /// Waits until all up to `version` was sent.
-    async fn reaches(&self, version: Version) {
-        loop {
-            let moved = self.moved.notified();
-            tokio::pin!(moved);
-            // Registered before looking, so that no step in between is missed.
-            moved.as_mut().enable();
-            if self.upto.load(Ordering::Acquire) >= version.0 {
-                return;
-            }
-            self.hurry.notify_one();
-            moved.await;
-        }
-    }
-}
 
 /// One watch of the stream; ends with it.
 struct Running {
@@ -286,10 +237,7 @@ impl Session {
         let standings: Vec<_> = self.watches.values().map(|watch| watch.standing.clone()).collect();
         let (gateway, responses) = (self.gateway.clone(), self.responses.clone());
         self.progress = Some(tokio::spawn(async move {
-            let now = gateway.newest_or_own().await;
-            for standing in standings {
-                standing.reaches(now).await;
-            }
+            let now = progress(standings, gateway.newest_or_own()).await;
             let header = Some(gateway.header(now));
             let told = WatchResponse { header, watch_id: NO_WATCH, ..WatchResponse::default() };
             responses.send(told).await;
