@@ -6,6 +6,9 @@
 //! that was read at a weak level: it shows what was there at the version it
 //! names, all of it, and on one connection versions never fall.
 //!
+//! A restore puts another state in the place of what there was, and tells no events:
+//! no piece reaches over it, and what is there afterwards begins with its state.
+//!
 //! Pure, and of nothing but the core's words: the test of the etcd door
 //! (`node/tests/etcd_watches.rs`) includes this file and judges by it too.
 //! Source: etcd's guarantees for watches and serializable reads.
@@ -50,6 +53,15 @@ pub struct Shown {
     pub found: State,
 }
 
+/// A state that came with no events: that of a restore.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// The version to which the restore raised all others.
+    pub at: Version,
+    /// What was there then.
+    pub state: State,
+}
+
 /// Everything that clients were told of one store.
 #[derive(Clone, Debug, Default)]
 pub struct Telling {
@@ -59,6 +71,8 @@ pub struct Telling {
     pub written: Vec<(Version, String, Option<String>)>,
     /// Ranges read at a weak level, by connection.
     pub read: Vec<Vec<Shown>>,
+    /// Restores, in order.
+    pub bases: Vec<Base>,
 }
 
 impl Piece {
@@ -71,8 +85,20 @@ impl Piece {
         version >= self.from && version <= self.upto
     }
 
+    /// Whether it tells all that happened since a restore.
+    fn begins_with(&self, base: &Base) -> bool {
+        self.from >= base.at && self.from.0 <= base.at.0 + 1
+    }
+
     /// In order, each once, and before is what was told before.
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, bases: &[Base]) -> Result<(), String> {
+        let over = |base: &&Base| self.from < base.at && self.upto >= base.at;
+        if let Some(base) = bases.iter().find(over) {
+            let (from, upto) = (self.from, self.upto);
+            return Err(format!("went from {from} to {upto}, over a restore at {}", base.at));
+        }
+        let base = bases.iter().find(|base| self.begins_with(base));
+        let first = |key: &String| base.map(|base| base.state.get(key).cloned());
         let mut last = (Version(0), 0);
         let mut values = BTreeMap::new();
         for told in &self.told {
@@ -80,8 +106,8 @@ impl Piece {
                 return Err(format!("told {:?} after {last:?}", told.place));
             }
             last = told.place;
-            if let Some(known) = values.get(&told.key)
-                && *known != told.before
+            if let Some(known) = values.get(&told.key).cloned().or_else(|| first(&told.key))
+                && known != told.before
             {
                 return Err(format!("says that before {told:?} there was not {known:?}"));
             }
@@ -91,10 +117,15 @@ impl Piece {
     }
 }
 
-/// What is there after changes up to a version.
-fn state_at<'t>(changes: impl Iterator<Item = &'t Told>, at: Version) -> State {
-    let mut state = State::new();
-    for told in changes.filter(|told| told.place.0 <= at) {
+/// What is there after changes up to a version, since a restore if there was one.
+fn state_at<'t>(
+    base: Option<&Base>,
+    changes: impl Iterator<Item = &'t Told>,
+    at: Version,
+) -> State {
+    let mut state = base.map(|base| base.state.clone()).unwrap_or_default();
+    let from = base.map(|base| base.at).unwrap_or_default();
+    for told in changes.filter(|told| told.place.0 > from && told.place.0 <= at) {
         match &told.value {
             Some(value) => state.insert(told.key.clone(), value.clone()),
             None => state.remove(&told.key),
@@ -110,8 +141,14 @@ impl Telling {
     /// # Errors
     /// What differs.
     pub fn compare(&self, stream: usize, found: &State, upto: Version) -> Result<(), String> {
-        let Some([piece]) = self.streams.get(stream).map(Vec::as_slice) else { return Ok(()) };
-        let state = state_at(piece.told.iter(), upto);
+        let Some([others @ .., piece]) = self.streams.get(stream).map(Vec::as_slice) else {
+            return Ok(());
+        };
+        let base = self.base(upto);
+        if !base.map_or(others.is_empty(), |base| piece.begins_with(base)) {
+            return Ok(());
+        }
+        let state = state_at(base, piece.told.iter(), upto);
         if state == *found {
             return Ok(());
         }
@@ -126,7 +163,7 @@ impl Telling {
     pub fn check(&self) -> Result<usize, String> {
         let mut all: BTreeMap<(Version, u32), &Told> = BTreeMap::new();
         for (number, piece) in self.pieces() {
-            piece.check().map_err(|wrong| format!("stream {number} {wrong}"))?;
+            piece.check(&self.bases).map_err(|wrong| format!("stream {number} {wrong}"))?;
             for told in &piece.told {
                 let other = all.entry(told.place).or_insert(told);
                 if **other != *told {
@@ -171,11 +208,16 @@ impl Telling {
         Ok(())
     }
 
-    /// Up to which version streams know everything together.
-    fn known(&self) -> Version {
+    /// The last restore up to a version.
+    fn base(&self, at: Version) -> Option<&Base> {
+        self.bases.iter().rfind(|base| base.at <= at)
+    }
+
+    /// Up to which version streams know everything together, from one on.
+    fn known(&self, from: Version) -> Version {
         let mut pieces: Vec<&Piece> = self.pieces().map(|(_, piece)| piece).collect();
         pieces.sort_by_key(|piece| piece.from);
-        let mut known = Version(0);
+        let mut known = from;
         for piece in pieces {
             if piece.from.0 <= known.0 + 1 {
                 known = known.max(piece.upto);
@@ -185,7 +227,7 @@ impl Telling {
     }
 
     fn check_read(&self, all: &BTreeMap<(Version, u32), &Told>) -> Result<usize, String> {
-        let known = self.known();
+        let mut known: BTreeMap<Version, Version> = BTreeMap::new();
         let mut judged = 0;
         for connection in &self.read {
             let mut last = Version(0);
@@ -194,11 +236,13 @@ impl Telling {
                     return Err(format!("a connection read version {at} after {last}"));
                 }
                 last = *at;
-                if *at > known {
+                let base = self.base(*at);
+                let from = base.map(|base| base.at).unwrap_or_default();
+                if *at > *known.entry(from).or_insert_with(|| self.known(from)) {
                     continue;
                 }
                 judged += 1;
-                let state = state_at(all.values().copied(), *at);
+                let state = state_at(base, all.values().copied(), *at);
                 if state != *found {
                     return Err(format!("a range shows {found:?} at {at}, where {state:?} was"));
                 }
@@ -226,7 +270,8 @@ mod tests {
             vec![Piece { from: Version(1), upto: Version(9), told: told.to_vec() }]
         };
         let written = vec![(Version(2), "a".to_owned(), Some("1".to_owned()))];
-        Telling { streams: streams.iter().map(piece).collect(), written, read: Vec::new() }
+        let streams = streams.iter().map(piece).collect();
+        Telling { streams, written, ..Telling::default() }
     }
 
     fn shown(at: u64, value: Option<&str>) -> Shown {
@@ -263,6 +308,32 @@ mod tests {
         assert!(wrong(&[&[a.clone(), told(3, "a", None, None)]]).contains("before"));
         let missed = telling(&[&[a]]).compare(0, &State::new(), Version(9));
         assert!(missed.unwrap_err().contains("a read shows"));
+    }
+
+    #[test]
+    fn after_a_restore_there_is_its_state_and_no_stream_goes_over_it() {
+        let state: State = [("b".to_owned(), "9".to_owned())].into();
+        let piece = |from, upto, told: &[Told]| Piece {
+            from: Version(from),
+            upto: Version(upto),
+            told: told.to_vec(),
+        };
+        let judge = |pieces: &[Piece], read: &[Shown]| {
+            let bases = vec![Base { at: Version(20), state: state.clone() }];
+            let (streams, read) = (vec![pieces.to_vec()], vec![read.to_vec()]);
+            Telling { streams, read, bases, ..Telling::default() }.check()
+        };
+        let before = piece(1, 4, &life());
+        let after = |value| piece(20, 22, &[told(21, "b", None, value)]);
+        let restored = Shown { at: Version(20), found: state.clone() };
+        let read = [shown(4, Some("2")), restored, shown(21, None), shown(23, None)];
+        assert_eq!(judge(&[before.clone(), after(Some("9"))], &read), Ok(3));
+        let wrong = |pieces: &[Piece], read: &[Shown]| judge(pieces, read).unwrap_err();
+        assert!(wrong(&[piece(1, 22, &life())], &[]).contains("over a restore"));
+        assert!(wrong(&[before.clone(), after(None)], &[]).contains("before"));
+        let pieces = [before, after(Some("9"))];
+        assert!(wrong(&pieces, &[shown(20, None)]).contains("a range shows"));
+        assert!(wrong(&pieces, &[shown(20, Some("2"))]).contains("a range shows"), "the past");
     }
 
     #[test]

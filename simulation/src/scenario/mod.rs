@@ -12,6 +12,7 @@ mod directed;
 mod members;
 mod membership;
 mod poison;
+mod restores;
 mod service;
 mod storage;
 mod swarm;
@@ -58,7 +59,8 @@ pub static ALL: LazyLock<Vec<&'static Scenario>> = LazyLock::new(|| {
         .chain(deaths::ALL)
         .chain(membership::ALL)
         .chain(poison::ALL)
-        .chain(transactions::ALL);
+        .chain(transactions::ALL)
+        .chain(restores::ALL);
     [&SWARM].into_iter().chain(directed).collect()
 });
 
@@ -100,6 +102,7 @@ mod tests {
         ("poison.rs", poison::ALL),
         ("deaths.rs", deaths::ALL),
         ("transactions.rs", transactions::ALL),
+        ("restores.rs", restores::ALL),
     ];
 
     #[test]

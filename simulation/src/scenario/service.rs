@@ -10,8 +10,8 @@ use super::{
 };
 use crate::workloads::{
     accounts::Accounts, append::Appends, bank::Bank, bursts::Bursts, counters::Counters,
-    leases::Leases, listing::Listings, locks::Locks, register::Registers, volumes::Volumes,
-    watches::Watches,
+    doors::Doors, leases::Leases, listing::Listings, locks::Locks, register::Registers,
+    volumes::Volumes, watches::Watches,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -137,6 +137,22 @@ pub(super) const ALL: &[Scenario] = &[
             "leader struck",
             "watcher at a door",
         ],
+    },
+    Scenario {
+        name: "progress-at-doors",
+        rows: &["A1"],
+        story: "slow readers of streams with several watches ask for progress, and go on behind \
+                it, while leaders die",
+        plan: |seed| {
+            Directed {
+                faults: &["5.000 +1.500 isolate {m}"],
+                workloads: vec![Box::new(Doors::new(4, 2, 3, USUAL))],
+                script: Some(|stage| strike_leader(stage, (SECOND * 3, SECOND), "kill {n}")),
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["event at a door", "progress at a door", "stream left", "leader struck"],
     },
     Scenario {
         name: "leases-change-leaders",

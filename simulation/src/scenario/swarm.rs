@@ -12,8 +12,9 @@ use crate::{
     rng::Rng,
     workloads::{
         Workload, accounts::Accounts, append::Appends, bank::Bank, counters::Counters,
-        leases::Leases, levels::Levels, listing::Listings, register::Registers,
-        transactions::Transactions, transfers::Transfers, volumes::Volumes, watches::Watches,
+        doors::Doors, leases::Leases, levels::Levels, listing::Listings, register::Registers,
+        restores::Restores, transactions::Transactions, transfers::Transfers, volumes::Volumes,
+        watches::Watches,
     },
     world::{NetworkMode, Setup},
 };
@@ -127,6 +128,13 @@ fn workloads(rng: &mut Rng, seed: u64, clocks_apart: Duration) -> Vec<Box<dyn Wo
     }
     if rng.chance(100_000) {
         all.push(Box::new(Accounts::draw(&mut rng)));
+    }
+    let mut rng = Rng::stream(seed, "restores and doors", 0);
+    if rng.chance(100_000) {
+        all.push(Box::new(Restores::draw(&mut rng)));
+    }
+    if rng.chance(100_000) {
+        all.push(Box::new(Doors::draw(&mut rng)));
     }
     all
 }

@@ -6,37 +6,30 @@
 //! compacted is refused by name.
 //! Source: etcd's watch guarantees, and row A1 of the bug catalogue.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
-use actors::client::{Client, ClientError, Places, Watching};
+use actors::client::ClientError;
 use cluster::{
     catalog::record::{VolumeKind, VolumePolicy},
     mvcc::version::Version,
     ports::network::BoxFuture,
-    request::{Fault, Item, ReadLevel},
+    request::{Fault, ReadLevel},
     shard::{
         range::Range,
         transaction::{Keys, Step, Transaction},
-        watch::{Event, EventKind, Watch},
     },
 };
 
-use super::{Player, Workload, halve};
-use crate::{
-    oracle::watched::{Piece, Shown, State, Telling, Told},
-    rng::Rng,
+use super::{
+    Player, Shared, Workload, halve,
+    streams::{REST_LONG, Streams, state},
 };
+use crate::{oracle::watched::Shown, rng::Rng};
 
 /// What all keys begin with.
 const PREFIX: &str = "watch/";
 /// Versions that a compaction leaves.
 const KEPT: u64 = 12;
-/// Longest a stream may lag at the end, once the world is whole.
-const TRIES_MAX: u32 = 40;
-
 /// The workload.
 #[derive(Clone, Debug)]
 pub struct Watches {
@@ -44,43 +37,16 @@ pub struct Watches {
     watchers: u32,
     keys: u32,
     rest: (Duration, Duration),
-    seen: Arc<Mutex<Seen>>,
-}
-
-/// What clients were told. A lock, though there is one thread: client tasks
-/// must be `Send`.
-#[derive(Debug, Default)]
-struct Seen {
     /// Clients that began.
-    begun: u32,
-    telling: Telling,
-    streams: Vec<Stream>,
-    wrong: Option<String>,
-    /// The client that watchers share.
-    door: Option<Client>,
-}
-
-/// Where a stream goes on.
-#[derive(Clone, Debug, Default)]
-struct Stream {
-    places: Places,
-    /// Whose turn it is: what a client hears that began before another one did
-    /// is not this stream's any more.
-    turn: u64,
-}
-
-fn volume(player: &Player) -> String {
-    format!("{}-watched", player.volume)
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    begun: Shared<u32>,
+    streams: Streams,
 }
 
 impl Watches {
     /// Clients that write and clients that watch.
     pub fn new(writers: u32, watchers: u32, keys: u32, rest: (Duration, Duration)) -> Self {
-        Self { writers, watchers, keys, rest, seen: Arc::default() }
+        let streams = Streams::new("watched", PREFIX);
+        Self { writers, watchers, keys, rest, begun: Shared::default(), streams }
     }
 
     /// Few or many of them.
@@ -90,31 +56,18 @@ impl Watches {
         Self::new(1 + rng.number(3), 1 + rng.number(3), 2 + rng.number(5), rest)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wrong(&self, player: &Player, what: String) {
-        player.note(&what);
-        self.lock().wrong.get_or_insert(what);
-    }
-
     async fn open(self, player: Player) -> Result<(), ClientError> {
         let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
-        player.client.create_volume(&volume(&player), policy).await?;
-        let mut seen = self.lock();
-        for _ in 0..self.watchers {
-            seen.telling.streams.push(vec![Piece::starting(Version(1))]);
-            seen.streams.push(Stream::default());
-        }
+        player.client.create_volume(&self.streams.volume(&player), policy).await?;
+        self.streams.open(self.watchers);
         Ok(())
     }
 
     async fn work(self, player: Player) {
         let turn = {
-            let mut seen = self.lock();
-            seen.begun += 1;
-            seen.begun - 1
+            let mut begun = self.begun.lock();
+            *begun += 1;
+            *begun - 1
         };
         match usize::try_from(turn.wrapping_sub(self.writers)) {
             Ok(stream) if turn >= self.writers => self.follow(player, stream).await,
@@ -123,7 +76,7 @@ impl Watches {
     }
 
     async fn write(&self, mut player: Player) {
-        let volume = volume(&player);
+        let volume = self.streams.volume(&player);
         let mut made = 0_u32;
         while !player.is_over() {
             made += 1;
@@ -165,7 +118,7 @@ impl Watches {
 
     fn written(&self, version: Option<Version>, key: String, value: Option<String>) {
         if let Some(version) = version {
-            self.lock().telling.written.push((version, key, value));
+            self.streams.lock().telling.written.push((version, key, value));
         }
     }
 
@@ -185,22 +138,11 @@ impl Watches {
 
     /// Watches with all the vices of a client: it rests, and goes away.
     async fn follow(&self, mut player: Player, stream: usize) {
-        if player.rng.chance(700_000) {
-            // As streams of one door do: they share a client, and with it what is asked.
-            player.client = self.lock().door.get_or_insert(player.client).clone();
-            player.trace.count("watcher at a door");
-        }
+        self.streams.join_door(&mut player);
         let mut watching = None;
         while !player.is_over() {
-            if watching.is_none() {
-                watching = self.begin(&player, stream).await;
-            }
-            if let Some((open, turn)) = &mut watching
-                && (!self.step(&player, stream, open, *turn).await || player.rng.chance(80_000))
-            {
-                watching = None;
-                self.leap(&mut player, stream);
-            }
+            let leap = |player: &mut Player| self.leap(player, stream);
+            self.streams.advance(&mut player, stream, &mut watching, leap).await;
             if player.rng.chance(100_000) {
                 self.read_any(&player).await;
             }
@@ -208,7 +150,7 @@ impl Watches {
                 self.read_past(&mut player).await;
             }
             if player.rng.chance(100_000) {
-                player.rest((Duration::from_millis(500), Duration::from_secs(4))).await;
+                player.rest(REST_LONG).await;
             }
             player.rest(self.rest).await;
         }
@@ -216,31 +158,23 @@ impl Watches {
 
     /// Lets the last of several streams begin anew in the future at times.
     fn leap(&self, player: &mut Player, stream: usize) {
-        let mut seen = self.lock();
-        let last = stream > 0 && stream + 1 == seen.streams.len();
+        let last = stream > 0 && stream + 1 == self.watchers as usize;
         if player.is_over() || !last || !player.rng.chance(200_000) {
             return;
         }
         player.trace.count("watch from the future");
         let ahead = 1 + player.rng.below(KEPT);
-        if let Some(own) = seen.streams.get_mut(stream) {
-            own.places.clear();
-        }
-        if let Some(pieces) = seen.telling.streams.get_mut(stream)
-            && let Some(upto) = pieces.last().map(|piece| piece.upto)
-        {
-            pieces.push(Piece::starting(Version(upto.0 + ahead)));
-        }
+        self.streams.begin_later(stream, ahead);
     }
 
     /// Reads all keys of any replica: another one each time, so versions may fall.
     async fn read_any(&self, player: &Player) {
         let all = Range::of(Keys::prefix(PREFIX));
-        match player.client.range(&volume(player), all, ReadLevel::Eventual).await {
+        match player.client.range(&self.streams.volume(player), all, ReadLevel::Eventual).await {
             Ok(read) => {
                 player.trace.count("weak range");
-                let shown = Shown { at: read.at, found: state(read.result.items) };
-                self.lock().telling.read.push(vec![shown]);
+                let shown = Shown { at: read.at, found: state(&read.result.items) };
+                self.streams.lock().telling.read.push(vec![shown]);
             }
             Err(error) => {
                 player.failed("read a range weakly", &error);
@@ -251,17 +185,17 @@ impl Watches {
     /// Reads all keys as of a version that may just be let go of: what was there
     /// then, or a refusal by name.
     async fn read_past(&self, player: &mut Player) {
-        let newest = self.lock().telling.read.iter().flatten().map(|shown| shown.at).max();
+        let newest = self.streams.lock().telling.read.iter().flatten().map(|shown| shown.at).max();
         let Some(newest) = newest else { return };
         let at = Version(newest.0.saturating_sub(player.rng.below(KEPT * 2)).max(1));
         let all = Range::of(Keys::prefix(PREFIX)).at(at);
         let level =
             if player.rng.chance(500_000) { ReadLevel::Strong } else { ReadLevel::Eventual };
-        match player.client.range(&volume(player), all, level).await {
+        match player.client.range(&self.streams.volume(player), all, level).await {
             Ok(read) => {
                 player.trace.count("past read");
-                let shown = Shown { at, found: state(read.result.items) };
-                self.lock().telling.read.push(vec![shown]);
+                let shown = Shown { at, found: state(&read.result.items) };
+                self.streams.lock().telling.read.push(vec![shown]);
             }
             Err(ClientError::Fault { fault: Fault::Compacted { .. }, .. }) => {
                 player.trace.count("past compacted");
@@ -272,141 +206,24 @@ impl Watches {
         }
     }
 
-    /// Begins a stream, or goes on with it.
-    async fn begin(&self, player: &Player, stream: usize) -> Option<(Watching, u64)> {
-        let (places, from, turn) = {
-            let mut seen = self.lock();
-            let from = seen.telling.streams.get(stream)?.last()?.from;
-            let stream = seen.streams.get_mut(stream)?;
-            stream.turn += 1;
-            (stream.places.clone(), from, stream.turn)
-        };
-        let watch = Watch::of(Keys::prefix(PREFIX)).with_previous();
-        let volume = volume(player);
-        if !places.is_empty() {
-            player.trace.count("watch resumed");
-            return Some((player.client.watch_after(&volume, watch, places), turn));
-        }
-        match player.client.watch(&volume, watch, Some(from)).await {
-            Ok(watching) => Some((watching, turn)),
-            Err(error) => {
-                player.failed("begin a watch", &error);
-                None
-            }
-        }
-    }
-
-    /// Takes what happened next; false if the stream must begin anew.
-    async fn step(
-        &self,
-        player: &Player,
-        stream: usize,
-        watching: &mut Watching,
-        turn: u64,
-    ) -> bool {
-        let next = watching.next().await;
-        if self.lock().streams.get(stream).is_none_or(|stream| stream.turn != turn) {
-            return false;
-        }
-        match next {
-            Ok(happened) => {
-                if happened.events.iter().any(|event| event.item.modified > happened.now) {
-                    self.wrong(player, "an event came from the future".to_owned());
-                }
-                player.trace.count("watch answered");
-                let mut seen = self.lock();
-                let Some(own) = seen.streams.get_mut(stream) else { return false };
-                own.places.clone_from(watching.places());
-                let piece = seen.telling.streams.get_mut(stream).and_then(|own| own.last_mut());
-                let Some(piece) = piece else { return false };
-                let early = happened.events.iter().any(|event| event.item.modified < piece.from);
-                for event in happened.events {
-                    player.count_operation();
-                    player.trace.count("watch event");
-                    piece.told.push(told(event));
-                }
-                let whole = happened.upto.is_whole();
-                let upto = happened.upto.version.0.saturating_sub(u64::from(!whole));
-                piece.upto = piece.upto.max(Version(upto));
-                if early {
-                    let wrong = format!("stream {stream} was told what was before its beginning");
-                    player.accuse(&mut seen.wrong, wrong);
-                }
-                true
-            }
-            Err(ClientError::Fault { fault: Fault::Compacted { compacted, .. }, .. }) => {
-                player.trace.count("watch compacted");
-                player.note(&format!("stream {stream} begins anew at {compacted}"));
-                let mut seen = self.lock();
-                let Some(own) = seen.streams.get_mut(stream) else { return false };
-                own.places.clear();
-                if let Some(pieces) = seen.telling.streams.get_mut(stream) {
-                    pieces.push(Piece::starting(compacted));
-                }
-                false
-            }
-            Err(error) => {
-                player.failed("watch", &error);
-                true
-            }
-        }
-    }
-
     /// Brings every stream to what is there now, and compares.
     async fn look(self, player: Player) -> Result<(), ClientError> {
         let all = Range::of(Keys::prefix(PREFIX));
-        let volume = volume(&player);
+        let volume = self.streams.volume(&player);
         let read = player.client.range(&volume, all.clone(), ReadLevel::Strong).await?;
-        let streams = self.lock().streams.len();
-        for stream in 0..streams {
-            let mut watching = None;
-            let mut tries = 0;
-            while self.upto(stream) < read.at {
-                if watching.is_none() {
-                    watching = self.begin(&player, stream).await;
-                }
-                if let Some((open, turn)) = &mut watching
-                    && !self.step(&player, stream, open, *turn).await
-                {
-                    watching = None;
-                }
-                tries += 1;
-                if tries > TRIES_MAX {
-                    let (upto, at) = (self.upto(stream), read.at);
-                    self.wrong(&player, format!("stream {stream} stands at {upto}, not at {at}"));
-                    break;
-                }
-            }
-            let upto = self.upto(stream);
+        for stream in 0..self.watchers as usize {
+            self.streams.catch_up(&player, stream, read.at).await;
+            let upto = self.streams.upto(stream);
             let then = player.client.range(&volume, all.clone().at(upto), ReadLevel::Strong).await;
             let Ok(then) = then else { continue };
-            let verdict = self.lock().telling.compare(stream, &state(then.result.items), upto);
+            let verdict =
+                self.streams.lock().telling.compare(stream, &state(&then.result.items), upto);
             if let Err(wrong) = verdict {
-                self.wrong(&player, format!("stream {stream} {wrong}"));
+                self.streams.accuse(&player, format!("stream {stream} {wrong}"));
             }
         }
         Ok(())
     }
-
-    fn upto(&self, stream: usize) -> Version {
-        let seen = self.lock();
-        let piece = seen.telling.streams.get(stream).and_then(|pieces| pieces.last());
-        piece.map_or(Version(0), |piece| piece.upto)
-    }
-}
-
-fn told(event: Event) -> Told {
-    let Event { kind, item, sub, previous } = event;
-    Told {
-        place: (item.modified, sub),
-        key: text(&item.key),
-        value: (kind == EventKind::Put).then(|| text(&item.value)),
-        before: previous.map(|item| text(&item.value)),
-    }
-}
-
-fn state(items: Vec<Item>) -> State {
-    items.into_iter().map(|item| (text(&item.key), text(&item.value))).collect()
 }
 
 impl Workload for Watches {
@@ -435,8 +252,8 @@ impl Workload for Watches {
     }
 
     fn check(&self) -> Result<(), String> {
-        let seen = self.lock();
-        seen.wrong.clone().map_or(Ok(()), Err)?;
-        seen.telling.check().map(drop)
+        let known = self.streams.lock();
+        known.wrong.clone().map_or(Ok(()), Err)?;
+        known.telling.check().map(drop)
     }
 }

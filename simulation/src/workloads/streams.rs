@@ -1,0 +1,252 @@
+//! Streams of watches that rest, go away and come back elsewhere, and what they were
+//! told: shared by the workloads that have them.
+
+use std::time::Duration;
+
+use actors::client::{Client, ClientError, Places, Watching};
+use cluster::{
+    mvcc::version::Version,
+    request::{Fault, Item},
+    shard::{
+        transaction::Keys,
+        watch::{Event, EventKind, Watch},
+    },
+};
+
+use super::{Player, Shared};
+use crate::oracle::watched::{Piece, State, Telling, Told};
+
+/// Answers that bring a stream to what is there, once the world is whole.
+const TRIES_MAX: u32 = 40;
+
+/// Streams of all keys with a prefix, in one volume.
+#[derive(Clone, Debug)]
+pub(super) struct Streams {
+    /// Appended to the name of the clients' volume.
+    home: &'static str,
+    prefix: &'static str,
+    known: Shared<Known>,
+}
+
+/// What clients were told.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) telling: Telling,
+    /// The first of what must never be.
+    pub(super) wrong: Option<String>,
+    streams: Vec<Stream>,
+    /// The client that watchers share.
+    door: Option<Client>,
+}
+
+/// Where a stream goes on.
+#[derive(Clone, Debug, Default)]
+struct Stream {
+    places: Places,
+    /// Whose turn it is: what a client hears that began before another one did
+    /// is not this stream's any more.
+    turn: u64,
+}
+
+/// A stream under way, and its turn.
+pub(super) type Open = (Watching, u64);
+
+impl Streams {
+    pub(super) fn new(home: &'static str, prefix: &'static str) -> Self {
+        Self { home, prefix, known: Shared::default() }
+    }
+
+    pub(super) fn volume(&self, player: &Player) -> String {
+        format!("{}-{}", player.volume, self.home)
+    }
+
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock()
+    }
+
+    pub(super) fn accuse(&self, player: &Player, what: String) {
+        player.accuse(&mut self.lock().wrong, what);
+    }
+
+    /// So many that begin with the first version.
+    pub(super) fn open(&self, count: u32) {
+        let mut known = self.lock();
+        for _ in 0..count {
+            known.telling.streams.push(vec![Piece::starting(Version(1))]);
+            known.streams.push(Stream::default());
+        }
+    }
+
+    /// Lets a watcher share its client with others, as streams of one door do: with it
+    /// they share what is asked.
+    pub(super) fn join_door(&self, player: &mut Player) {
+        if player.rng.chance(700_000) {
+            player.client = self.lock().door.get_or_insert(player.client.clone()).clone();
+            player.trace.count("watcher at a door");
+        }
+    }
+
+    /// Goes on with a stream for a while: some answers, until it goes away. `leap` says
+    /// what else happens then.
+    pub(super) async fn advance(
+        &self,
+        player: &mut Player,
+        stream: usize,
+        watching: &mut Option<Open>,
+        leap: impl FnOnce(&mut Player),
+    ) {
+        if watching.is_none() {
+            *watching = self.begin(player, stream).await;
+        }
+        if let Some((open, turn)) = watching
+            && (!self.step(player, stream, open, *turn).await || player.rng.chance(80_000))
+        {
+            *watching = None;
+            leap(player);
+        }
+    }
+
+    /// Lets a stream begin anew at a later version, which may lie in the future.
+    pub(super) fn begin_later(&self, stream: usize, ahead: u64) {
+        let mut known = self.lock();
+        if let Some(own) = known.streams.get_mut(stream) {
+            own.places.clear();
+        }
+        if let Some(pieces) = known.telling.streams.get_mut(stream)
+            && let Some(upto) = pieces.last().map(|piece| piece.upto)
+        {
+            pieces.push(Piece::starting(Version(upto.0 + ahead)));
+        }
+    }
+
+    /// Brings a stream to a version, and says whether it got there.
+    pub(super) async fn catch_up(&self, player: &Player, stream: usize, at: Version) -> bool {
+        let mut watching: Option<Open> = None;
+        for _ in 0..=TRIES_MAX {
+            if self.upto(stream) >= at {
+                return true;
+            }
+            if watching.is_none() {
+                watching = self.begin(player, stream).await;
+            }
+            if let Some((open, turn)) = &mut watching
+                && !self.step(player, stream, open, *turn).await
+            {
+                watching = None;
+            }
+        }
+        let upto = self.upto(stream);
+        self.accuse(player, format!("stream {stream} stands at {upto}, not at {at}"));
+        false
+    }
+
+    pub(super) fn upto(&self, stream: usize) -> Version {
+        let known = self.lock();
+        let piece = known.telling.streams.get(stream).and_then(|pieces| pieces.last());
+        piece.map_or(Version(0), |piece| piece.upto)
+    }
+
+    /// Begins a stream, or goes on with it.
+    async fn begin(&self, player: &Player, stream: usize) -> Option<Open> {
+        let (places, from, turn) = {
+            let mut known = self.lock();
+            let from = known.telling.streams.get(stream)?.last()?.from;
+            let stream = known.streams.get_mut(stream)?;
+            stream.turn += 1;
+            (stream.places.clone(), from, stream.turn)
+        };
+        let watch = Watch::of(Keys::prefix(self.prefix)).with_previous();
+        let volume = self.volume(player);
+        if !places.is_empty() {
+            player.trace.count("watch resumed");
+            return Some((player.client.watch_after(&volume, watch, places), turn));
+        }
+        match player.client.watch(&volume, watch, Some(from)).await {
+            Ok(watching) => Some((watching, turn)),
+            Err(error) => {
+                player.failed("begin a watch", &error);
+                None
+            }
+        }
+    }
+
+    /// Takes what happened next; false if the stream must begin anew.
+    async fn step(
+        &self,
+        player: &Player,
+        stream: usize,
+        watching: &mut Watching,
+        turn: u64,
+    ) -> bool {
+        let next = watching.next().await;
+        if self.lock().streams.get(stream).is_none_or(|stream| stream.turn != turn) {
+            return false;
+        }
+        match next {
+            Ok(happened) => {
+                if happened.events.iter().any(|event| event.item.modified > happened.now) {
+                    self.accuse(player, "an event came from the future".to_owned());
+                }
+                player.trace.count("watch answered");
+                let mut known = self.lock();
+                let Some(own) = known.streams.get_mut(stream) else { return false };
+                own.places.clone_from(watching.places());
+                let piece = known.telling.streams.get_mut(stream).and_then(|own| own.last_mut());
+                let Some(piece) = piece else { return false };
+                let early = happened.events.iter().any(|event| event.item.modified < piece.from);
+                for event in happened.events {
+                    player.count_operation();
+                    player.trace.count("watch event");
+                    piece.told.push(told(event));
+                }
+                let whole = happened.upto.is_whole();
+                let upto = happened.upto.version.0.saturating_sub(u64::from(!whole));
+                piece.upto = piece.upto.max(Version(upto));
+                if early {
+                    let wrong = format!("stream {stream} was told what was before its beginning");
+                    player.accuse(&mut known.wrong, wrong);
+                }
+                true
+            }
+            Err(ClientError::Fault { fault: Fault::Compacted { compacted, .. }, .. }) => {
+                player.trace.count("watch compacted");
+                player.note(&format!("stream {stream} begins anew at {compacted}"));
+                let mut known = self.lock();
+                let Some(own) = known.streams.get_mut(stream) else { return false };
+                own.places.clear();
+                if let Some(pieces) = known.telling.streams.get_mut(stream) {
+                    pieces.push(Piece::starting(compacted));
+                }
+                false
+            }
+            Err(error) => {
+                player.failed("watch", &error);
+                true
+            }
+        }
+    }
+}
+
+/// How long a watcher that rests does so.
+pub(super) const REST_LONG: (Duration, Duration) =
+    (Duration::from_millis(500), Duration::from_secs(4));
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// An event as it is judged.
+pub(super) fn told(event: Event) -> Told {
+    let Event { kind, item, sub, previous } = event;
+    Told {
+        place: (item.modified, sub),
+        key: text(&item.key),
+        value: (kind == EventKind::Put).then(|| text(&item.value)),
+        before: previous.map(|item| text(&item.value)),
+    }
+}
+
+/// Keys and values as they were read.
+pub(super) fn state(items: &[Item]) -> State {
+    items.iter().map(|item| (text(&item.key), text(&item.value))).collect()
+}
