@@ -86,7 +86,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_progress_waits_for_every_watch_and_for_none_that_has_ended() {
-        let watches: [Arc<Standing>; 3] = Default::default();
+        let watches: [Arc<Standing>; 3] = std::array::from_fn(|_| Arc::default());
         let [ahead, behind, ended] = &watches;
         ahead.reached(Version(9));
         behind.reached(Version(6));
