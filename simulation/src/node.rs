@@ -472,7 +472,9 @@ impl Machine {
         if matches!(self.pulse, Pulse::Slow(_)) {
             // It had no turn until now: what was due meanwhile is late, timers too.
             from = end;
-            arrivals.iter_mut().for_each(|(at, _)| *at = end);
+            for (at, _) in &mut arrivals {
+                *at = end;
+            }
         }
         running.host.step_through(from, arrivals, end, |delivery| running.give(delivery));
         if let Started::Failed(cause) = &*running.started() {

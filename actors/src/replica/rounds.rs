@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn alarms_tell_whether_the_processor_is_short() {
         let mut rounds = crowded(0);
-        let mut ring = |after_ms| {
+        let mut ring = |after_ms: u64| {
             rounds.alarm = Some(at(100));
             rounds.ring(at(100 + after_ms));
             rounds.lates.count_ones()

@@ -196,7 +196,7 @@ impl Doors {
 
     /// Has a stream for a while, then another one that goes on behind it.
     async fn listen(&self, mut player: Player, stream: usize) {
-        player.client = self.seen.lock().door.get_or_insert(player.client.clone()).clone();
+        player.client = self.seen.lock().door.get_or_insert_with(|| player.client.clone()).clone();
         while !player.is_over() {
             let stay = player.rng.between(Duration::from_millis(500), Duration::from_secs(8));
             let until = tokio::time::Instant::now() + stay;

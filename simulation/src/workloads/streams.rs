@@ -81,7 +81,7 @@ impl Streams {
     /// they share what is asked.
     pub(super) fn join_door(&self, player: &mut Player) {
         if player.rng.chance(700_000) {
-            player.client = self.lock().door.get_or_insert(player.client.clone()).clone();
+            player.client = self.lock().door.get_or_insert_with(|| player.client.clone()).clone();
             player.trace.count("watcher at a door");
         }
     }
