@@ -57,6 +57,8 @@ struct Seen {
     begun: u32,
     /// Of each watch of a stream, what all streams were told.
     told: [Telling; WATCHES],
+    /// Clients that have a stream, which nobody else may go on with.
+    listening: u32,
     /// The last progress of each stream.
     progress: Vec<Version>,
     wrong: Option<String>,
@@ -197,6 +199,7 @@ impl Doors {
     /// Has a stream for a while, then another one that goes on behind it.
     async fn listen(&self, mut player: Player, stream: usize) {
         player.client = self.seen.lock().door.get_or_insert_with(|| player.client.clone()).clone();
+        self.seen.lock().listening += 1;
         while !player.is_over() {
             let stay = player.rng.between(Duration::from_millis(500), Duration::from_secs(8));
             let until = tokio::time::Instant::now() + stay;
@@ -209,6 +212,7 @@ impl Doors {
             player.trace.count("stream left");
             player.rest(self.rest).await;
         }
+        self.seen.lock().listening -= 1;
     }
 
     /// Reads a stream until `gone` says so of the last progress.
@@ -322,6 +326,9 @@ impl Doors {
 
     /// Brings every stream to what is there now.
     async fn look(self, mut player: Player) -> Result<(), ClientError> {
+        while self.seen.lock().listening > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
         let now = newest(&player.client, &volume(&player)).await;
         for stream in 0..self.streams as usize {
             let comes = self.have_stream(&mut player, stream, |upto| upto >= now);
