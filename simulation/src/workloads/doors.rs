@@ -14,7 +14,7 @@ use cluster::{
     catalog::record::{VolumeKind, VolumePolicy},
     mvcc::version::Version,
     ports::network::BoxFuture,
-    request::ReadLevel,
+    request::{Fault, ReadLevel},
     shard::{
         range::Range,
         transaction::{Keys, Step, Transaction},
@@ -69,8 +69,17 @@ struct Seen {
 /// What a stream says.
 #[derive(Debug)]
 enum Said {
-    Events { watch: usize, events: Vec<Event>, upto: Version },
+    Events {
+        watch: usize,
+        events: Vec<Event>,
+        upto: Version,
+    },
     Progress(Version),
+    /// What a watch was to tell next is let go of below a version.
+    Gone {
+        watch: usize,
+        compacted: Version,
+    },
 }
 
 /// One watch of a stream.
@@ -102,9 +111,17 @@ impl Follower {
                     continue;
                 }
             };
-            let Ok(happened) = next else {
-                tokio::time::sleep(PAUSE).await;
-                continue;
+            let happened = match next {
+                Ok(happened) => happened,
+                Err(ClientError::Fault { fault: Fault::Compacted { compacted, .. }, .. }) => {
+                    // A full disk let go of it. As at the door, the watch is over.
+                    drop(self.sender.send(Said::Gone { watch: self.number, compacted }).await);
+                    return;
+                }
+                Err(_) => {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
             };
             let (upto, now) = (happened.upto, happened.now);
             let whole = upto.version.0.saturating_sub(u64::from(!upto.is_whole()));
@@ -246,7 +263,8 @@ impl Doors {
         let reads = async {
             loop {
                 let Some(next) = said.recv().await else { return };
-                if gone(self.hear(player, stream, next)) {
+                let is_over = matches!(next, Said::Gone { .. });
+                if gone(self.hear(player, stream, next)) || is_over {
                     return;
                 }
                 player.rest(self.rest).await;
@@ -304,6 +322,13 @@ impl Doors {
                 }
                 last
             }
+            Said::Gone { watch, compacted } => {
+                player.trace.count("watch compacted");
+                if let Some(pieces) = seen.told[watch].streams.get_mut(stream) {
+                    pieces.push(Piece::starting(compacted));
+                }
+                last
+            }
             Said::Progress(version) => {
                 player.trace.count("progress at a door");
                 if version < last {
@@ -324,6 +349,15 @@ impl Doors {
         }
     }
 
+    /// Has streams until one tells of a progress to a version.
+    async fn come_to(&self, player: &mut Player, stream: usize, now: Version) {
+        let last = || self.seen.lock().progress.get(stream).copied().unwrap_or_default();
+        while last() < now {
+            self.have_stream(player, stream, |upto| upto >= now).await;
+            tokio::time::sleep(BEHIND_PAUSE).await;
+        }
+    }
+
     /// Brings every stream to what is there now.
     async fn look(self, mut player: Player) -> Result<(), ClientError> {
         while self.seen.lock().listening > 0 {
@@ -331,7 +365,7 @@ impl Doors {
         }
         let now = newest(&player.client, &volume(&player)).await;
         for stream in 0..self.streams as usize {
-            let comes = self.have_stream(&mut player, stream, |upto| upto >= now);
+            let comes = self.come_to(&mut player, stream, now);
             if tokio::time::timeout(PATIENCE, comes).await.is_err() {
                 let what = format!("stream {stream} tells of no progress to {now}");
                 player.accuse(&mut self.seen.lock().wrong, what);
