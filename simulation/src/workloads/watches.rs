@@ -2,7 +2,7 @@
 //! away and come back through another member.
 //!
 //! They also read ranges of whatever replica answers. What they were told is
-//! judged by [`Telling`]; whoever saw everything has what a read shows; what was
+//! judged by `Telling`; whoever saw everything has what a read shows; what was
 //! compacted is refused by name.
 //! Source: etcd's watch guarantees, and row A1 of the bug catalogue.
 
