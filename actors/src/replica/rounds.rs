@@ -12,9 +12,9 @@
 //!
 //! Where the processor is what all wait for, even that is too little: a round is over
 //! before many of those whom the last one answered have had their turn to ask again.
-//! So a crowd gathers for [`GATHERING`] more, which makes rounds fewer and larger. Where
-//! the processor has time, that would only delay everybody. How it stands is seen
-//! from alarms that ring late.
+//! So a crowd gathers for [`GATHERING`] more, which makes rounds fewer and larger; who
+//! comes alone right behind a crowd waits with it, once. Where the processor has time,
+//! that would only delay everybody. How it stands is seen from alarms that ring late.
 //!
 //! Source: group commit, as PostgreSQL's `commit_delay` with `commit_siblings`; here the
 //! delay is the round that is under way anyway.
