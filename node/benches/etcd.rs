@@ -13,6 +13,9 @@
 //! `CDB_OTHER=PATH` measures another build of `cdb` beside them, in the same turns:
 //! whether a change helped.
 //!
+//! *Ceiling* are three processes that answer puts and gets at once and store nothing:
+//! what this library and this client reach on this machine at best, in the same turns.
+//!
 //! Clients and servers share the machine's cores, so the figures compare the two
 //! and measure neither. CPU is that of the servers. The floor is the median
 //! `fdatasync` of the disk before and after: where the two differ much, the
@@ -28,6 +31,8 @@
 
 #[path = "etcd/asks.rs"]
 mod asks;
+#[path = "etcd/ceiling.rs"]
+mod ceiling;
 #[path = "etcd/fanout.rs"]
 mod fanout;
 #[path = "../tests/common/real_etcd.rs"]
@@ -50,6 +55,10 @@ const CLIENTS: [usize; 3] = [1, 64, 256];
 const WATCHERS: usize = 1_000;
 
 fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    if ceiling::is_asked_for() {
+        return runtime.block_on(ceiling::serve());
+    }
     if !RealEtcd::is_installed() {
         println!("no etcd here: nothing to compare with");
         return;
@@ -57,7 +66,6 @@ fn main() {
     let mut numbers = std::env::args().skip(1).filter_map(|word| word.parse::<u64>().ok());
     let (seconds, rounds) = (numbers.next().unwrap_or(5), numbers.next().unwrap_or(3));
     let keys = numbers.next().unwrap_or(1_000_000);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(Box::pin(compare(seconds, rounds, keys)));
 }
 
@@ -65,6 +73,11 @@ fn main() {
 fn is_wanted(what: &str, clients: usize) -> bool {
     let mut words = std::env::args().skip(1).filter(|word| word.contains('@')).peekable();
     words.peek().is_none() || words.any(|word| word == format!("{what}@{clients}"))
+}
+
+/// What answers at once has no range to show.
+fn ceiling_of(kind: Kind, ceiling: &Server) -> Option<&Server> {
+    (kind != Kind::Range).then_some(ceiling)
 }
 
 async fn compare(seconds: u64, rounds: u64, keys: u64) {
@@ -76,11 +89,13 @@ async fn compare(seconds: u64, rounds: u64, keys: u64) {
         server.serves().await;
         asks::fill(server).await;
     }
+    let ceiling = Server::ceiling();
     let mut report = Report::begin();
     for _ in 0..rounds {
         for kind in [Kind::Put, Kind::Get, Kind::Range] {
             for clients in CLIENTS.into_iter().filter(|count| is_wanted(kind.name(), *count)) {
-                for server in &servers {
+                let answers = ceiling_of(kind, &ceiling);
+                for server in servers.iter().chain(answers) {
                     let figures = asks::measure(server, kind, clients, seconds).await;
                     report.note(server.name, kind.name(), clients, figures);
                 }

@@ -73,7 +73,7 @@ impl Report {
         for (at, (what, clients)) in self.names.iter().enumerate() {
             let of = |who| self.figures.get(&(at, who)).map(|all| Figures::median(all));
             let Some(etcd) = of("etcd") else { continue };
-            for who in ["etcd", "cdb", "other"] {
+            for who in ["etcd", "cdb", "other", "ceil"] {
                 let Some(figures) = of(who) else { continue };
                 print!("{who:>5} {what:>5} {clients:>4} {}", figures.line());
                 let ratios = (figures.rate / etcd.rate, figures.cpu / etcd.cpu);

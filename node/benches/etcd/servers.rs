@@ -1,4 +1,4 @@
-//! Who is measured: three members of etcd, and `cdb dev` of three nodes.
+//! Who is measured: three members of etcd, `cdb dev` of three nodes, and the ceiling.
 
 use std::{
     fs,
@@ -16,7 +16,10 @@ use clusterdb::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use crate::real_etcd::{RealEtcd, end, spawn};
+use crate::{
+    ceiling::Ceiling,
+    real_etcd::{RealEtcd, end, spawn},
+};
 
 const START_MAX: Duration = Duration::from_mins(1);
 
@@ -33,6 +36,7 @@ pub(crate) struct Server {
 enum Runs {
     Etcd(RealEtcd),
     Ours(Dev),
+    Ceiling(Ceiling),
 }
 
 /// A development cluster of ours.
@@ -56,6 +60,13 @@ impl Server {
 
     pub(crate) fn ours() -> Self {
         Self::dev("cdb", Path::new(env!("CARGO_BIN_EXE_cdb")))
+    }
+
+    /// What answers at once and stores nothing.
+    pub(crate) fn ceiling() -> Self {
+        let ceiling = Ceiling::start(3);
+        let (addresses, pids) = (ceiling.addresses.clone(), ceiling.pids());
+        Self { name: "ceil", addresses, pids, _runs: Runs::Ceiling(ceiling) }
     }
 
     /// Another build of ours.
