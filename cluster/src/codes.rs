@@ -125,6 +125,8 @@ codes! {
     TokenRefused = 707,
     /// The node stopped because of damage or a failed device.
     NodeFailed = 708,
+    /// The data directory was written by an older release.
+    DirectoryOlder = 709,
 }
 
 impl ErrorCode {

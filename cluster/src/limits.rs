@@ -63,9 +63,12 @@ pub const REPLICAS_PER_NODE_MAX: usize = 4_096;
 /// Bytes of items in one answer to a range: with one largest value over it and
 /// its envelope an answer stays below [`FRAME_BYTES_MAX`].
 pub const RANGE_BYTES_MAX: usize = LIST_PAGE_BYTES_MAX;
-/// Leases of one shard. They lie in its root record, which every flush writes
-/// and every piece of a snapshot carries: 40 bytes each, 400 KiB in all.
-pub const LEASES_PER_SHARD_MAX: usize = 10_000;
+/// Leases of one shard. Each replica holds them in memory, by id and by end, 180
+/// bytes each (180 MB in all), and reads them when it opens its store, 52 bytes each.
+pub const LEASES_PER_SHARD_MAX: usize = 1_000_000;
+/// Leases in one answer that lists them: 40 bytes each, 400 KB, and with an account
+/// all their keys are looked at before.
+pub const LEASES_PAGE_MAX: usize = 10_000;
 /// Keys that hang on one lease: its end deletes them in one step of apply.
 pub const LEASE_KEYS_MAX: u32 = 10_000;
 /// Shortest life of a lease, in milliseconds: longer than an election after a
@@ -74,7 +77,7 @@ pub const LEASE_TTL_MS_MIN: u64 = 2_000;
 /// Longest life of a lease, in milliseconds: etcd's 9,000,000,000 seconds.
 pub const LEASE_TTL_MS_MAX: u64 = 9_000_000_000 * 1_000;
 /// Bytes that users, roles and permissions of a shard take. They lie in its root
-/// record, as leases do: 4,000 users of one role with a password, or 8,000
+/// record, which every flush writes: 4,000 users of one role with a password, or 8,000
 /// permissions over short keys. Each change copies them once.
 pub const ACCOUNTS_BYTES_MAX: usize = 512 << 10;
 /// Changes one answer to a watch looks at: a step of a few milliseconds.

@@ -20,7 +20,7 @@ use crate::{
     shard::{
         command::{Op, Outcome, SessionRequest},
         descriptor::ShardDescriptor,
-        leases::{LeaseCommand, LeaseView},
+        leases::{LeaseCommand, LeaseRecord, LeaseView},
         range::{Range, RangeResult},
         restore::RestoreCommand,
         transaction::Transaction,
@@ -233,8 +233,11 @@ pub enum ShardBody {
         /// Whether its keys are wanted too.
         keys: bool,
     },
-    /// Names all leases.
-    ListLeases,
+    /// Shows leases in order, at most [`crate::limits::LEASES_PAGE_MAX`], without their keys.
+    ListLeases {
+        /// Those behind this one; zero begins.
+        after: LeaseId,
+    },
     /// Changes accounts.
     Auth {
         /// Exactly-once bookkeeping.
@@ -358,8 +361,15 @@ pub enum ShardResult {
     Events(Events),
     /// Of a lease; none if there is none, and the newest version.
     Lease(Option<LeaseView>, Version),
-    /// All leases in order, and the newest version.
-    Leases(Vec<LeaseId>, Version),
+    /// Leases in order, without their keys.
+    Leases {
+        /// What was found.
+        leases: Vec<LeaseView>,
+        /// Whether more follow.
+        more: bool,
+        /// The newest version.
+        now: Version,
+    },
     /// About accounts, and the newest version.
     Auth(AuthView, Version),
     /// Of inspect.
@@ -513,6 +523,8 @@ pub struct SnapshotPiece {
     pub kept_from: Version,
     /// Records in order: key, version, sub, record bytes.
     pub records: Vec<SnapshotRecord>,
+    /// Leases in order; they follow the last record.
+    pub leases: Vec<LeaseRecord>,
     /// Position to continue after.
     pub position: Vec<u8>,
     /// Whether this was the last piece.

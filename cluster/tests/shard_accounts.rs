@@ -13,7 +13,7 @@ use cluster::{
     raft::types::Payload,
     shard::{
         command::{Action, Command, Outcome, Refusal, SessionRequest},
-        leases::LeaseCommand,
+        leases::{LeaseCommand, LeaseError},
         machine::ShardMachine,
         reader::ReadError,
         snapshot::{PinnedSnapshot, SnapshotReceiver, snapshot_piece},
@@ -152,7 +152,7 @@ fn all_leases_are_shown_to_who_may_read_all_that_hangs_on_them() {
     let permission = Permission { access: Access::Read, keys: "k".into() };
     account(&mut replica, AuthCommand::GrantPermission { role: "writer".into(), permission });
     let ann = ann(&replica);
-    let all = [Need::Name, Need::AllLeases(Access::Read)];
+    let all = [Need::Name, Need::LeasesAfter(Access::Read, LeaseId(0))];
     let check = |replica: &Replica, who: &Principal| {
         replica.machine.reader().check(&*replica.store.view().unwrap(), who, &all)
     };
@@ -166,6 +166,22 @@ fn all_leases_are_shown_to_who_may_read_all_that_hangs_on_them() {
     }
     assert_eq!(check(&replica, &ann), Err(ReadError::Denied(AuthError::Denied)));
     assert_eq!(check(&replica, &Principal::Trusted), Ok(()));
+}
+
+/// Below the keys of all leases lie the leases themselves.
+#[test]
+fn no_keys_hang_on_the_lease_zero_whatever_lies_where_they_would() {
+    let mut replica = guarded(&MemoryEngine::default());
+    let ann = ann(&replica);
+    let command = LeaseCommand::Grant { lease: LeaseId(1), ttl_ms: 9_000 };
+    replica.command(0, Action::Lease { request: None, command });
+    let none = LeaseId(0);
+    for command in [LeaseCommand::KeepAlive(none), LeaseCommand::Revoke(none)] {
+        let unknown = Outcome::Refused(Refusal::Lease(LeaseError::Unknown(none)));
+        assert_eq!(act(&mut replica, &ann, Action::Lease { request: None, command }), unknown);
+    }
+    let view = replica.store.view().unwrap();
+    assert_eq!(replica.machine.reader().lease_keys(&*view, none), Ok(Vec::new()));
 }
 
 #[test]

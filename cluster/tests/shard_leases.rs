@@ -10,13 +10,16 @@ use cluster::{
     limits::LEASE_KEYS_MAX,
     memory::MemoryEngine,
     mvcc::version::{Version, VersionKind},
-    ports::engine::Engine,
+    ports::engine::{Engine, EngineError, Store, Tree, Write},
+    request::SnapshotPiece,
     shard::{
         command::{Action, Outcome, Refusal},
-        leases::{LeaseCommand, LeaseError, LeaseOutcome},
-        machine::ShardMachine,
+        descriptor::Predicate,
+        leases::{LeaseCommand, LeaseError, LeaseOutcome, LeaseRecord},
+        machine::{OpenError, ShardMachine},
         range::Range,
-        snapshot::{PinnedSnapshot, SnapshotReceiver, snapshot_piece},
+        root::ShardRole,
+        snapshot::{PinnedSnapshot, SnapshotError, SnapshotReceiver, snapshot_piece},
         transaction::{Compare, Keys, Put, Relation, Step, Target, Transaction, TransactionError},
     },
 };
@@ -140,6 +143,195 @@ fn a_compare_sees_the_lease_and_a_put_may_keep_it() {
     assert_eq!(lease(&mut replica, 0, LeaseCommand::Revoke(A)), ended(4, 1));
 }
 
+const COPY: ReplicaId = ReplicaId(77);
+const OFFER: u64 = 5;
+
+fn leases(machine: &ShardMachine) -> Vec<LeaseRecord> {
+    machine.leases().after(LeaseId(0)).collect()
+}
+
+/// Receives what is left of a pin, or so many pieces of it.
+fn receive(
+    pin: &PinnedSnapshot,
+    from: &Replica,
+    store: &dyn Store,
+    mut receiver: SnapshotReceiver,
+    pieces: usize,
+) -> SnapshotReceiver {
+    for _ in 0..pieces {
+        if receiver.is_complete() {
+            break;
+        }
+        let view = from.store.view().unwrap();
+        let piece = snapshot_piece(pin, &*view, receiver.position(), 100).unwrap();
+        store.commit(&receiver.accept(&piece).unwrap()).unwrap();
+    }
+    receiver
+}
+
+#[test]
+fn whoever_touches_a_lease_writes_its_record_and_the_root_knows_none() {
+    let engine = MemoryEngine::default();
+    let mut replica = Replica::born(&engine, VersionKind::Dense);
+    let writes = |replica: &mut Replica| {
+        let writes = replica.machine.flush().writes();
+        replica.flush();
+        writes
+    };
+    let root_bytes = |writes: &[Write]| writes.last().unwrap().value.as_ref().unwrap().len();
+    grant(&mut replica, A, 9_000);
+    let one = writes(&mut replica);
+    for number in 1..=2_000 {
+        grant(&mut replica, LeaseId(1_000 + number), 9_000);
+    }
+    let many = writes(&mut replica);
+    assert_eq!((one.len(), many.len()), (2, 2_001), "a record each, and the root");
+    assert_eq!(root_bytes(&one), root_bytes(&many));
+    lease(&mut replica, 0, LeaseCommand::KeepAlive(A));
+    lease(&mut replica, 0, LeaseCommand::KeepAlive(A));
+    assert_eq!(writes(&mut replica).len(), 2);
+    put_under(&mut replica, "k", A);
+    let trees: Vec<_> = writes(&mut replica).iter().map(|write| write.tree).collect();
+    let leases = [Tree::Leases; 2];
+    assert_eq!(trees, [&[Tree::Latest, Tree::Changes][..], &leases, &[Tree::Root]].concat());
+    lease(&mut replica, 0, LeaseCommand::Revoke(B));
+    assert_eq!(writes(&mut replica).len(), 1, "there is no such lease");
+    lease(&mut replica, 0, LeaseCommand::Revoke(A));
+    let ended = writes(&mut replica);
+    assert_eq!(ended.iter().filter(|write| write.tree == Tree::Leases).count(), 2);
+    replica.reopen(&engine);
+    assert_eq!(replica.machine.leases().count(), 2_000);
+}
+
+/// Power may go between any two writes of a flush, but what is seen is all or nothing.
+#[test]
+fn a_flush_that_fails_leaves_leases_and_keys_of_one_moment() {
+    let engine = MemoryEngine::default();
+    let mut replica = Replica::born(&engine, VersionKind::Dense);
+    grant(&mut replica, A, 9_000);
+    put_under(&mut replica, "old", A);
+    replica.flush();
+    grant(&mut replica, B, 9_000);
+    put_under(&mut replica, "new", B);
+    lease(&mut replica, 0, LeaseCommand::Revoke(A));
+    let lost = replica.machine.flush();
+    let before = leases(&replica.machine);
+    engine.crash();
+    let store = engine.open(model::STORE).unwrap();
+    let found = ShardMachine::open(model::REPLICA, &*store.view().unwrap()).unwrap();
+    assert_eq!(leases(&found).iter().map(|lease| lease.id).collect::<Vec<_>>(), [A]);
+    let hanging = found.reader().lease_keys(&*store.view().unwrap(), A).unwrap();
+    assert_eq!(hanging, [b"old"]);
+    drop(lost);
+    replica.reopen(&engine);
+    assert_eq!(leases(&replica.machine), before);
+    assert_eq!(keys(&replica), ["new"]);
+}
+
+#[test]
+fn a_copy_gets_the_leases_of_its_pin_though_they_end_and_it_is_killed_among_them() {
+    let engine = MemoryEngine::default();
+    let mut replica = Replica::born(&engine, VersionKind::Dense);
+    for number in 1..=500 {
+        grant(&mut replica, LeaseId(number), 9_000);
+        put_under(&mut replica, &format!("k{number}"), LeaseId(number));
+    }
+    replica.flush();
+    let pin = PinnedSnapshot::new(replica.machine.reader(), 0);
+    let (pinned, hash) = (leases(&replica.machine), replica.hash());
+    let store = engine.create(StoreId(9)).unwrap();
+    let mut receiver = SnapshotReceiver::new(COPY, OFFER);
+    let mut resumed = 0;
+    while !receiver.is_complete() {
+        receiver = receive(&pin, &replica, &*store, receiver, 40);
+        for number in 0..3 {
+            let ends = LeaseId(1 + (resumed * 3 + number) % 500);
+            lease(&mut replica, 0, LeaseCommand::Revoke(ends));
+        }
+        grant(&mut replica, LeaseId(1_000 + resumed), 9_000);
+        replica.flush();
+        let view = store.view().unwrap();
+        receiver = SnapshotReceiver::resume(&*view, COPY, OFFER).unwrap().unwrap();
+        resumed += 1;
+    }
+    assert!(resumed > 10, "killed {resumed} times");
+    let view = store.view().unwrap();
+    let copy = ShardMachine::open(COPY, &*view).unwrap();
+    assert_eq!(leases(&copy), pinned);
+    assert_eq!(copy.reader().state_hash(&*view).unwrap(), hash);
+}
+
+#[test]
+fn leases_that_cannot_follow_are_refused() {
+    let engine = MemoryEngine::default();
+    let mut replica = Replica::born(&engine, VersionKind::Dense);
+    for number in 1..=9 {
+        grant(&mut replica, LeaseId(number), 9_000);
+    }
+    put_under(&mut replica, "k", LeaseId(1));
+    let pin = PinnedSnapshot::new(replica.machine.reader(), 0);
+    let store = engine.create(StoreId(9)).unwrap();
+    let receiver = SnapshotReceiver::new(COPY, OFFER);
+    let receiver = receive(&pin, &replica, &*store, receiver, 2);
+    let view = replica.store.view().unwrap();
+    let piece = snapshot_piece(&pin, &*view, receiver.position(), 100).unwrap();
+    assert!(piece.records.is_empty() && piece.leases.len() == 3, "{piece:?}");
+    let first = snapshot_piece(&pin, &*view, &[], 100).unwrap();
+    let backwards = piece.leases.iter().rev().copied().collect();
+    let turned = SnapshotPiece { leases: backwards, ..piece.clone() };
+    let late = SnapshotPiece { records: first.records.clone(), ..piece.clone() };
+    let cut = SnapshotPiece { leases: piece.leases[..2].to_vec(), ..piece.clone() };
+    for bad in [turned, late, cut, first] {
+        let refused = receiver.clone().accept(&bad);
+        assert!(matches!(refused, Err(SnapshotError::Invalid(_))), "{bad:?}");
+    }
+    assert!(receiver.clone().accept(&piece).is_ok());
+}
+
+#[test]
+fn replicas_that_share_a_store_have_leases_of_their_own() {
+    let engine = MemoryEngine::default();
+    let mut replica = Replica::born(&engine, VersionKind::Dense);
+    let other = ReplicaId(8);
+    let descriptor = model::descriptor(Predicate::all());
+    let birth = ShardMachine::birth(other, &descriptor, VersionKind::Dense, ShardRole::Data);
+    replica.store.commit(&birth).unwrap();
+    grant(&mut replica, A, 9_000);
+    replica.flush();
+    let opened = |replica: &Replica, id| {
+        ShardMachine::open(id, &*replica.store.view().unwrap()).unwrap().leases().count()
+    };
+    assert_eq!((opened(&replica, model::REPLICA), opened(&replica, other)), (1, 0));
+}
+
+#[test]
+fn a_bent_lease_is_damage_and_is_not_passed_by() {
+    let engine = MemoryEngine::default();
+    let mut replica = Replica::born(&engine, VersionKind::Dense);
+    grant(&mut replica, A, 9_000);
+    let mut write = replica.machine.flush().writes().swap_remove(0);
+    replica.flush();
+    *write.value.as_mut().unwrap().last_mut().unwrap() ^= 1;
+    replica.store.commit(&[write]).unwrap();
+    let opened = ShardMachine::open(model::REPLICA, &*replica.store.view().unwrap());
+    assert!(matches!(opened, Err(OpenError::Engine(EngineError::Damaged { .. }))), "{opened:?}");
+}
+
+#[test]
+fn leases_are_listed_in_pages_as_their_leader_sees_their_time() {
+    let mut replica = Replica::born(&MemoryEngine::default(), VersionKind::Dense);
+    for number in 1..=10_001 {
+        grant(&mut replica, LeaseId(number), 9_000);
+    }
+    let reader = replica.machine.reader();
+    let (first, more) = reader.list_leases(LeaseId(0), 4_000);
+    assert_eq!((first.len(), more), (10_000, true));
+    let last = first.last().unwrap();
+    assert_eq!((last.lease, last.ttl_ms, last.remaining_ms), (LeaseId(10_000), 9_000, 5_000));
+    let (rest, more) = reader.list_leases(last.lease, 4_000);
+    assert_eq!((rest.len(), rest[0].lease, more), (1, LeaseId(10_001), false));
+}
+
 /// What hangs on which lease, said plainly.
 type Plain = BTreeMap<String, LeaseId>;
 
@@ -169,7 +361,7 @@ fn random_grants_writes_ends_restarts_and_snapshots_leave_what_a_plain_map_does(
         for _ in 0..200 {
             let lease_id = LeaseId(1 + chance.below(4));
             let name = format!("k{}", chance.below(9));
-            match chance.below(12) {
+            match chance.below(13) {
                 0 | 1 => {
                     lease(&mut replica, 0, LeaseCommand::Grant { lease: lease_id, ttl_ms: 9_000 });
                     live.insert(lease_id);
@@ -194,8 +386,13 @@ fn random_grants_writes_ends_restarts_and_snapshots_leave_what_a_plain_map_does(
                 }
                 6 => replica.flush(),
                 7 => {
+                    let before = leases(&replica.machine);
                     engine.crash();
                     replica.reopen(&engine);
+                    assert_eq!(leases(&replica.machine), before, "seed {seed}");
+                }
+                8 => {
+                    lease(&mut replica, 40, LeaseCommand::KeepAlive(lease_id));
                 }
                 _ => {
                     put_under(&mut replica, &name, lease_id);
@@ -209,14 +406,12 @@ fn random_grants_writes_ends_restarts_and_snapshots_leave_what_a_plain_map_does(
         // A copy has the same, and loses the same.
         let pin = PinnedSnapshot::new(replica.machine.reader(), 0);
         let store = engine.create(StoreId(9)).unwrap();
-        let mut receiver = SnapshotReceiver::new(ReplicaId(77), 5);
-        while !receiver.is_complete() {
-            let view = replica.store.view().unwrap();
-            let piece = snapshot_piece(&pin, &*view, receiver.position(), 100).unwrap();
-            store.commit(&receiver.accept(&piece).unwrap()).unwrap();
-        }
+        let receiver = SnapshotReceiver::new(COPY, OFFER);
+        receive(&pin, &replica, &*store, receiver, usize::MAX);
         let view = store.view().unwrap();
-        let copy = ShardMachine::open(ReplicaId(77), &*view).unwrap();
+        let copy = ShardMachine::open(COPY, &*view).unwrap();
+        assert_eq!(leases(&copy), leases(&replica.machine));
+        assert_eq!(copy.reader().state_hash(&*view).unwrap(), replica.hash());
         for lease in &live {
             let ours = replica.machine.reader().lease_keys(&*replica.store.view().unwrap(), *lease);
             assert_eq!(copy.reader().lease_keys(&*view, *lease), ours);

@@ -4,7 +4,7 @@
 mod model;
 
 use cluster::{
-    ids::{LeaseId, ReplicaId, StoreId},
+    ids::{LeaseId, ReplicaId, ShardId, StoreId},
     memory::MemoryEngine,
     mvcc::{
         compaction::BatchLimits,
@@ -18,7 +18,9 @@ use cluster::{
         machine::ShardMachine,
         range::Range,
         reader::ReadError,
-        restore::{RestoreCommand, RestoreError, RestoreStep, Restored, SavedId, SavedLease},
+        restore::{
+            Begun, RestoreCommand, RestoreError, RestoreStep, Restored, SavedId, SavedLease,
+        },
         snapshot::{PinnedSnapshot, SnapshotReceiver, snapshot_piece},
         transaction::Keys,
         watch::{Place, Watch},
@@ -76,18 +78,24 @@ fn begin() -> RestoreStep {
     RestoreStep::Begin { version: Version(VERSION), bump: BUMP }
 }
 
-fn leases() -> RestoreStep {
-    RestoreStep::Leases(vec![SavedLease { lease: A, ttl_ms: 60_000, remaining_ms: 5_000 }])
+fn leases(begun: Begun) -> RestoreStep {
+    RestoreStep::Leases(begun, vec![SavedLease { lease: A, ttl_ms: 60_000, remaining_ms: 5_000 }])
+}
+
+/// Begins, and brings the leases.
+fn open(replica: &mut Replica) -> Begun {
+    let begun = step(replica, begin()).begun;
+    step(replica, leases(begun));
+    begun
 }
 
 fn restore(replica: &mut Replica) -> Version {
-    step(replica, begin());
-    step(replica, leases());
+    let begun = open(replica);
     for part in items().chunks(2) {
-        step(replica, RestoreStep::Keys(part.to_vec()));
+        step(replica, RestoreStep::Keys(begun, part.to_vec()));
         replica.flush();
     }
-    step(replica, RestoreStep::End).version
+    step(replica, RestoreStep::End(begun)).version
 }
 
 fn read(replica: &Replica, at: Option<Version>) -> Result<Vec<Item>, ReadError> {
@@ -134,8 +142,8 @@ fn whoever_watched_before_is_told_that_it_is_compacted_and_never_nothing() {
 #[test]
 fn a_shard_that_is_not_whole_takes_and_shows_nothing() {
     let mut replica = dense();
-    step(&mut replica, begin());
-    step(&mut replica, RestoreStep::Keys(items()[..2].to_vec()));
+    let begun = step(&mut replica, begin()).begun;
+    step(&mut replica, RestoreStep::Keys(begun, items()[..2].to_vec()));
     let reader = replica.machine.reader();
     assert_eq!(reader.check_whole(), Err(ReadError::NotWhole(RestoreError::Underway)));
     assert_eq!(replica.write(vec![put(b"a", b"x")]), refused(RestoreError::Underway));
@@ -144,7 +152,7 @@ fn a_shard_that_is_not_whole_takes_and_shows_nothing() {
     assert_eq!(granted, refused(RestoreError::Underway));
     let advanced = replica.command(0, Action::Advance { version: Version(9_999_999) });
     assert_eq!(advanced, refused(RestoreError::Underway));
-    step(&mut replica, RestoreStep::End);
+    step(&mut replica, RestoreStep::End(begun));
     assert!(replica.machine.reader().check_whole().is_ok());
     assert!(matches!(replica.write(vec![put(b"a", b"x")]), Outcome::Written { .. }));
 }
@@ -181,16 +189,17 @@ fn in_a_shard_with_a_past_versions_are_shifted_above_it_and_it_hides_nothing() {
 #[test]
 fn the_time_of_leases_stands_still_until_the_end() {
     let mut replica = dense();
-    step(&mut replica, begin());
-    step(&mut replica, leases());
-    step(&mut replica, RestoreStep::Keys(items()));
+    let begun = open(&mut replica);
+    step(&mut replica, RestoreStep::Keys(begun, items()));
     replica.command(60_000, Action::Close);
     let expire = Action::Lease { request: None, command: LeaseCommand::Expire(A) };
     assert_eq!(replica.command(0, expire.clone()), refused(RestoreError::Underway));
-    step(&mut replica, RestoreStep::End);
-    let lease = replica.machine.leases().get(A).unwrap();
-    let left = lease.ends_ms - replica.machine.shard_time_ms();
-    assert_eq!((lease.ttl_ms, left, lease.keys), (60_000, 5_000, 2));
+    step(&mut replica, RestoreStep::End(begun));
+    let reader = replica.machine.reader();
+    let (shown, more) = reader.list_leases(LeaseId(0), reader.shard_time_ms());
+    let left = shown.iter().map(|shown| (shown.lease, shown.ttl_ms, shown.remaining_ms));
+    assert_eq!((left.collect::<Vec<_>>(), more), (vec![(A, 60_000, 5_000)], false));
+    assert_eq!(reader.leases().get(A).unwrap().keys, 2);
     assert_eq!(replica.command(4_999, expire.clone()), Outcome::Lease(LeaseOutcome::NotDue));
     let ended = replica.command(1, expire);
     assert!(matches!(ended, Outcome::Lease(LeaseOutcome::Ended { keys: 2, .. })), "{ended:?}");
@@ -200,19 +209,22 @@ fn the_time_of_leases_stands_still_until_the_end() {
 #[test]
 fn a_step_that_comes_again_changes_nothing_and_one_out_of_turn_is_refused() {
     let mut replica = dense();
-    assert_eq!(try_step(&mut replica, SAVED, leases()), refused(RestoreError::NotBegun));
-    step(&mut replica, begin());
-    step(&mut replica, leases());
-    let first = RestoreStep::Keys(items()[..3].to_vec());
+    let shard = replica.machine.descriptor().shard;
+    let early = leases(Begun { shard, version: Version(1) });
+    assert_eq!(try_step(&mut replica, SAVED, early), refused(RestoreError::NotBegun));
+    let begun = open(&mut replica);
+    let first = RestoreStep::Keys(begun, items()[..3].to_vec());
     assert_eq!(step(&mut replica, first.clone()).upto, b"c");
-    for again in [begin(), leases(), first, RestoreStep::Keys(items()[1..4].to_vec())] {
-        step(&mut replica, again);
+    let more = RestoreStep::Keys(begun, items()[1..4].to_vec());
+    for again in [begin(), leases(begun), first, more] {
+        assert_eq!(step(&mut replica, again).begun, begun);
     }
     assert_eq!(replica.machine.leases().get(A).unwrap().keys, 1);
     assert_eq!(replica.machine.leases().count(), 1);
     let other = SavedId([8; 16]);
     assert_eq!(try_step(&mut replica, other, begin()), refused(RestoreError::Another(SAVED)));
-    assert_eq!(try_step(&mut replica, other, RestoreStep::End), refused(RestoreError::NotBegun));
+    let end = RestoreStep::End(begun);
+    assert_eq!(try_step(&mut replica, other, end.clone()), refused(RestoreError::NotBegun));
     let bad = [
         (vec![item("y", 1, 1, 1, LeaseId(0)), item("x", 1, 1, 1, LeaseId(0))], None),
         (vec![item("", 1, 1, 1, LeaseId(0))], None),
@@ -220,23 +232,67 @@ fn a_step_that_comes_again_changes_nothing_and_one_out_of_turn_is_refused() {
         (vec![item("x", 1, 1, 1, LeaseId(9))], Some(RestoreError::Lease(LeaseId(9)))),
     ];
     for (part, error) in bad {
-        let outcome = try_step(&mut replica, SAVED, RestoreStep::Keys(part));
+        let outcome = try_step(&mut replica, SAVED, RestoreStep::Keys(begun, part));
         assert_eq!(outcome, refused(error.unwrap_or(RestoreError::OutOfOrder)));
     }
-    step(&mut replica, RestoreStep::Keys(items()));
-    let newest = step(&mut replica, RestoreStep::End).version;
+    step(&mut replica, RestoreStep::Keys(begun, items()));
+    let newest = step(&mut replica, end.clone()).version;
     assert_eq!(read(&replica, None).unwrap(), items());
-    let whole = Restored { upto: b"f".to_vec(), whole: true, version: newest };
-    for again in [RestoreStep::End, begin()] {
+    let whole = Restored { begun, upto: b"f".to_vec(), whole: true, version: newest };
+    for again in [end, begin()] {
         assert_eq!(step(&mut replica, again), whole, "its answer was lost");
     }
-    let late = try_step(&mut replica, SAVED, RestoreStep::Keys(vec![item("z", 1, 1, 1, A)]));
-    assert_eq!(late, refused(RestoreError::NotBegun));
+    let late = RestoreStep::Keys(begun, vec![item("z", 1, 1, 1, A)]);
+    assert_eq!(try_step(&mut replica, SAVED, late), refused(RestoreError::NotBegun));
     let too_far = RestoreStep::Begin { version: Version(u64::MAX), bump: 1 };
     assert_eq!(try_step(&mut dense(), SAVED, too_far), refused(RestoreError::TooFar));
     let mut hybrid = Replica::born(&MemoryEngine::default(), VersionKind::Hybrid);
     let outcome = try_step(&mut hybrid, SAVED, begin());
     assert_eq!(outcome, Outcome::Refused(Refusal::WrongKind));
+}
+
+/// Two commands restore one snapshot and know nothing of each other; one ends it, lets
+/// all go, and begins it anew. What the other has left to bring lies behind keys that
+/// are gone.
+#[test]
+fn a_restore_that_was_begun_anew_takes_no_step_of_the_one_before() {
+    let mut replica = dense();
+    let slow = open(&mut replica);
+    step(&mut replica, RestoreStep::Keys(slow, items()[..3].to_vec()));
+    let quick = step(&mut replica, begin()).begun;
+    assert_eq!(quick, slow, "both are at one restore");
+    step(&mut replica, RestoreStep::Keys(quick, items()[3..].to_vec()));
+    step(&mut replica, RestoreStep::End(quick));
+    let late = [
+        leases(slow),
+        RestoreStep::Keys(slow, items()[3..].to_vec()),
+        RestoreStep::Keys(slow, Vec::new()),
+    ];
+    for step in late.clone() {
+        assert_eq!(try_step(&mut replica, SAVED, step), refused(RestoreError::NotBegun));
+    }
+    assert!(step(&mut replica, RestoreStep::End(slow)).whole, "it is, whoever ended it");
+
+    let command = LeaseCommand::Revoke(A);
+    replica.command(0, Action::Lease { request: None, command });
+    replica.write(["a", "b", "d", "f"].map(|key| delete(key.as_bytes())).to_vec());
+    let anew = step(&mut replica, begin()).begun;
+    assert!(anew.version > quick.version && anew.shard == quick.shard);
+    for step in late.into_iter().chain([RestoreStep::End(slow)]) {
+        let refused = refused(RestoreError::BegunAnew(anew.version));
+        assert_eq!(try_step(&mut replica, SAVED, step), refused);
+    }
+    let restore = replica.machine.reader().restore().cloned().unwrap();
+    assert_eq!((restore.upto, restore.whole), (Vec::new(), false));
+    assert_eq!(replica.machine.leases().count(), 0);
+    step(&mut replica, leases(anew));
+    step(&mut replica, RestoreStep::Keys(anew, items()));
+    step(&mut replica, RestoreStep::End(anew));
+    assert_eq!(read(&replica, None).unwrap().len(), items().len());
+    // A volume that was removed and created again begins at the same version.
+    let elsewhere = Begun { shard: ShardId(99), ..anew };
+    let step = try_step(&mut replica, SAVED, RestoreStep::End(elsewhere));
+    assert_eq!(step, refused(RestoreError::BegunAnew(anew.version)));
 }
 
 /// A follower that fell behind gets the state at a pin, then the entries after it:
@@ -248,13 +304,12 @@ fn a_replica_copied_in_the_middle_of_a_restore_is_like_the_others_at_its_end() {
     let mut replica = Replica::born(&engine, VersionKind::Dense);
     replica.write(vec![put(b"b", b"1"), put(b"e", b"1")]);
     replica.write(vec![delete(b"b"), delete(b"e")]);
-    step(&mut replica, begin());
-    step(&mut replica, leases());
-    step(&mut replica, RestoreStep::Keys(items()[..3].to_vec()));
+    let begun = open(&mut replica);
+    step(&mut replica, RestoreStep::Keys(begun, items()[..3].to_vec()));
     let pin = PinnedSnapshot::new(replica.machine.reader(), 0);
     let (pinned, hash) = (replica.machine.applied().0, replica.hash());
-    step(&mut replica, RestoreStep::Keys(items()[3..].to_vec()));
-    step(&mut replica, RestoreStep::End);
+    step(&mut replica, RestoreStep::Keys(begun, items()[3..].to_vec()));
+    step(&mut replica, RestoreStep::End(begun));
     replica.write(vec![put(b"a", b"new"), delete(b"e")]);
     replica.flush();
 

@@ -20,6 +20,7 @@
 mod files;
 
 use std::{
+    cmp::Ordering,
     fmt, fs, io,
     path::{Path, PathBuf},
 };
@@ -36,8 +37,10 @@ use crate::{
     devices::lock::{Lock, LockError},
 };
 
-/// Format of the directory and its state files.
-pub const FORMAT_VERSION: u16 = 1;
+/// Format of the directory and all that lies in it: its state files, log and stores.
+/// It rises whenever one of them is written in another way, so that whoever reads it
+/// says which release wrote it, and takes nothing for damaged.
+pub const FORMAT_VERSION: u16 = 2;
 /// Largest state file: a catalog cache of 4,096 replicas at under 1 KiB each.
 pub const STATE_BYTES_MAX: usize = 16 << 20;
 /// Names in a directory that do not make it somebody else's.
@@ -164,6 +167,17 @@ pub enum DataDirError {
         /// Its format.
         found: u16,
         /// The newest one known here.
+        known: u16,
+    },
+    /// An older release wrote it.
+    #[error("{} has format {found}; this release reads format {known} only: start the release \
+        that wrote it", path.display())]
+    OlderFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u16,
+        /// The one known here.
         known: u16,
     },
     /// A file is not what was written.
@@ -430,11 +444,12 @@ fn open_state(path: &Path, bytes: &[u8]) -> Result<Vec<u8>, DataDirError> {
     if header.kind != FrameKind::NodeState {
         return Err(damaged(format!("it is a {:?}, not a node's state", header.kind)));
     }
-    if header.version > FORMAT_VERSION {
-        let (found, known) = (header.version, FORMAT_VERSION);
-        return Err(DataDirError::NewerFormat { path: path.to_owned(), found, known });
+    let (path, found, known) = (path.to_owned(), header.version, FORMAT_VERSION);
+    match found.cmp(&known) {
+        Ordering::Less => Err(DataDirError::OlderFormat { path, found, known }),
+        Ordering::Equal => Ok(payload.to_vec()),
+        Ordering::Greater => Err(DataDirError::NewerFormat { path, found, known }),
     }
-    Ok(payload.to_vec())
 }
 
 fn read_identity(root: &Path) -> Result<Option<NodeIdentity>, DataDirError> {

@@ -329,7 +329,7 @@ async fn ask_catalog(
             | ShardResult::Range { .. }
             | ShardResult::Events(_)
             | ShardResult::Lease(..)
-            | ShardResult::Leases(..)
+            | ShardResult::Leases { .. }
             | ShardResult::Auth(..)
             | ShardResult::Replica(_) => None,
         },

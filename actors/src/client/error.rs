@@ -371,6 +371,9 @@ fn restore_fix(error: RestoreError) -> &'static str {
         RestoreError::Another(_) => {
             "run the restore of that file again; or remove the volume (cdb volume rm), create it and begin anew"
         }
+        RestoreError::BegunAnew(_) => {
+            "let the command that began anew restore it, or run this one again once that has ended"
+        }
         RestoreError::Underway
         | RestoreError::NotBegun
         | RestoreError::TooFar

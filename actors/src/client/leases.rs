@@ -30,6 +30,24 @@ pub struct LeaseGranted {
     pub version: Version,
 }
 
+/// Some of a volume's leases, in order, without their keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeasePage {
+    /// What was found.
+    pub leases: Vec<LeaseView>,
+    /// Whether more follow.
+    pub more: bool,
+    /// The newest version then.
+    pub version: Version,
+}
+
+impl LeasePage {
+    /// The lease behind which the next page begins; none if this is the last.
+    pub fn next(&self) -> Option<LeaseId> {
+        self.leases.last().filter(|_| self.more).map(|last| last.lease)
+    }
+}
+
 impl Client {
     /// Grants a lease in a volume of one shard, under a number of the caller's
     /// choice or a random one.
@@ -100,18 +118,41 @@ impl Client {
         }
     }
 
-    /// All leases, in order, and the newest version then.
+    /// All leases, in order, page by page, and the newest version at the first of them:
+    /// one that was granted or ended since may be among them or not.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn list_leases(&self, volume: &str) -> Result<(Vec<LeaseId>, Version), ClientError> {
+        let mut page = self.leases_after(volume, LeaseId(0)).await?;
+        let (version, mut all) = (page.version, Vec::new());
+        loop {
+            all.extend(page.leases.iter().map(|lease| lease.lease));
+            match page.next() {
+                Some(after) => page = self.leases_after(volume, after).await?,
+                None => return Ok((all, version)),
+            }
+        }
+    }
+
+    /// A page of leases, in order, behind one of them; zero begins.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn leases_after(
+        &self,
+        volume: &str,
+        after: LeaseId,
+    ) -> Result<LeasePage, ClientError> {
         let mut trial = self.trial(format!("volume {volume}"));
+        let body = || ShardBody::ListLeases { after };
         loop {
             let shard = self.only_shard(&mut trial, volume).await?;
-            let body = || ShardBody::ListLeases;
             match self.ask_shard(&mut trial, shard, Who::Leader, &body).await? {
                 Reply::Reroute => {}
-                Reply::Result(ShardResult::Leases(leases, now)) => return Ok((leases, now)),
+                Reply::Result(ShardResult::Leases { leases, more, now: version }) => {
+                    return Ok(LeasePage { leases, more, version });
+                }
                 Reply::Result(other) => return Err(strange_result(&trial, &other)),
             }
         }

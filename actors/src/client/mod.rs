@@ -39,7 +39,7 @@ mod tests;
 
 pub use door::{Door, DoorError, turns_away};
 pub use error::ClientError;
-pub use leases::LeaseGranted;
+pub use leases::{LeaseGranted, LeasePage};
 pub use list::{ListOptions, Listing, Page};
 pub use locks::{Lock, Queued};
 pub use range::{Deleted, Ranged};

@@ -367,7 +367,7 @@ pub(super) fn strange_result(trial: &Trial, result: &ShardResult) -> ClientError
         ShardResult::Range { .. } => "a range",
         ShardResult::Events(_) => "events",
         ShardResult::Lease(..) => "a lease",
-        ShardResult::Leases(..) => "leases",
+        ShardResult::Leases { .. } => "leases",
         ShardResult::Auth(..) => "accounts",
         ShardResult::Replica(_) => "a replica's state",
     };

@@ -17,7 +17,7 @@ use cluster::{
     request::{Fault, ReadLevel, ShardAnswer, ShardBody, ShardRequest, ShardResult, WriteLevel},
     shard::{
         command::{Action, Command, Op, Outcome},
-        leases::{LeaseCommand, LeaseView},
+        leases::{LeaseCommand, LeaseRecord, LeaseView},
         range::Range,
         reader::ReadError,
         restore::{RestoreCommand, RestoreStep},
@@ -80,7 +80,7 @@ enum ReadQuery {
     List { prefix: Vec<u8>, after: Option<Vec<u8>>, limit: u32, at: Option<Version>, values: bool },
     Range(Range),
     Lease { lease: LeaseId, keys: bool },
-    Leases,
+    Leases { after: LeaseId },
     Accounts(AuthQuery),
 }
 
@@ -201,7 +201,9 @@ impl ReplicaState {
             ShardBody::ShowLease { lease, keys } => {
                 self.read(asked, ReadQuery::Lease { lease, keys }, ReadLevel::Strong);
             }
-            ShardBody::ListLeases => self.read(asked, ReadQuery::Leases, ReadLevel::Strong),
+            ShardBody::ListLeases { after } => {
+                self.read(asked, ReadQuery::Leases { after }, ReadLevel::Strong);
+            }
             ShardBody::Auth { request, command } => {
                 let action = Action::Auth { request: Some(request), command };
                 self.propose(asked, action, WriteLevel::Strong);
@@ -263,7 +265,7 @@ impl ReplicaState {
             | ShardBody::Advance { .. }
             | ShardBody::Lease { .. }
             | ShardBody::ShowLease { .. }
-            | ShardBody::ListLeases
+            | ShardBody::ListLeases { .. }
             | ShardBody::Auth { .. }
             | ShardBody::ShowAuth(_)
             | ShardBody::Get { .. }
@@ -288,7 +290,7 @@ impl ReplicaState {
 
     /// Limits of a step of a restore.
     fn admit_restore(&mut self, command: &RestoreCommand) -> Result<(), Fault> {
-        let RestoreStep::Keys(items) = &command.step else { return Ok(()) };
+        let RestoreStep::Keys(_, items) = &command.step else { return Ok(()) };
         if let Some(item) = items.iter().find(|item| item.value.len() > VALUE_BYTES_MAX) {
             let text = format!("a value has {} bytes", item.value.len());
             return Err(Fault::Invalid(text));
@@ -637,7 +639,7 @@ impl ReadQuery {
         match self {
             Self::Get { at, .. } | Self::List { at, .. } => *at,
             Self::Range(range) => range.at,
-            Self::Lease { .. } | Self::Leases | Self::Accounts(_) => None,
+            Self::Lease { .. } | Self::Leases { .. } | Self::Accounts(_) => None,
         }
     }
 
@@ -671,14 +673,17 @@ impl ReadQuery {
                 };
                 let keys =
                     if *keys { half.reader.lease_keys(view.as_ref(), *lease)? } else { Vec::new() };
-                let remaining_ms = known.ends_ms.saturating_sub(now_ms);
-                let view = LeaseView { lease: *lease, ttl_ms: known.ttl_ms, remaining_ms, keys };
-                Ok(ShardResult::Lease(Some(view), now))
+                let record = LeaseRecord { id: *lease, lease: known };
+                let shown = LeaseView { keys, ..half.reader.lease_view(record, now_ms) };
+                Ok(ShardResult::Lease(Some(shown), now))
             }
             Self::Accounts(query) => {
                 Ok(ShardResult::Auth(half.reader.accounts().answer(query)?, now))
             }
-            Self::Leases => Ok(ShardResult::Leases(half.reader.leases().ids().collect(), now)),
+            Self::Leases { after } => {
+                let (leases, more) = half.reader.list_leases(*after, now_ms);
+                Ok(ShardResult::Leases { leases, more, now })
+            }
         }
     }
 }

@@ -57,7 +57,7 @@ fn engine_loss(error: &EngineError) -> Option<Loss> {
 fn root_loss(error: &RootError) -> Option<Loss> {
     match error {
         RootError::Damaged(_) | RootError::Foreign { .. } => Some(Loss::Store),
-        RootError::NewerFormat { .. } => None,
+        RootError::OtherFormat { .. } => None,
     }
 }
 

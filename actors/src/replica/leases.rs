@@ -7,18 +7,27 @@
 
 use std::time::Duration;
 
-use cluster::shard::{
-    command::Action,
-    leases::{CHECKPOINT, LeaseCommand},
+use cluster::{
+    ids::LeaseId,
+    limits::LEASE_KEYS_MAX,
+    shard::{
+        command::Action,
+        leases::{CHECKPOINT, LeaseCommand},
+    },
 };
 
 use super::{
+    apply::ReadHalf,
     messages::{ReplicaMessage, ReplicaTimer},
     state::ReplicaState,
 };
 
-/// Ends proposed at once; the rest follow when these are applied.
-const ENDS_MAX: usize = 64;
+/// Ends proposed in one turn, each an entry of some hundred bytes; the rest follow
+/// when these are applied. So 5,000 end in a second, and others have their turn.
+const ENDS_MAX: usize = 512;
+/// Keys that go with them, from which on a turn has enough: what one entry may delete.
+/// The last of them may bring as many again.
+const ENDED_KEYS_MAX: u32 = LEASE_KEYS_MAX;
 /// Shortest time between two looks.
 const LOOK_AFTER: Duration = Duration::from_millis(100);
 
@@ -28,9 +37,8 @@ impl ReplicaState {
         let half = self.half.read_half().filter(|_| self.leads());
         let Some(half) = half else { return };
         let Some((ends_ms, _)) = half.reader.leases().first() else { return };
-        let left = Duration::from_millis(ends_ms.saturating_sub(self.shard_time_ms(&half)));
-        // Their time stands still until a restore has ended.
-        let left = if half.reader.check_whole().is_ok() { left } else { CHECKPOINT };
+        let now_ms = half.reader.lease_time_ms(self.shard_time_ms(&half));
+        let left = Duration::from_millis(ends_ms.saturating_sub(now_ms));
         let wait = left.clamp(LOOK_AFTER, CHECKPOINT);
         let at = self.world.clock.now() + wait;
         // One that was armed for later only looks once too often.
@@ -49,8 +57,7 @@ impl ReplicaState {
         // would be proposed again and again.
         if !self.calls.has_own() {
             let now_ms = self.shard_time_ms(&half);
-            let ends_max = if half.reader.check_whole().is_ok() { ENDS_MAX } else { 0 };
-            let over: Vec<_> = half.reader.leases().over(now_ms).take(ends_max).collect();
+            let over = over(&half, half.reader.lease_time_ms(now_ms));
             let counted = Duration::from_millis(now_ms - half.reader.shard_time_ms());
             if over.is_empty() && counted >= CHECKPOINT && half.reader.leases().count() > 0 {
                 self.propose_own(Action::Close);
@@ -62,6 +69,18 @@ impl ReplicaState {
         }
         self.watch_leases();
     }
+}
+
+/// What is over, as much as may end in one turn.
+fn over(half: &ReadHalf, now_ms: u64) -> Vec<LeaseId> {
+    let leases = half.reader.leases();
+    let mut keys = 0;
+    let has_room = |lease: &LeaseId| {
+        let has_room = keys < ENDED_KEYS_MAX;
+        keys += leases.get(*lease).map_or(0, |lease| lease.keys);
+        has_room
+    };
+    leases.over(now_ms).take(ENDS_MAX).take_while(has_room).collect()
 }
 
 #[cfg(test)]

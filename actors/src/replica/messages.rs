@@ -361,7 +361,7 @@ pub(crate) fn request_bytes(request: &ShardRequest) -> usize {
         | ShardBody::Advance { .. }
         | ShardBody::Lease { .. }
         | ShardBody::ShowLease { .. }
-        | ShardBody::ListLeases
+        | ShardBody::ListLeases { .. }
         | ShardBody::Auth { .. }
         | ShardBody::ShowAuth(_)
         | ShardBody::Range { .. }

@@ -405,7 +405,7 @@ fn executes(body: &ShardBody) -> bool {
         | ShardBody::Range { .. }
         | ShardBody::Watch { .. }
         | ShardBody::ShowLease { .. }
-        | ShardBody::ListLeases
+        | ShardBody::ListLeases { .. }
         | ShardBody::ShowAuth(_)
         | ShardBody::Inspect => false,
         ShardBody::OpenSession
@@ -447,7 +447,7 @@ pub fn needs_leader(body: &ShardBody) -> bool {
         | ShardBody::Transact { .. }
         | ShardBody::Lease { .. }
         | ShardBody::ShowLease { .. }
-        | ShardBody::ListLeases
+        | ShardBody::ListLeases { .. }
         | ShardBody::Auth { .. }
         | ShardBody::ShowAuth(_)
         | ShardBody::Compact { .. }

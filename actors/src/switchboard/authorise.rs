@@ -76,7 +76,7 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
         {
             Err("compact the catalog")
         }
-        ShardBody::Lease { .. } | ShardBody::ShowLease { .. } | ShardBody::ListLeases
+        ShardBody::Lease { .. } | ShardBody::ShowLease { .. } | ShardBody::ListLeases { .. }
             if catalog =>
         {
             Err("lease catalog records")
@@ -101,7 +101,7 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
         | ShardBody::Advance { .. }
         | ShardBody::Lease { .. }
         | ShardBody::ShowLease { .. }
-        | ShardBody::ListLeases
+        | ShardBody::ListLeases { .. }
         | ShardBody::Auth { .. }
         | ShardBody::ShowAuth(_)
         | ShardBody::Range { .. }

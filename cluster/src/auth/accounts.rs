@@ -133,7 +133,7 @@ impl Accounts {
             let grants = grants.get_or_init(|| Grants::of(self, user));
             let may = match need {
                 Need::Nothing | Need::Name => true,
-                Need::Root | Need::Trust | Need::AllLeases(_) => false,
+                Need::Root | Need::Trust | Need::LeasesAfter(..) => false,
                 Need::BeUser(name) => user.name == *name,
                 Need::HaveRole(role) => user.has(role),
                 Need::Keys(access, keys) => grants.hold(*access, keys),

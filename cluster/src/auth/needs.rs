@@ -57,8 +57,9 @@ pub enum Need {
     Keys(Access, Keys),
     /// Access to each key that hangs on a lease.
     Lease(Access, LeaseId),
-    /// The same for all leases, which whoever reads them puts in its place.
-    AllLeases(Access),
+    /// The same for each lease of the page behind one, which whoever reads it puts in
+    /// its place.
+    LeasesAfter(Access, LeaseId),
 }
 
 /// What a request needs.
@@ -80,7 +81,9 @@ pub fn of_body(body: &ShardBody) -> Vec<Need> {
             vec![Need::Name, Need::Lease(Access::Read, *lease)]
         }
         ShardBody::ShowLease { keys: false, .. } | ShardBody::Compact { .. } => vec![Need::Name],
-        ShardBody::ListLeases => vec![Need::Name, Need::AllLeases(Access::Read)],
+        ShardBody::ListLeases { after } => {
+            vec![Need::Name, Need::LeasesAfter(Access::Read, *after)]
+        }
         ShardBody::Auth { command, .. } => vec![of_command(command)],
         ShardBody::ShowAuth(query) => of_query(query),
         ShardBody::Inspect => vec![Need::Root],

@@ -5,6 +5,7 @@
 //! history   memcomparable(user key) ‖ !version ‖ !sub      → record
 //! changes   version ‖ sub ‖ user key                       → change
 //! leases    lease ‖ user key                               → checksum of the key
+//!           0 (no lease has id zero) ‖ replica id ‖ lease  → the lease itself
 //! root      replica id                                     → root record
 //!           replica id ‖ 1                                 → progress of a snapshot being received
 //!           replica id ‖ 2                                 → version up to which history was swept
@@ -25,6 +26,8 @@ const GROUP_BYTES: usize = 8;
 pub(super) const HISTORY_SUFFIX_BYTES: usize = 12;
 /// Bytes before the user key in a changes key.
 const CHANGE_PREFIX_BYTES: usize = 12;
+/// Bytes of the place of a lease.
+const LEASE_RECORD_KEY_BYTES: usize = 24;
 /// Key of the store's stamp in the root tree.
 pub const STAMP_KEY: [u8; 8] = [0; 8];
 
@@ -134,6 +137,24 @@ pub fn lease_key(lease: LeaseId, key: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Where a lease itself lies: below the keys of all leases. Replicas that share a
+/// store may have leases of one id, which are not the same.
+pub fn lease_record_key(replica: ReplicaId, lease: LeaseId) -> [u8; LEASE_RECORD_KEY_BYTES] {
+    let mut out = [0; LEASE_RECORD_KEY_BYTES];
+    out[8..16].copy_from_slice(&replica.0.to_be_bytes());
+    out[16..].copy_from_slice(&lease.0.to_be_bytes());
+    out
+}
+
+/// Reads the place of a lease: whose it is, and which. `None` for the place of a
+/// key that hangs on one.
+pub fn read_lease_record_key(place: &[u8]) -> Option<(ReplicaId, LeaseId)> {
+    let (none, rest) = place.split_first_chunk::<8>()?;
+    let (replica, lease) = rest.split_first_chunk::<8>()?;
+    let lease = u64::from_be_bytes(lease.try_into().ok()?);
+    (*none == [0; 8]).then_some((ReplicaId(u64::from_be_bytes(*replica)), LeaseId(lease)))
+}
+
 /// Where a replica's root record lies.
 pub fn root_key(replica: ReplicaId) -> [u8; 8] {
     replica.0.to_be_bytes()
@@ -183,6 +204,8 @@ mod tests {
         let pinned = [&[0, 0, 0, 0, 0, 0, 1, 2][..], &[0, 0, 0, 3], b"k"].concat();
         assert_eq!(change_key(Version(0x0102), 3, b"k"), pinned);
         assert_eq!(lease_key(LeaseId(7), b"k"), *b"\0\0\0\0\0\0\0\x07k");
+        let place = lease_record_key(ReplicaId(5), LeaseId(7));
+        assert_eq!(place, *b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x07");
         assert_eq!(root_key(ReplicaId(7)), [0, 0, 0, 0, 0, 0, 0, 7]);
         assert_eq!(progress_key(ReplicaId(7)), [0, 0, 0, 0, 0, 0, 0, 7, 1]);
         assert_eq!(swept_key(ReplicaId(7)), [0, 0, 0, 0, 0, 0, 0, 7, 2]);
@@ -211,6 +234,17 @@ mod tests {
         let longest = [7; crate::limits::KEY_BYTES_MAX];
         assert_eq!(history_key(&longest, Version(1), 0).len(), 1_173);
         assert!(change_key(Version(1), 0, &longest).len() < 1_984);
+    }
+
+    #[test]
+    fn a_lease_lies_below_all_keys_that_hang_on_leases_and_is_told_from_them() {
+        let last = lease_record_key(ReplicaId(u64::MAX), LeaseId(u64::MAX));
+        let first = lease_key(LeaseId(1), &[0]);
+        assert!(last[..] < first[..]);
+        let place = lease_record_key(ReplicaId(5), LeaseId(7));
+        assert_eq!(read_lease_record_key(&place), Some((ReplicaId(5), LeaseId(7))));
+        let key = lease_key(LeaseId(1), &place[8..]);
+        assert_eq!(read_lease_record_key(&key), None, "a key of sixteen bytes");
     }
 
     #[test]

@@ -176,6 +176,7 @@ impl ShardMachine {
         if found != replica {
             return Err(RootError::Foreign { found }.into());
         }
+        let root = Root { leases: Leases::load(view, replica)?, ..root };
         let (flushed, swept) = (root.mark.applied, swept(view, replica)?);
         Ok(Self { replica, root, overlay: Overlay::default(), flushed, frozen: flushed, swept })
     }
@@ -204,8 +205,9 @@ impl ShardMachine {
         let Step { mut root, changes, repeated, expired, .. } = step;
         root.mark.applied = entry.index;
         root.mark.term = entry.term;
+        let leases = root.leases.take_changes(self.replica);
         self.root = root;
-        for change in changes {
+        for change in changes.into_iter().chain(leases) {
             if change.tree == Tree::Changes {
                 applied.changes.push(change.key.clone());
             }

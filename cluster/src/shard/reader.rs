@@ -28,7 +28,7 @@ use std::{
 
 use super::{
     descriptor::ShardDescriptor,
-    leases::{Leases, attached_keys},
+    leases::{LeaseRecord, LeaseView, Leases, attached_keys},
     range::TooLarge,
     restore::{Restore, RestoreError},
     root::{Mark, Root, RootError},
@@ -37,6 +37,7 @@ use super::{
 use crate::{
     auth::{Accounts, AuthError, Denial, Need, Principal},
     ids::{Epoch, LeaseId, LogIndex, ReplicaId, Term},
+    limits::LEASES_PAGE_MAX,
     mvcc::{
         layout::{history_end, history_key, root_key},
         overlay::Overlay,
@@ -213,6 +214,11 @@ impl Reader {
         self.root().shard_time_ms
     }
 
+    /// The time its leases run on, at a point of shard time.
+    pub fn lease_time_ms(&self, shard_time_ms: u64) -> u64 {
+        self.root().lease_time_ms(shard_time_ms)
+    }
+
     /// Which clock names its versions.
     pub fn versions(&self) -> VersionKind {
         self.root().versions
@@ -244,6 +250,26 @@ impl Reader {
         }
         let stand = self.stand(view, at)?;
         Ok(self.record(&stand, key)?.map(|record| item(key, &record, !head_only)))
+    }
+
+    /// Leases behind one, a page of them without their keys, at a point of shard time;
+    /// and whether more follow.
+    pub fn list_leases(&self, after: LeaseId, shard_time_ms: u64) -> (Vec<LeaseView>, bool) {
+        let mut behind = self.leases().after(after);
+        let page = behind.by_ref().take(LEASES_PAGE_MAX);
+        let leases = page.map(|record| self.lease_view(record, shard_time_ms)).collect();
+        (leases, behind.next().is_some())
+    }
+
+    /// A lease without its keys, at a point of shard time.
+    pub fn lease_view(
+        &self,
+        LeaseRecord { id, lease }: LeaseRecord,
+        shard_time_ms: u64,
+    ) -> LeaseView {
+        let now_ms = self.lease_time_ms(shard_time_ms);
+        let remaining_ms = lease.ends_ms.saturating_sub(now_ms);
+        LeaseView { lease: id, ttl_ms: lease.ttl_ms, remaining_ms, keys: Vec::new() }
     }
 
     /// The keys that hang on a lease, in order.
@@ -279,10 +305,11 @@ impl Reader {
         needs: &[Need],
     ) -> Result<(), ReadError> {
         let mut needs = needs.to_vec();
-        if let Some(place) = needs.iter().position(|need| matches!(need, Need::AllLeases(_)))
-            && let Need::AllLeases(access) = needs.swap_remove(place)
+        if let Some(place) = needs.iter().position(|need| matches!(need, Need::LeasesAfter(..)))
+            && let Need::LeasesAfter(access, after) = needs.swap_remove(place)
         {
-            needs.extend(self.leases().ids().map(|lease| Need::Lease(access, lease)));
+            let page = self.leases().after(after).take(LEASES_PAGE_MAX);
+            needs.extend(page.map(|record| Need::Lease(access, record.id)));
         }
         let judged = self.accounts().check(principal, &needs, |lease, tell| {
             for key in self.lease_keys(view, lease)? {

@@ -17,6 +17,11 @@
 //!
 //! Leases come first; their time stands still until the end.
 //!
+//! Every step but the first names the restore that it is of ([`Begun`]), as the answer
+//! to the first told it. A snapshot may be restored twice into one volume, by two
+//! commands that know nothing of each other: without that the parts of one would be
+//! taken for the other's, and what lies before them passed by.
+//!
 //! Source: etcd's `snapshot restore --bump-revision --mark-compacted`; argued in
 //! `cluster/docs/decisions/2026-11-26-restore.md`.
 #![allow(missing_docs, reason = "rkyv gives the fields of archived enum variants no docs")]
@@ -25,7 +30,11 @@ use std::fmt;
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::{ids::LeaseId, mvcc::version::Version, request::Item};
+use crate::{
+    ids::{LeaseId, ShardId},
+    mvcc::version::Version,
+    request::Item,
+};
 
 /// What a restore adds to the versions at least: a watcher may stand one above
 /// the newest, and must find itself below what is compacted.
@@ -37,6 +46,15 @@ pub const RESTORE_BUMP: u64 = 1_000_000_000;
 /// Names a saved snapshot: the first half of the SHA-256 of its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct SavedId(pub [u8; 16]);
+
+/// Names one restore of all there ever were: a shard's versions rise with each begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Begun {
+    /// In which shard: that of a volume that was created again begins as the first did.
+    pub shard: ShardId,
+    /// The version that its begin made the newest.
+    pub version: Version,
+}
 
 /// A lease as it was saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -69,16 +87,18 @@ pub enum RestoreStep {
         bump: u64,
     },
     /// Brings leases.
-    Leases(Vec<SavedLease>),
+    Leases(Begun, Vec<SavedLease>),
     /// Brings keys, in order, behind those that are there.
-    Keys(Vec<Item>),
+    Keys(Begun, Vec<Item>),
     /// Shows it all.
-    End,
+    End(Begun),
 }
 
 /// Where a restore stands after a step.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Restored {
+    /// Which it is: what its next steps name.
+    pub begun: Begun,
     /// The last key that is there; empty for none.
     pub upto: Vec<u8>,
     /// Whether it has ended.
@@ -92,6 +112,8 @@ pub struct Restored {
 pub struct Restore {
     /// Of which snapshot.
     pub saved: SavedId,
+    /// Which of them.
+    pub begun: Begun,
     /// The version that was saved.
     pub version: Version,
     /// What is added to saved versions: the newest version of this shard if it
@@ -101,6 +123,8 @@ pub struct Restore {
     pub upto: Vec<u8>,
     /// Shard time at its begin, at which the time of its leases stands still.
     pub began_ms: u64,
+    /// How long it stood still, once it has ended.
+    pub stood_ms: u64,
     /// Whether it has ended.
     pub whole: bool,
 }
@@ -120,6 +144,11 @@ pub enum RestoreError {
     /// No restore of this snapshot is under way.
     #[error("no restore of this snapshot is under way")]
     NotBegun,
+    /// The step is of a restore before the one that is under way, or was last.
+    #[error(
+        "this snapshot is restored anew since version {0}: the step is of a restore before that"
+    )]
+    BegunAnew(Version),
     /// Versions end somewhere.
     #[error("the versions of the snapshot leave no room for those to come")]
     TooFar,
@@ -144,9 +173,9 @@ impl RestoreCommand {
     /// About the bytes it takes.
     pub fn bytes(&self) -> usize {
         match &self.step {
-            RestoreStep::Begin { .. } | RestoreStep::End => 0,
-            RestoreStep::Leases(leases) => leases.len() * size_of::<SavedLease>(),
-            RestoreStep::Keys(items) => {
+            RestoreStep::Begin { .. } | RestoreStep::End(_) => 0,
+            RestoreStep::Leases(_, leases) => leases.len() * size_of::<SavedLease>(),
+            RestoreStep::Keys(_, items) => {
                 items.iter().map(|item| size_of::<Item>() + item.key.len() + item.value.len()).sum()
             }
         }
@@ -157,5 +186,12 @@ impl Restore {
     /// Whether a key is yet to come.
     pub fn lacks(&self, key: &[u8]) -> bool {
         !self.whole && key > self.upto.as_slice()
+    }
+
+    /// The time that leases run on, at a point of shard time: it stands still while
+    /// this goes on, and goes on behind by as much. All leases there are came with it
+    /// or later, for it began in a shard without any.
+    pub fn lease_time_ms(&self, shard_time_ms: u64) -> u64 {
+        if self.whole { shard_time_ms.saturating_sub(self.stood_ms) } else { self.began_ms }
     }
 }

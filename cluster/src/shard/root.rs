@@ -7,8 +7,8 @@
 //! ```
 //! The fixed part (the [`Mark`], little-endian, with its own checksum) says
 //! where a view stands and is read with every view. The frame holds the rest:
-//! descriptor, configuration, sessions, leases, accounts, the last restore, how
-//! many keys there are.
+//! descriptor, configuration, sessions, accounts, the last restore, how many keys
+//! there are. Leases have records of their own; the root has the time they run on.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::{
     descriptor::ShardDescriptor,
-    leases::{LeaseRecord, Leases},
+    leases::Leases,
     restore::Restore,
     sessions::{SessionRecord, Sessions},
 };
@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Version of the root record's format.
-pub const ROOT_VERSION: u16 = 1;
+pub const ROOT_VERSION: u16 = 2;
 /// Bytes of the fixed part.
 pub const MARK_BYTES: usize = 56;
 /// Largest root record believed: 1,024 sessions of 64 replies of 1 KiB.
@@ -81,7 +81,7 @@ pub struct Root {
     pub configuration: Arc<Configuration>,
     /// Exactly-once bookkeeping.
     pub sessions: Sessions,
-    /// Keys that hang on a time.
+    /// Keys that hang on a time. They lie beside the record, and are read for themselves.
     pub leases: Leases,
     /// Who may do what behind the doors that ask.
     pub accounts: Arc<Accounts>,
@@ -97,9 +97,9 @@ pub enum RootError {
     /// They are not what was written.
     #[error("root record is damaged: {0}")]
     Damaged(String),
-    /// Written by a newer release.
-    #[error("root record has format {found}, this release reads up to {ROOT_VERSION}")]
-    NewerFormat {
+    /// Written by another release.
+    #[error("root record has format {found}, this release reads format {ROOT_VERSION}")]
+    OtherFormat {
         /// Format found.
         found: u16,
     },
@@ -121,7 +121,6 @@ struct RootBody {
     descriptor: ShardDescriptor,
     configuration: Configuration,
     sessions: Vec<SessionRecord>,
-    leases: Vec<LeaseRecord>,
     accounts: Accounts,
     restore: Option<Restore>,
     tally: Tally,
@@ -159,7 +158,7 @@ impl Mark {
     /// Reads the fixed part of a root record.
     ///
     /// # Errors
-    /// If it is damaged or of a newer release.
+    /// If it is damaged or of another release.
     pub fn read(bytes: &[u8]) -> Result<Self, RootError> {
         let short = || RootError::Damaged("it is cut short".to_owned());
         let fixed = bytes.first_chunk::<MARK_BYTES>().ok_or_else(short)?;
@@ -169,7 +168,7 @@ impl Mark {
         }
         let found = u16::from_le_bytes([start[0], start[1]]);
         if found != ROOT_VERSION {
-            return Err(RootError::NewerFormat { found });
+            return Err(RootError::OtherFormat { found });
         }
         let mut words = rest
             .chunks_exact(8)
@@ -207,6 +206,12 @@ impl Root {
         }
     }
 
+    /// The time that leases run on, at a point of shard time.
+    pub fn lease_time_ms(&self, shard_time_ms: u64) -> u64 {
+        let restored = self.restore.as_ref();
+        restored.map_or(shard_time_ms, |restore| restore.lease_time_ms(shard_time_ms))
+    }
+
     /// The newest point that no later entry can change: what a read without a
     /// version reads at.
     pub fn now(&self) -> Version {
@@ -226,7 +231,6 @@ impl Root {
             descriptor: ShardDescriptor::clone(&self.descriptor),
             configuration: Configuration::clone(&self.configuration),
             sessions: self.sessions.records(),
-            leases: self.leases.records(),
             accounts: Accounts::clone(&self.accounts),
             restore: self.restore.as_deref().cloned(),
             tally: self.tally,
@@ -236,10 +240,10 @@ impl Root {
         out
     }
 
-    /// Reads a root record and whose it is.
+    /// Reads a root record and whose it is; its leases are not in it.
     ///
     /// # Errors
-    /// If it is damaged or of a newer release.
+    /// If it is damaged or of another release.
     pub fn decode(bytes: &[u8]) -> Result<(ReplicaId, Self), RootError> {
         let mark = Mark::read(bytes)?;
         let framed = bytes.get(MARK_BYTES..).unwrap_or_default();
@@ -250,7 +254,7 @@ impl Root {
             return Err(damaged("it is a frame of another kind".to_owned()));
         }
         if header.version != ROOT_VERSION {
-            return Err(RootError::NewerFormat { found: header.version });
+            return Err(RootError::OtherFormat { found: header.version });
         }
         let body: RootBody = formats::from_bytes(payload).map_err(|error| damaged(error.0))?;
         let root = Self {
@@ -261,7 +265,7 @@ impl Root {
             descriptor: Arc::new(body.descriptor),
             configuration: Arc::new(body.configuration),
             sessions: Sessions::from_records(body.sessions),
-            leases: Leases::from_records(body.leases),
+            leases: Leases::default(),
             accounts: Arc::new(body.accounts),
             restore: body.restore.map(Arc::new),
             tally: body.tally,

@@ -3,8 +3,10 @@
 //! A snapshot is no copy but a *pin*: a reader kept aside. Each piece reads on
 //! from a position in a short transaction of its own; what was overwritten since
 //! is found in the history, so the pieces together are the state at the pin.
-//! Records come in key order, the newest version of a key first; a position is
-//! the history key of the last record sent, behind the bytes sent so far.
+//! Records come in key order, the newest version of a key first, and leases after
+//! them, in order of id, from the pin itself, which holds them in memory. A position
+//! is what was sent last, a record's history key or a lease, behind the bytes sent so
+//! far.
 //!
 //! The receiver writes each piece together with its progress, so a receiver that
 //! is killed goes on where its store stands. The root record comes last: a
@@ -27,13 +29,14 @@ pub use receiver::SnapshotReceiver;
 use std::ops::{Bound, ControlFlow};
 
 use super::{
+    leases::LeaseRecord,
     reader::{ReadError, Reader, Stand, damaged},
     root::RootError,
 };
 use crate::{
-    ids::{LogIndex, ReplicaId, Term},
+    ids::{LeaseId, LogIndex, ReplicaId, Term},
     mvcc::{
-        layout::{change_key, history_end, history_key, read_history_key},
+        layout::{change_key, history_end, history_key, lease_record_key, read_history_key},
         record::{Record, RecordError, RecordKind},
         version::Version,
     },
@@ -41,8 +44,12 @@ use crate::{
     request::{SnapshotPiece, SnapshotRecord},
 };
 
-/// Bytes of a position before the history key: how much was sent.
+/// Bytes of a position before what was sent last: how much was sent, and what that is.
 const SENT_BYTES: usize = 8;
+/// What was sent last is a record.
+const SENT_RECORD: u8 = 1;
+/// It is a lease.
+const SENT_LEASE: u8 = 2;
 
 /// A state kept aside to be sent.
 #[derive(Clone, Debug)]
@@ -71,7 +78,7 @@ impl PinnedSnapshot {
 }
 
 /// Reads the piece that follows the position `after` (empty at the beginning),
-/// about `bytes_max` bytes and at least one record.
+/// about `bytes_max` bytes and at least one record or lease.
 ///
 /// # Errors
 /// If the position is none, the pin was compacted away, or the store's.
@@ -81,24 +88,44 @@ pub fn snapshot_piece(
     after: &[u8],
     bytes_max: usize,
 ) -> Result<SnapshotPiece, SnapshotError> {
-    let (sent, place) = read_position(after)?;
+    let (sent, after) = read_position(after)?;
     let kept_from = pin.reader.kept_from();
     let stand = pin.reader.stand_pinned(view, kept_from)?;
-    let Stretch { records, last } = stretch(&pin.reader, (&stand, kept_from), place, bytes_max)?;
-    let bytes: usize = records.iter().map(record_bytes).sum();
-    let sent = sent + bytes as u64;
-    let position = match records.last() {
-        Some(record) => write_position(sent, record),
-        None => after.to_vec(),
+    let (place, lease) = match &after {
+        Sent::Nothing => (None, None),
+        Sent::Record(place) => (Some(place.clone()), None),
+        Sent::Lease(lease) => (None, Some(*lease)),
     };
+    let Stretch { records, last } = match lease {
+        None => stretch(&pin.reader, (&stand, kept_from), place, bytes_max)?,
+        Some(_) => Stretch { records: Vec::new(), last: true },
+    };
+    let bytes: usize = records.iter().map(record_bytes).sum();
+    let (leases, last) = if last {
+        leases_after(&pin.reader, lease.unwrap_or_default(), bytes_max.saturating_sub(bytes))
+    } else {
+        (Vec::new(), false)
+    };
+    let sent = sent + (bytes + leases.len() * size_of::<LeaseRecord>()) as u64;
+    let after = after.behind(&records, &leases);
     Ok(SnapshotPiece {
         root: pin.root.clone(),
         kept_from,
         records,
-        position,
+        leases,
+        position: after.position(sent),
         last,
         progress: (sent, pin.bytes_estimate.max(sent)),
     })
+}
+
+/// The leases behind one, as many as there is room for and at least one; and whether
+/// these are all.
+fn leases_after(reader: &Reader, after: LeaseId, bytes_max: usize) -> (Vec<LeaseRecord>, bool) {
+    let fit = (bytes_max / size_of::<LeaseRecord>()).max(1);
+    let mut behind = reader.leases().after(after);
+    let leases = behind.by_ref().take(fit).collect();
+    (leases, behind.next().is_none())
 }
 
 fn record_bytes(record: &SnapshotRecord) -> usize {
@@ -109,25 +136,64 @@ fn place_of(record: &SnapshotRecord) -> Vec<u8> {
     history_key(&record.key, record.version, record.sub)
 }
 
-fn write_position(sent: u64, record: &SnapshotRecord) -> Vec<u8> {
-    let mut position = sent.to_be_bytes().to_vec();
-    position.extend(place_of(record));
-    position
+/// What was sent last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Sent {
+    Nothing,
+    Record(Place),
+    Lease(LeaseId),
 }
 
-/// A position as bytes sent and history key.
-fn read_position(position: &[u8]) -> Result<(u64, Option<Place>), SnapshotError> {
-    if position.is_empty() {
-        return Ok((0, None));
+impl Sent {
+    /// What it is once these were sent too.
+    fn behind(self, records: &[SnapshotRecord], leases: &[LeaseRecord]) -> Self {
+        match (records.last(), leases.last()) {
+            (_, Some(lease)) => Self::Lease(lease.id),
+            (Some(record), None) => Self::Record(Place::of(record)),
+            (None, None) => self,
+        }
     }
-    let invalid = || SnapshotError::Invalid("the position is none".to_owned());
-    let (sent, place) = position.split_first_chunk::<SENT_BYTES>().ok_or_else(invalid)?;
-    let (key, version, _) = read_history_key(place).ok_or_else(invalid)?;
-    Ok((u64::from_be_bytes(*sent), Some(Place { history_key: place.to_vec(), key, version })))
+
+    fn position(&self, bytes: u64) -> Vec<u8> {
+        let mut position = bytes.to_be_bytes().to_vec();
+        match self {
+            Self::Nothing => return Vec::new(),
+            Self::Record(place) => {
+                position.push(SENT_RECORD);
+                position.extend_from_slice(&place.history_key);
+            }
+            Self::Lease(lease) => {
+                position.push(SENT_LEASE);
+                position.extend_from_slice(&lease.0.to_be_bytes());
+            }
+        }
+        position
+    }
+}
+
+/// A position as bytes sent and what was sent last.
+fn read_position(position: &[u8]) -> Result<(u64, Sent), SnapshotError> {
+    if position.is_empty() {
+        return Ok((0, Sent::Nothing));
+    }
+    let read = || {
+        let (bytes, rest) = position.split_first_chunk::<SENT_BYTES>()?;
+        let (kind, place) = rest.split_first()?;
+        let sent = match *kind {
+            SENT_RECORD => {
+                let (key, version, _) = read_history_key(place)?;
+                Sent::Record(Place { history_key: place.to_vec(), key, version })
+            }
+            SENT_LEASE => Sent::Lease(LeaseId(u64::from_be_bytes(place.try_into().ok()?))),
+            _ => return None,
+        };
+        Some((u64::from_be_bytes(*bytes), sent))
+    };
+    read().ok_or_else(|| SnapshotError::Invalid("the position is none".to_owned()))
 }
 
 /// The place of one record among all records of a replica.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     history_key: Vec<u8>,
     key: Vec<u8>,
@@ -314,7 +380,7 @@ pub enum SnapshotError {
 impl Reader {
     /// A hash over everything a replica must share with its peers at the same
     /// applied position: every version of every key that can be read, the
-    /// changes that can be asked for, and the root. Where a byte lies (overlay,
+    /// changes that can be asked for, leases, and the root. Where a byte lies (overlay,
     /// store, which tree) does not matter, nor how far history was swept.
     ///
     /// # Errors
@@ -344,6 +410,12 @@ impl Reader {
             hash.update(&change_key(change.version, change.sub, &change.key));
             hash.update(&[change.kind as u8]);
             hash.update(&change.other.to_le_bytes());
+        }
+        for LeaseRecord { id, lease } in self.leases().after(LeaseId(0)) {
+            hash.update(&lease_record_key(ReplicaId(0), id));
+            hash.update(&lease.ttl_ms.to_le_bytes());
+            hash.update(&lease.ends_ms.to_le_bytes());
+            hash.update(&lease.keys.to_le_bytes());
         }
         hash.update(&self.root().encode(ReplicaId(0)));
         Ok(hash.digest128())

@@ -185,6 +185,7 @@ pub fn exit_number(code: ErrorCode) -> u8 {
         | ErrorCode::SyncIncomplete
         | ErrorCode::NotADevNode
         | ErrorCode::DirectoryNewer
+        | ErrorCode::DirectoryOlder
         | ErrorCode::DirectoryEmpty
         | ErrorCode::NodeFailed => 1,
     }
@@ -242,6 +243,10 @@ fn directory(error: &DataDirError) -> (ErrorCode, &'static str) {
             "cdb cluster init -c FILE, or cdb start -c FILE --join HOST:PORT --token T",
         ),
         DataDirError::NewerFormat { .. } => (ErrorCode::DirectoryNewer, "start the newer release"),
+        DataDirError::OlderFormat { .. } => (
+            ErrorCode::DirectoryOlder,
+            "start the release that wrote it; to move to this one: cdb explain E0709",
+        ),
         DataDirError::Foreign { .. }
         | DataDirError::Occupied { .. }
         | DataDirError::OtherCluster { .. }

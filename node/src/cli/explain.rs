@@ -49,6 +49,7 @@ pub fn page(code: ErrorCode) -> &'static str {
         ErrorCode::DirectoryInUse => include_str!("../../docs/errors/E0702.md"),
         ErrorCode::DirectoryForeign => include_str!("../../docs/errors/E0703.md"),
         ErrorCode::DirectoryNewer => include_str!("../../docs/errors/E0704.md"),
+        ErrorCode::DirectoryOlder => include_str!("../../docs/errors/E0709.md"),
         ErrorCode::DirectoryEmpty => include_str!("../../docs/errors/E0705.md"),
         ErrorCode::AddressInUse => include_str!("../../docs/errors/E0706.md"),
         ErrorCode::TokenRefused => include_str!("../../docs/errors/E0707.md"),

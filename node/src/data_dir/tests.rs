@@ -97,7 +97,7 @@ fn an_interrupted_birth_can_be_repeated() {
 }
 
 #[test]
-fn a_newer_format_and_each_damaged_byte_of_the_identity_are_refused() {
+fn another_format_and_each_damaged_byte_of_the_identity_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(born(folder.path()));
     let path = folder.path().join("identity");
@@ -109,9 +109,12 @@ fn a_newer_format_and_each_damaged_byte_of_the_identity_are_refused() {
         let error = DataDir::open(folder.path()).unwrap_err();
         assert!(matches!(error, DataDirError::Damaged { .. }), "byte {at}: {error}");
     }
-    fs::write(&path, encode_frame(FrameKind::NodeState, 2, &whole[24..])).unwrap();
-    let error = DataDir::open(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("format 2") && error.contains("newer release"), "{error}");
+    for (format, told) in [(1, "the release that wrote it"), (3, "a newer release")] {
+        fs::write(&path, encode_frame(FrameKind::NodeState, format, &whole[24..])).unwrap();
+        let error = DataDir::open(folder.path()).unwrap_err().to_string();
+        let named = format!("has format {format};");
+        assert!(error.contains(&named) && error.contains(told), "{error}");
+    }
 }
 
 #[test]

@@ -13,17 +13,14 @@ use cluster::{
     mvcc::version::Version,
     request::ReadLevel,
     shard::{
+        leases::LeaseView,
         restore::SavedLease,
         saved::{BLOCK_BYTES, SavedRecord, write_header},
     },
 };
-use futures_util::future::try_join_all;
 use sha2::{Digest, Sha256};
 
 use super::walk::Walk;
-
-/// Leases asked about at a time.
-const LEASES_AT_ONCE: usize = 32;
 
 /// A snapshot being saved.
 pub(crate) struct Saving<'c> {
@@ -34,8 +31,7 @@ pub(crate) struct Saving<'c> {
     bytes: usize,
     keys: u64,
     leases: u64,
-    /// The leases that keys hang on.
-    named: BTreeSet<LeaseId>,
+    wanted: Wanted,
     next: Part,
 }
 
@@ -43,9 +39,22 @@ pub(crate) struct Saving<'c> {
 #[derive(Clone, Copy)]
 enum Part {
     Keys,
-    Leases,
+    /// Leases behind one.
+    Leases(LeaseId),
+    End,
     Sum,
     Nothing,
+}
+
+/// Leases to be saved: those that keys hang on, and others as far as a volume takes them.
+#[derive(Default)]
+struct Wanted {
+    /// Those that keys hang on, of which no time is known yet.
+    named: BTreeSet<LeaseId>,
+    /// How many all were.
+    all_named: usize,
+    /// How many others were saved.
+    others: usize,
 }
 
 impl<'c> Saving<'c> {
@@ -59,28 +68,30 @@ impl<'c> Saving<'c> {
             bytes: 0,
             keys: 0,
             leases: 0,
-            named: BTreeSet::new(),
+            wanted: Wanted::default(),
             next: Part::Keys,
         }
     }
 
     /// The next bytes, a page of the store or less; none at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
-        let piece = match self.next {
-            Part::Keys => match self.keys().await? {
-                Some(piece) => piece,
-                None => self.end().await?,
-            },
-            Part::Leases => self.end().await?,
-            Part::Sum => {
-                self.next = Part::Nothing;
-                return Ok(Some(std::mem::take(&mut self.sum).finalize().to_vec()));
+        loop {
+            let piece = match self.next {
+                Part::Keys => self.keys().await?,
+                Part::Leases(after) => self.leases(after).await?,
+                Part::End => self.end(),
+                Part::Sum => {
+                    self.next = Part::Nothing;
+                    return Ok(Some(std::mem::take(&mut self.sum).finalize().to_vec()));
+                }
+                Part::Nothing => return Ok(None),
+            };
+            if !piece.is_empty() {
+                self.sum.update(&piece);
+                self.bytes += piece.len();
+                return Ok(Some(piece));
             }
-            Part::Nothing => return Ok(None),
-        };
-        self.sum.update(&piece);
-        self.bytes += piece.len();
-        Ok(Some(piece))
+        }
     }
 
     /// The version that is saved; zero before the first piece.
@@ -93,29 +104,38 @@ impl<'c> Saving<'c> {
         (self.keys, self.leases)
     }
 
-    async fn keys(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
-        let Some(items) = self.walk.next().await? else {
-            self.next = Part::Leases;
-            return Ok(None);
-        };
+    async fn keys(&mut self) -> Result<Vec<u8>, ClientError> {
         let mut piece = Vec::new();
+        let Some(items) = self.walk.next().await? else {
+            self.next = Part::Leases(LeaseId(0));
+            return Ok(piece);
+        };
         if self.bytes == 0 {
             piece.extend_from_slice(&write_header(self.version()));
         }
         for item in items {
             self.keys += 1;
-            if item.lease != LeaseId(0) {
-                self.named.insert(item.lease);
-            }
+            self.wanted.name(item.lease);
             SavedRecord::Key(item).write(&mut piece);
         }
-        Ok(Some(piece))
+        Ok(piece)
     }
 
-    /// The leases, and what follows them.
-    async fn end(&mut self) -> Result<Vec<u8>, ClientError> {
+    async fn leases(&mut self, after: LeaseId) -> Result<Vec<u8>, ClientError> {
+        let page = self.client.leases_after(self.volume, after).await?;
+        self.next = page.next().map_or(Part::End, Part::Leases);
         let mut piece = Vec::new();
-        for lease in self.held().await? {
+        for lease in page.leases.iter().filter_map(|shown| self.wanted.take(shown)) {
+            self.leases += 1;
+            SavedRecord::Lease(lease).write(&mut piece);
+        }
+        Ok(piece)
+    }
+
+    /// What follows the leases that live.
+    fn end(&mut self) -> Vec<u8> {
+        let mut piece = Vec::new();
+        for lease in self.wanted.ended() {
             self.leases += 1;
             SavedRecord::Lease(lease).write(&mut piece);
         }
@@ -123,39 +143,36 @@ impl<'c> Saving<'c> {
         let whole = (self.bytes + piece.len()).next_multiple_of(BLOCK_BYTES);
         piece.resize(whole - self.bytes, 0);
         self.next = Part::Sum;
-        Ok(piece)
-    }
-
-    /// The leases that keys hang on, and others as far as a volume takes them.
-    async fn held(&self) -> Result<Vec<SavedLease>, ClientError> {
-        let (listed, _) = self.client.list_leases(self.volume).await?;
-        let (named, others): (Vec<_>, Vec<_>) =
-            listed.into_iter().partition(|lease| self.named.contains(lease));
-        let room = LEASES_PER_SHARD_MAX.saturating_sub(self.named.len());
-        let wanted: Vec<LeaseId> = named.into_iter().chain(others.into_iter().take(room)).collect();
-        let mut held = Vec::with_capacity(wanted.len());
-        for some in wanted.chunks(LEASES_AT_ONCE) {
-            let shown = some.iter().map(|lease| self.client.show_lease(self.volume, *lease, false));
-            let shown = try_join_all(shown).await?.into_iter().filter_map(|(lease, _)| lease);
-            held.extend(shown.map(|view| SavedLease {
-                lease: view.lease,
-                ttl_ms: view.ttl_ms,
-                remaining_ms: view.remaining_ms,
-            }));
-        }
-        Ok(with_ended(held, &self.named))
+        piece
     }
 }
 
-/// Those that live, and those that keys hang on though they have ended.
-fn with_ended(mut held: Vec<SavedLease>, named: &BTreeSet<LeaseId>) -> Vec<SavedLease> {
-    let live: BTreeSet<LeaseId> = held.iter().map(|held| held.lease).collect();
-    held.extend(named.difference(&live).map(|lease| SavedLease {
-        lease: *lease,
-        ttl_ms: LEASE_TTL_MS_MIN,
-        remaining_ms: LEASE_TTL_MS_MIN,
-    }));
-    held
+impl Wanted {
+    /// A key hangs on it, unless it is none.
+    fn name(&mut self, lease: LeaseId) {
+        if lease != LeaseId(0) && self.named.insert(lease) {
+            self.all_named += 1;
+        }
+    }
+
+    /// A lease that lives, as it is to be saved.
+    fn take(&mut self, shown: &LeaseView) -> Option<SavedLease> {
+        if !self.named.remove(&shown.lease) {
+            if self.all_named + self.others >= LEASES_PER_SHARD_MAX {
+                return None;
+            }
+            self.others += 1;
+        }
+        let LeaseView { lease, ttl_ms, remaining_ms, .. } = *shown;
+        Some(SavedLease { lease, ttl_ms, remaining_ms })
+    }
+
+    /// Those that keys hang on though they have ended.
+    fn ended(&mut self) -> impl Iterator<Item = SavedLease> + use<> {
+        let (ttl_ms, remaining_ms) = (LEASE_TTL_MS_MIN, LEASE_TTL_MS_MIN);
+        let ended = std::mem::take(&mut self.named).into_iter();
+        ended.map(move |lease| SavedLease { lease, ttl_ms, remaining_ms })
+    }
 }
 
 #[cfg(test)]
@@ -167,8 +184,18 @@ mod tests {
     fn a_snapshot_holds_every_lease_that_its_keys_hang_on() {
         let lease =
             |lease, ttl_ms| SavedLease { lease: LeaseId(lease), ttl_ms, remaining_ms: ttl_ms };
-        let named = BTreeSet::from([LeaseId(7), LeaseId(8)]);
-        let held = with_ended(vec![lease(5, 9_000), lease(7, 60_000)], &named);
-        assert_eq!(held, [lease(5, 9_000), lease(7, 60_000), lease(8, LEASE_TTL_MS_MIN)]);
+        let mut wanted = Wanted::default();
+        for lease in [7, 0, 8, 7] {
+            wanted.name(LeaseId(lease));
+        }
+        let lives = [lease(5, 9_000), lease(7, 60_000)];
+        let shown = lives.map(|SavedLease { lease, ttl_ms, remaining_ms }| LeaseView {
+            lease,
+            ttl_ms,
+            remaining_ms,
+            keys: Vec::new(),
+        });
+        assert_eq!(shown.map(|shown| wanted.take(&shown)), lives.map(Some));
+        assert_eq!(wanted.ended().collect::<Vec<_>>(), [lease(8, LEASE_TTL_MS_MIN)]);
     }
 }

@@ -266,10 +266,11 @@ impl MvccStore {
     pub fn snapshot(&self) -> StorageResult<Vec<u8>> {
         let (all, now) = self.read(Range::of(Keys::range("", "")))?;
         let leases = self.run(|client| async move {
-            let mut leases = Vec::new();
-            for lease in client.list_leases(VOLUME).await?.0 {
-                let (shown, _) = client.show_lease(VOLUME, lease, false).await?;
-                leases.extend(shown.map(|shown| (lease, shown.ttl_ms)));
+            let (mut leases, mut after) = (Vec::new(), Some(LeaseId(0)));
+            while let Some(last) = after {
+                let page = client.leases_after(VOLUME, last).await?;
+                leases.extend(page.leases.iter().map(|shown| (shown.lease, shown.ttl_ms)));
+                after = page.next();
             }
             Ok(leases)
         })?;

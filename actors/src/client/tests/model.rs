@@ -379,7 +379,7 @@ impl State {
             | ShardBody::Advance { .. }
             | ShardBody::Lease { .. }
             | ShardBody::ShowLease { .. }
-            | ShardBody::ListLeases
+            | ShardBody::ListLeases { .. }
             | ShardBody::Auth { .. }
             | ShardBody::ShowAuth(_)
             | ShardBody::Range { .. }
@@ -460,7 +460,7 @@ impl State {
             | ShardBody::Advance { .. }
             | ShardBody::Lease { .. }
             | ShardBody::ShowLease { .. }
-            | ShardBody::ListLeases
+            | ShardBody::ListLeases { .. }
             | ShardBody::Auth { .. }
             | ShardBody::ShowAuth(_)
             | ShardBody::Range { .. }

@@ -21,7 +21,7 @@ impl Step<'_> {
         if self.root.role == ShardRole::Catalog {
             return Ok(Outcome::Refused(Refusal::WrongKind));
         }
-        let now_ms = self.root.shard_time_ms;
+        let now_ms = self.root.lease_time_ms(self.root.shard_time_ms);
         let leases = &mut self.root.leases;
         let lives = match command {
             LeaseCommand::Grant { lease, ttl_ms } => leases.grant(lease, ttl_ms, now_ms),

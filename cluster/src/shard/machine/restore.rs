@@ -27,7 +27,7 @@ use crate::{
         command::Action,
         leases::LeaseError,
         restore::{
-            RESTORE_BUMP_MIN, Restore, RestoreCommand, RestoreError, RestoreStep, Restored,
+            Begun, RESTORE_BUMP_MIN, Restore, RestoreCommand, RestoreError, RestoreStep, Restored,
             SavedId, SavedLease,
         },
     },
@@ -38,6 +38,9 @@ use crate::{
 const BORN: Version = Version(1);
 /// Versions from here on are kept for what comes after a restore.
 const VERSION_MAX: u64 = u64::MAX >> 2;
+
+/// The restore that a step says it is of.
+type Named = (SavedId, Begun);
 
 impl Step<'_> {
     /// Why a shard that is not whole does not do this.
@@ -54,9 +57,9 @@ impl Step<'_> {
         let RestoreCommand { saved, step } = command;
         let done = match step {
             RestoreStep::Begin { version, bump } => self.begin_restore(saved, version, bump)?,
-            RestoreStep::Leases(leases) => self.restore_leases(saved, &leases),
-            RestoreStep::Keys(items) => self.restore_keys(saved, &items),
-            RestoreStep::End => self.end_restore(saved),
+            RestoreStep::Leases(begun, leases) => self.restore_leases((saved, begun), &leases),
+            RestoreStep::Keys(begun, items) => self.restore_keys((saved, begun), &items),
+            RestoreStep::End(begun) => self.end_restore((saved, begun)),
         };
         Ok(match done {
             Ok(()) => Outcome::Restored(self.restored()),
@@ -65,11 +68,12 @@ impl Step<'_> {
     }
 
     fn restored(&self) -> Restored {
-        let version = self.root.now();
-        self.root.restore.as_ref().map_or_else(
-            || Restored { upto: Vec::new(), whole: false, version },
-            |restore| Restored { upto: restore.upto.clone(), whole: restore.whole, version },
-        )
+        let (version, shard) = (self.root.now(), self.root.descriptor.shard);
+        let (begun, upto, whole) = self.root.restore.as_ref().map_or_else(
+            || (Begun { shard, version }, Vec::new(), false),
+            |restore| (restore.begun, restore.upto.clone(), restore.whole),
+        );
+        Restored { begun, upto, whole, version }
     }
 
     fn begin_restore(
@@ -97,8 +101,9 @@ impl Step<'_> {
         }
         let mark = &mut self.root.mark;
         (mark.version, mark.compacted, mark.count) = (Version(newest), Version(newest), newest);
-        let (upto, began_ms, whole) = (Vec::new(), self.root.shard_time_ms, false);
-        let restore = Restore { saved, version, base, upto, began_ms, whole };
+        let begun = Begun { shard: self.root.descriptor.shard, version: mark.version };
+        let (upto, began_ms, stood_ms, whole) = (Vec::new(), self.root.shard_time_ms, 0, false);
+        let restore = Restore { saved, begun, version, base, upto, began_ms, stood_ms, whole };
         self.root.restore = Some(Arc::new(restore));
         Ok(Ok(()))
     }
@@ -113,17 +118,24 @@ impl Step<'_> {
         Ok(holds)
     }
 
-    /// The restore of this snapshot that is under way.
-    fn underway(&self, saved: SavedId) -> Result<Arc<Restore>, RestoreError> {
-        let restore = self.root.restore.as_ref();
-        restore
-            .filter(|restore| restore.saved == saved && !restore.whole)
-            .cloned()
-            .ok_or(RestoreError::NotBegun)
+    /// The last restore, if a step of this one is its.
+    fn last_restore(&self, (saved, begun): Named) -> Result<Arc<Restore>, RestoreError> {
+        let last = self.root.restore.as_ref().filter(|last| last.saved == saved);
+        let last = last.ok_or(RestoreError::NotBegun)?;
+        if last.begun != begun {
+            return Err(RestoreError::BegunAnew(last.begun.version));
+        }
+        Ok(Arc::clone(last))
     }
 
-    fn restore_leases(&mut self, saved: SavedId, given: &[SavedLease]) -> Result<(), RestoreError> {
-        let restore = self.underway(saved)?;
+    /// The restore that a step is of, which is under way.
+    fn underway(&self, named: Named) -> Result<Arc<Restore>, RestoreError> {
+        let last = self.last_restore(named)?;
+        if last.whole { Err(RestoreError::NotBegun) } else { Ok(last) }
+    }
+
+    fn restore_leases(&mut self, named: Named, given: &[SavedLease]) -> Result<(), RestoreError> {
+        let restore = self.underway(named)?;
         let mut leases = self.root.leases.clone();
         for SavedLease { lease, ttl_ms, remaining_ms } in given {
             if leases.get(*lease).is_err() {
@@ -143,8 +155,8 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn restore_keys(&mut self, saved: SavedId, items: &[Item]) -> Result<(), RestoreError> {
-        let before = self.underway(saved)?;
+    fn restore_keys(&mut self, named: Named, items: &[Item]) -> Result<(), RestoreError> {
+        let before = self.underway(named)?;
         let mut last: &[u8] = &[];
         let mut attached: BTreeMap<LeaseId, i64> = BTreeMap::new();
         for item in items {
@@ -181,12 +193,11 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn end_restore(&mut self, saved: SavedId) -> Result<(), RestoreError> {
-        let last = self.root.restore.as_ref().filter(|last| last.saved == saved);
-        let last = last.ok_or(RestoreError::NotBegun)?;
+    fn end_restore(&mut self, named: Named) -> Result<(), RestoreError> {
+        let last = self.last_restore(named)?;
         if !last.whole {
-            let restore = Restore { whole: true, ..Restore::clone(last) };
-            self.root.leases.delay(self.root.shard_time_ms.saturating_sub(restore.began_ms));
+            let stood_ms = self.root.shard_time_ms.saturating_sub(last.began_ms);
+            let restore = Restore { whole: true, stood_ms, ..Restore::clone(&last) };
             self.root.restore = Some(Arc::new(restore));
         }
         Ok(())

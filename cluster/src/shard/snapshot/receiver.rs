@@ -3,24 +3,25 @@
 //! Progress lies in the root tree beside what it speaks of:
 //! `version u16 ‖ 0 u16 ‖ crc u32 ‖ offer u64 ‖ crc of the root record u32 ‖ position`.
 
-use super::{Place, SnapshotError, place_of, read_position};
+use super::{Place, Sent, SnapshotError, place_of, read_position};
 use crate::{
     ids::{LeaseId, ReplicaId},
     mvcc::{
-        layout::{change_key, lease_key, progress_key, root_key},
+        layout::{change_key, lease_key, lease_record_key, progress_key, root_key},
         record::{ChangeRecord, Record, write_attachment},
         version::Version,
     },
     ports::engine::{EngineError, Tree, View, Write},
     request::{SnapshotPiece, SnapshotRecord},
     shard::{
+        leases::{LeaseRecord, stored_lease},
         root::Root,
         sweep::{note_swept, swept},
     },
 };
 
 /// Version of the progress record.
-const PROGRESS_VERSION: u16 = 1;
+const PROGRESS_VERSION: u16 = 2;
 /// Bytes of the progress record before the position.
 const PROGRESS_HEADER_BYTES: usize = 20;
 
@@ -94,12 +95,13 @@ impl SnapshotReceiver {
             return Err(SnapshotError::OtherSnapshot);
         }
         let (_, root) = Root::decode(&piece.root)?;
-        let mut writes = Vec::with_capacity(piece.records.len() * 2 + 3);
+        let mut writes = Vec::with_capacity(piece.records.len() * 2 + piece.leases.len() + 3);
         if piece.kept_from > self.kept_from.max(root.mark.floor()) {
             self.kept_from = piece.kept_from;
             writes.push(note_swept(self.replica, piece.kept_from));
         }
         self.take_records(piece, &root, &mut writes)?;
+        self.take_leases(piece, &mut writes)?;
         self.position.clone_from(&piece.position);
         self.root_crc = Some(root_crc);
         self.complete = piece.last;
@@ -128,7 +130,14 @@ impl SnapshotReceiver {
         writes: &mut Vec<Write>,
     ) -> Result<(), SnapshotError> {
         let invalid = |cause: &str| SnapshotError::Invalid(cause.to_owned());
-        let (_, mut before) = read_position(&self.position)?;
+        let (_, sent) = read_position(&self.position)?;
+        let end = sent.clone().behind(&piece.records, &piece.leases);
+        let mut before = match sent {
+            Sent::Nothing => None,
+            Sent::Record(place) => Some(place),
+            Sent::Lease(_) if piece.records.is_empty() => None,
+            Sent::Lease(_) => return Err(invalid("records follow leases")),
+        };
         for record in &piece.records {
             let place = place_of(record);
             if before.as_ref().is_some_and(|before| before.history_key >= place) {
@@ -139,9 +148,29 @@ impl SnapshotReceiver {
             push_record(record, (root.now(), changes_from), newest, &place, writes)?;
             before = Some(Place::of(record));
         }
-        let end = read_position(&piece.position)?.1.map(|place| place.history_key);
-        if end != before.map(|place| place.history_key) {
-            return Err(invalid("its position is not that of its last record"));
+        if read_position(&piece.position)?.1 != end {
+            return Err(invalid("its position is not that of what came last"));
+        }
+        Ok(())
+    }
+
+    fn take_leases(
+        &self,
+        piece: &SnapshotPiece,
+        writes: &mut Vec<Write>,
+    ) -> Result<(), SnapshotError> {
+        let mut before = match read_position(&self.position)?.1 {
+            Sent::Lease(lease) => lease,
+            Sent::Nothing | Sent::Record(_) => LeaseId(0),
+        };
+        for LeaseRecord { id, lease } in &piece.leases {
+            if *id <= before {
+                return Err(SnapshotError::Invalid("leases are out of order".to_owned()));
+            }
+            let key = lease_record_key(self.replica, *id).to_vec();
+            let value = Some(stored_lease(&key, lease));
+            writes.push(Write { tree: Tree::Leases, key, value });
+            before = *id;
         }
         Ok(())
     }

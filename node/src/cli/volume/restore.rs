@@ -20,6 +20,7 @@ use cluster::{
     },
     units::ByteSize,
 };
+use futures_util::future::join_all;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
@@ -37,6 +38,8 @@ const PART_KEYS: usize = 4_096;
 const PART_BYTES: usize = 1 << 20;
 /// Leases of one part: 24 KiB.
 const PART_LEASES: usize = 1_024;
+/// Leases revoked at a time, each by an entry of its own.
+const REVOKED_AT_ONCE: usize = 32;
 
 /// `cdb volume restore`
 #[derive(Debug, Args)]
@@ -104,10 +107,10 @@ impl Run<'_> {
             tell(&format!("goes on behind key {}", printable(&key)));
         }
         for leases in self.saved.leases.chunks(PART_LEASES) {
-            self.step(RestoreStep::Leases(leases.to_vec())).await?;
+            self.step(RestoreStep::Leases(begun.begun, leases.to_vec())).await?;
         }
-        self.bring(&begun.upto).await?;
-        self.step(RestoreStep::End).await
+        self.bring(&begun).await?;
+        self.step(RestoreStep::End(begun.begun)).await
     }
 
     async fn step(&self, step: RestoreStep) -> Outcome<Restored> {
@@ -115,18 +118,20 @@ impl Run<'_> {
         Ok(self.client.restore_step(&self.args.name, &command).await?)
     }
 
-    /// Brings the keys behind one.
-    async fn bring(&self, upto: &[u8]) -> Outcome {
+    /// Brings the keys behind the last one that is there.
+    async fn bring(&self, begun: &Restored) -> Outcome {
+        let Restored { begun, upto, .. } = begun;
         let unusable = |error| unusable(self.args, error);
         let bar = bar(self.saved.bytes);
         let mut records = Records::open(&self.args.file).map_err(unusable)?;
         let (mut part, mut bytes) = (Vec::<Item>::new(), 0);
         loop {
             match records.next().map_err(unusable)? {
-                SavedRecord::Key(item) if item.key.as_slice() > upto => {
+                SavedRecord::Key(item) if item.key > *upto => {
                     let item_bytes = item.key.len() + item.value.len();
                     if part.len() >= PART_KEYS || (bytes > 0 && bytes + item_bytes > PART_BYTES) {
-                        self.step(RestoreStep::Keys(std::mem::take(&mut part))).await?;
+                        let part = std::mem::take(&mut part);
+                        self.step(RestoreStep::Keys(*begun, part)).await?;
                         bytes = 0;
                         bar.set_position(records.read);
                     }
@@ -144,7 +149,7 @@ impl Run<'_> {
             return Err(CliError::new(ErrorCode::BadSnapshot, headline, cause, fix).into());
         }
         if !part.is_empty() {
-            self.step(RestoreStep::Keys(part)).await?;
+            self.step(RestoreStep::Keys(*begun, part)).await?;
         }
         bar.finish_and_clear();
         Ok(())
@@ -161,10 +166,16 @@ impl Run<'_> {
             let headline = format!("nothing was deleted from volume {name}, nor restored");
             return Err(CliError::usage(headline, "restore into a new volume").into());
         }
-        for lease in self.client.list_leases(name).await?.0 {
-            match self.client.revoke_lease(name, lease).await {
-                Err(error) if error.code() != ErrorCode::UnknownLease => return Err(error.into()),
-                Ok(_) | Err(_) => {}
+        let leases = self.client.list_leases(name).await?.0;
+        for some in leases.chunks(REVOKED_AT_ONCE) {
+            let revoked = some.iter().map(|lease| self.client.revoke_lease(name, *lease));
+            for revoked in join_all(revoked).await {
+                match revoked {
+                    Err(error) if error.code() != ErrorCode::UnknownLease => {
+                        return Err(error.into());
+                    }
+                    Ok(_) | Err(_) => {}
+                }
             }
         }
         self.client.delete_range_in_parts(name, all(), false).await?;

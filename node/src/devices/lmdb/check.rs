@@ -16,7 +16,7 @@ use std::{fs::File, os::unix::fs::FileExt, path::Path};
 
 use cluster::mvcc::{
     layout::read_history_key,
-    record::{ChangeRecord, Record, check_attachment},
+    record::{ChangeRecord, Record},
 };
 
 /// Largest file checked whole at opening: about a fifth of a second from the
@@ -352,7 +352,7 @@ fn examine(content: Content, key: &[u8], data: &[u8], walked: &mut Walked) -> Ch
             ChangeRecord::read(key, data).map(drop).map_err(|error| format!("change: {error}"))
         }
         Content::Leases => {
-            check_attachment(key, data).map_err(|error| format!("key of a lease: {error}"))
+            check_entry(key, data).map_err(|error| format!("lease, or key of one: {error}"))
         }
         // Roots, stamp and progress are checked by whoever reads them by name.
         Content::Roots | Content::Trees => Ok(()),

@@ -6,7 +6,7 @@ use actors::client::{Client, ClientError, Room};
 use cluster::{
     ids::LeaseId,
     limits::{KEY_BYTES_MAX, LEASE_KEYS_MAX},
-    shard::leases::LeaseError,
+    shard::leases::{LeaseError, LeaseView},
 };
 use futures_util::{Stream, stream};
 use tokio::sync::mpsc;
@@ -30,12 +30,19 @@ const ANSWERS_WAITING_MAX: usize = 16;
 /// Bytes of all keys that may hang on one lease.
 const KEYS_BYTES_MAX: usize = LEASE_KEYS_MAX as usize * KEY_BYTES_MAX;
 
+/// Bytes that one lease takes of an answer that lists them.
+const STATUS_BYTES_MAX: usize = 12;
+
 /// The service.
 #[derive(Clone, Debug)]
 pub(super) struct LeaseService(pub(super) Arc<Gateway>);
 
 fn id_of(id: i64) -> LeaseId {
     LeaseId(id.cast_unsigned())
+}
+
+fn status(lease: &LeaseView) -> LeaseStatus {
+    LeaseStatus { id: lease.lease.0.cast_signed() }
 }
 
 fn seconds(ms: u64) -> i64 {
@@ -101,14 +108,23 @@ impl LeaseService {
     async fn list(
         &self,
         request: Request<LeaseLeasesRequest>,
+        room: &Room,
     ) -> Result<LeaseLeasesResponse, EtcdFault> {
         let (client, _) = self.0.admit(request).await?;
-        let (leases, now) = client.list_leases(self.0.volume()).await?;
-        let status = |lease: LeaseId| LeaseStatus { id: lease.0.cast_signed() };
-        Ok(LeaseLeasesResponse {
-            header: Some(self.0.header(now)),
-            leases: leases.into_iter().map(status).collect(),
-        })
+        let mut page = client.leases_after(self.0.volume(), LeaseId(0)).await?;
+        let header = Some(self.0.header(page.version));
+        let mut leases = Vec::new();
+        loop {
+            let more = page.next();
+            if more.is_some() && !room.grow(page.leases.len() * STATUS_BYTES_MAX).await {
+                return Err(EtcdFault::TooManyRequests);
+            }
+            leases.extend(page.leases.iter().map(status));
+            let Some(after) = more else { break };
+            page = client.leases_after(self.0.volume(), after).await?;
+        }
+        let answer = LeaseLeasesResponse { header, leases };
+        if room.set(counted(&answer)) { Ok(answer) } else { Err(EtcdFault::TooManyRequests) }
     }
 
     /// Begins one lease's time anew. One that is over is told by a time of zero.
@@ -193,6 +209,7 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
-        Ok(self.0.with_room(Box::pin(self.list(request)).await?)?)
+        let room = self.0.room();
+        Ok(holding(Box::pin(self.list(request, &room)).await?, room))
     }
 }

@@ -49,8 +49,8 @@ fn of_body(body: &ShardBody) -> Option<Told> {
         // What is between the two is the file's.
         ShardBody::Restore { command, .. } => match command.step {
             RestoreStep::Begin { .. } => Some(("restore begin", Vec::new())),
-            RestoreStep::End => Some(("restore end", Vec::new())),
-            RestoreStep::Leases(_) | RestoreStep::Keys(_) => None,
+            RestoreStep::End(_) => Some(("restore end", Vec::new())),
+            RestoreStep::Leases(..) | RestoreStep::Keys(..) => None,
         },
         ShardBody::Advance { version } => Some(("advance", vec![below(*version)])),
         ShardBody::Compact { version } => Some(("compact", vec![below(*version)])),
@@ -61,7 +61,7 @@ fn of_body(body: &ShardBody) -> Option<Told> {
         | ShardBody::Range { .. }
         | ShardBody::Watch { .. }
         | ShardBody::ShowLease { .. }
-        | ShardBody::ListLeases
+        | ShardBody::ListLeases { .. }
         | ShardBody::ShowAuth(_)
         | ShardBody::Inspect => None,
     }

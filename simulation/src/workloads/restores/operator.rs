@@ -12,8 +12,8 @@ use cluster::{
     shard::{
         range::Range,
         restore::{
-            RESTORE_BUMP, RESTORE_BUMP_MIN, RestoreCommand, RestoreError, RestoreStep, Restored,
-            SavedId, SavedLease,
+            Begun, RESTORE_BUMP, RESTORE_BUMP_MIN, RestoreCommand, RestoreError, RestoreStep,
+            Restored, SavedId, SavedLease,
         },
         transaction::Keys,
     },
@@ -169,7 +169,7 @@ impl Restores {
             self.meddle(player, &under).await?;
         }
         for leases in under.saved.leases.chunks(PART_LEASES) {
-            let step = RestoreStep::Leases(leases.to_vec());
+            let step = RestoreStep::Leases(begun.begun, leases.to_vec());
             if self.part(player, &under, step, hasty).await?.is_none() {
                 return Ok(());
             }
@@ -183,11 +183,12 @@ impl Restores {
             let count = (player.rng.number(PART_KEYS) as usize + 1).min(left.len());
             let (part, rest) = left.split_at(count);
             left = rest;
-            if self.part(player, &under, RestoreStep::Keys(part.to_vec()), hasty).await?.is_none() {
+            let step = RestoreStep::Keys(begun.begun, part.to_vec());
+            if self.part(player, &under, step, hasty).await?.is_none() {
                 return Ok(());
             }
         }
-        self.end(player, &under, hasty).await
+        self.end(player, (&under, begun.begun), hasty).await
     }
 
     /// Begins, or hears where it stands; none if it must be asked again.
@@ -322,7 +323,7 @@ impl Restores {
     async fn end(
         &self,
         player: &mut Player,
-        under: &Under,
+        (under, begun): (&Under, Begun),
         hasty: bool,
     ) -> Result<(), ClientError> {
         let now = player.now();
@@ -333,7 +334,7 @@ impl Restores {
                 under.ending.get_or_insert(now);
             }
         }
-        match self.step(player, under, RestoreStep::End, hasty).await? {
+        match self.step(player, under, RestoreStep::End(begun), hasty).await? {
             Some(ended) if ended.whole => self.ended(player).await,
             Some(ended) => {
                 self.accuse(player, format!("a restore was ended and is not whole: {ended:?}"));
