@@ -54,6 +54,24 @@ pub enum Report {
         /// Voters, those that leave while it is joint, and learners.
         configuration: Configuration,
     },
+    /// A leader's state was pinned, to be copied.
+    SnapshotPinned {
+        /// The shard.
+        shard: ShardId,
+        /// Whose state it is.
+        replica: ReplicaId,
+        /// Last position it contains.
+        index: LogIndex,
+    },
+    /// A copy is open: it shows what was pinned.
+    SnapshotOpened {
+        /// The shard.
+        shard: ShardId,
+        /// Where.
+        replica: ReplicaId,
+        /// Last position it contains.
+        index: LogIndex,
+    },
     /// A snapshot was installed.
     SnapshotInstalled {
         /// The shard.
@@ -165,6 +183,8 @@ impl Probe for TracingProbe {
             | Report::Configured { .. }
             | Report::ReplicaReplaced { .. }
             | Report::LeadershipOffered { .. }
+            | Report::SnapshotPinned { .. }
+            | Report::SnapshotOpened { .. }
             | Report::SnapshotResumed { .. }
             | Report::SnapshotInstalled { .. } => tracing::info!(?report, "report"),
             Report::Applied { .. } | Report::Gathered { .. } | Report::Hibernating { .. } => {

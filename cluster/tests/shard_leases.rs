@@ -243,7 +243,7 @@ fn a_copy_gets_the_leases_of_its_pin_though_they_end_and_it_is_killed_among_them
     let mut receiver = SnapshotReceiver::new(COPY, OFFER);
     let mut resumed = 0;
     while !receiver.is_complete() {
-        receiver = receive(&pin, &replica, &*store, receiver, 40);
+        drop(receive(&pin, &replica, &*store, receiver, 40));
         for number in 0..3 {
             let ends = LeaseId(1 + (resumed * 3 + number) % 500);
             lease(&mut replica, 0, LeaseCommand::Revoke(ends));

@@ -416,6 +416,8 @@ impl Probe for Watcher {
                 "joint step"
             }
             Report::Configured { .. } => "configuration",
+            Report::SnapshotPinned { .. } => "snapshot pinned",
+            Report::SnapshotOpened { .. } => "snapshot opened",
             Report::SnapshotResumed { .. } => "snapshot resumed",
             Report::LeadershipOffered { .. } => "leadership offered",
             Report::SnapshotInstalled { .. } => "snapshot installed",

@@ -136,6 +136,8 @@ impl ReplicaState {
         tracing::info!(shard = %self.facts.shard, %to, %index, "state pinned for a replica that fell behind");
         self.world.reach(FailPoint::SnapshotPinned);
         self.snapshots.pins.insert(id, Pin { snapshot, store: Arc::clone(&half.store) });
+        let (shard, replica) = (self.facts.shard, self.facts.replica);
+        self.world.probe.report(Report::SnapshotPinned { shard, replica, index });
         self.input(Input::SnapshotPinned { id, index, term, configuration });
     }
 

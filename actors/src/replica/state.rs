@@ -369,6 +369,9 @@ impl ReplicaState {
         match result {
             Ok(Opened { descriptor, applied, applied_term, .. }) => {
                 self.proven = (applied, applied_term);
+                let (shard, replica) = (self.facts.shard, self.facts.replica);
+                let opened = Report::SnapshotOpened { shard, replica, index: applied };
+                self.world.probe.report(opened);
                 if let Some(descriptor) = descriptor {
                     self.describe(descriptor);
                 }

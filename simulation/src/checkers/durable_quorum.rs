@@ -73,6 +73,8 @@ impl DurableQuorum {
             Report::Applied { shard, index, term, .. } => self.applied(logs, *shard, *index, *term),
             Report::Elected { .. }
             | Report::SnapshotInstalled { .. }
+            | Report::SnapshotPinned { .. }
+            | Report::SnapshotOpened { .. }
             | Report::SnapshotResumed { .. }
             | Report::LeadershipOffered { .. }
             | Report::Gathered { .. }

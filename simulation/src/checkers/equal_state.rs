@@ -12,8 +12,8 @@ use actors::replica::apply::ReadHalf;
 use cluster::ids::{LogIndex, ReplicaId, ShardId};
 
 /// Positions remembered of a shard: two replicas may be seen at one position
-/// at different times.
-const KEPT_MAX: usize = 8;
+/// at different times, and a copy shows what was pinned half a minute before.
+const KEPT_MAX: usize = 64;
 
 /// Hashes of states.
 #[derive(Debug, Default)]
@@ -31,19 +31,34 @@ impl EqualState {
         for (replica, half) in shown {
             let index = half.reader.applied().0;
             let here = |(_, other): &&(ReplicaId, &ReadHalf)| other.reader.applied().0 == index;
-            let known = self.known.get(&shard).is_some_and(|known| known.contains_key(&index));
-            if !known && shown.iter().filter(here).count() < 2 {
+            if !self.knows(shard, index) && shown.iter().filter(here).count() < 2 {
                 continue;
             }
-            // A state that was swept on meanwhile cannot be read any more.
-            let view = half.reader.view(half.store.as_ref());
-            let Some(hash) = view.ok().and_then(|view| half.reader.state_hash(&*view).ok()) else {
-                continue;
-            };
-            compared += 1;
-            self.note(shard, index, *replica, hash)?;
+            compared += u64::from(self.see(shard, *replica, half)?);
         }
         Ok(compared)
+    }
+
+    /// Compares one replica with whoever was seen at its position, or will be; whether
+    /// it could be read.
+    pub(super) fn see(
+        &mut self,
+        shard: ShardId,
+        replica: ReplicaId,
+        half: &ReadHalf,
+    ) -> Result<bool, String> {
+        // A state that was swept on meanwhile cannot be read any more.
+        let view = half.reader.view(half.store.as_ref());
+        let Some(hash) = view.ok().and_then(|view| half.reader.state_hash(&*view).ok()) else {
+            return Ok(false);
+        };
+        self.note(shard, half.reader.applied().0, replica, hash)?;
+        Ok(true)
+    }
+
+    /// Whether somebody was seen at this position.
+    pub(super) fn knows(&self, shard: ShardId, index: LogIndex) -> bool {
+        self.known.get(&shard).is_some_and(|known| known.contains_key(&index))
     }
 
     fn note(

@@ -128,6 +128,8 @@ impl KeptLogs {
             Report::Applied { replica, .. } => self.takes_part(*replica, "applies"),
             Report::Configured { .. }
             | Report::SnapshotInstalled { .. }
+            | Report::SnapshotPinned { .. }
+            | Report::SnapshotOpened { .. }
             | Report::SnapshotResumed { .. }
             | Report::LeadershipOffered { .. }
             | Report::Gathered { .. }

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use actors::replica::apply::ReadHalf;
+use actors::{probe::Report, replica::apply::ReadHalf};
 use cluster::{
     catalog::view::CatalogView,
     ids::{ReplicaId, ShardId},
@@ -31,6 +31,8 @@ const LOOKS_PER_COMPARISON: u64 = 16;
 pub(super) struct Look {
     windows: BTreeMap<u32, Window>,
     looks: u64,
+    /// Copies that were compared with what was pinned for them since the last look.
+    copies: u64,
     /// The newest catalog seen.
     catalog: Version,
     pub(super) owner: OneOwner,
@@ -62,6 +64,7 @@ impl Look {
     pub(super) fn look(&mut self, trace: &Trace) -> Result<(), String> {
         self.windows.retain(|_, window| !window.life.is_over());
         self.looks += 1;
+        (0..std::mem::take(&mut self.copies)).for_each(|_| trace.count("copy compared"));
         self.see_catalogs(trace)?;
         for (node, window) in &self.windows {
             let held = window.budget.memory();
@@ -76,6 +79,25 @@ impl Look {
         if self.looks.is_multiple_of(LOOKS_PER_COMPARISON) {
             self.compare(trace)?;
         }
+        Ok(())
+    }
+
+    /// Looks at a state that is pinned for a copy, and at the copy as soon as it is open:
+    /// once it has applied what came after, it may be right again.
+    pub(super) fn see_copy(&mut self, report: &Report) -> Result<(), String> {
+        let (Report::SnapshotPinned { shard, replica, index }
+        | Report::SnapshotOpened { shard, replica, index }) = report
+        else {
+            return Ok(());
+        };
+        let half = self.halves().remove(shard).and_then(|mut halves| halves.remove(replica));
+        let Some(half) = half.filter(|half| half.reader.applied().0 == *index) else {
+            return Ok(());
+        };
+        let is_copy = matches!(report, Report::SnapshotOpened { .. });
+        let known = self.equal.knows(*shard, *index);
+        let seen = self.equal.see(*shard, *replica, &half)?;
+        self.copies += u64::from(is_copy && known && seen);
         Ok(())
     }
 

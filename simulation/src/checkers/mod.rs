@@ -272,6 +272,7 @@ impl Inner {
         self.votes.report(&self.quorum, report)?;
         self.kept.report(report)?;
         self.look.owner.report(node, report)?;
+        self.look.see_copy(report)?;
         if !self.look.poisoned.report(node, report)? {
             self.stops.report(node, report)?;
         }

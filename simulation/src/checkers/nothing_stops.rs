@@ -53,6 +53,8 @@ impl Checker for NothingStops {
             | Report::Applied { .. }
             | Report::Configured { .. }
             | Report::SnapshotInstalled { .. }
+            | Report::SnapshotPinned { .. }
+            | Report::SnapshotOpened { .. }
             | Report::SnapshotResumed { .. }
             | Report::LeadershipOffered { .. }
             | Report::Gathered { .. }

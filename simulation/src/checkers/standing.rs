@@ -60,6 +60,8 @@ impl Standings {
             }
             Report::Elected { .. }
             | Report::Configured { .. }
+            | Report::SnapshotPinned { .. }
+            | Report::SnapshotOpened { .. }
             | Report::SnapshotResumed { .. }
             | Report::LeadershipOffered { .. }
             | Report::Gathered { .. }

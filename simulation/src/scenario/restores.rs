@@ -79,6 +79,7 @@ pub(super) const ALL: &[Scenario] = &[
             "restored state compared",
             "snapshot installed",
             "cut off from a copy",
+            "copy compared",
         ],
     },
     Scenario {

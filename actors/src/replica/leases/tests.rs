@@ -59,7 +59,8 @@ impl Holder {
                 stand.ask(SHARD, ShardBody::Lease { request, command })
             });
             for result in join_all(asked.collect::<Vec<_>>()).await {
-                let ShardResult::Outcome(Outcome::Lease(LeaseOutcome::Lives { .. })) = result else {
+                let ShardResult::Outcome(Outcome::Lease(LeaseOutcome::Lives { .. })) = result
+                else {
                     panic!("{result:?}")
                 };
             }
