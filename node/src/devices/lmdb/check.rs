@@ -14,9 +14,12 @@
 
 use std::{fs::File, os::unix::fs::FileExt, path::Path};
 
-use cluster::mvcc::{
-    layout::read_history_key,
-    record::{ChangeRecord, Record},
+use cluster::{
+    mvcc::{
+        layout::read_history_key,
+        record::{ChangeRecord, Record},
+    },
+    shard::leases::check_entry,
 };
 
 /// Largest file checked whole at opening: about a fifth of a second from the
