@@ -1,25 +1,23 @@
 //! Requests at a replica: what waits for a proposal, a read position, a turn.
 //!
 //! A write waits for its entry to be applied at the position and term it was
-//! proposed with. A strong read waits for a position confirmed by a majority,
-//! then for apply to reach it; then it runs on a reading thread. When
-//! leadership ends, everything under way is answered `Interrupted`: a retry
-//! with the same session number finds out.
+//! proposed with. What reads wait for is told in `reads`. When leadership ends,
+//! everything under way is answered `Interrupted`: a retry with the same session
+//! number finds out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use cluster::{
-    auth::{AuthQuery, Principal},
-    ids::{CATALOG_SHARD, LeaseId, LogIndex, Term},
-    limits::{BATCH_OPS_MAX, CLOCK_AHEAD_MS_MAX, ENTRY_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX},
-    mvcc::version::{Hlc, Version, VersionKind},
+    auth::Principal,
+    ids::{CATALOG_SHARD, LogIndex, Term},
+    limits::{BATCH_OPS_MAX, ENTRY_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX},
+    mvcc::version::{Hlc, Version},
     raft::{Input, Ticket, types::ConfigurationChange},
     request::{Fault, ReadLevel, ShardAnswer, ShardBody, ShardRequest, ShardResult, WriteLevel},
     shard::{
         command::{Action, Command, Op, Outcome},
-        leases::{LeaseCommand, LeaseRecord, LeaseView},
+        leases::LeaseCommand,
         range::Range,
-        reader::ReadError,
         restore::{RestoreCommand, RestoreStep},
         transaction::check_keys,
         watch::Watch,
@@ -31,8 +29,8 @@ use tokio::sync::oneshot;
 use super::{
     accounts::Guard,
     apply::ReadHalf,
-    halt::read_halt,
-    messages::{AppliedBatch, ReplicaCall, ReplicaMessage, refused},
+    messages::{AppliedBatch, ReplicaCall, refused},
+    reads::ReadQuery,
     state::{Phase, ReplicaState},
 };
 use crate::{admission::Permit, failpoint::FailPoint, probe::Report};
@@ -44,7 +42,7 @@ const SHARD_TIME_STEP_MS_MAX: u128 = 10_000;
 /// times the usual deadline.
 const WAIT_MAX: std::time::Duration = std::time::Duration::from_mins(1);
 /// What a refused asker should wait before it tries again.
-const RETRY_MS: u32 = 20;
+pub(super) const RETRY_MS: u32 = 20;
 
 /// Where a change of configuration is answered.
 pub(super) type ConfigureReply = oneshot::Sender<Result<(), Fault>>;
@@ -52,7 +50,7 @@ pub(super) type ConfigureReply = oneshot::Sender<Result<(), Fault>>;
 /// A request with its way back.
 #[derive(Debug)]
 pub(super) struct Asked {
-    reply: oneshot::Sender<ShardAnswer>,
+    pub(super) reply: oneshot::Sender<ShardAnswer>,
     pub(super) deadline: Instant,
     pub(super) guard: Guard,
     _permit: Permit,
@@ -60,7 +58,7 @@ pub(super) struct Asked {
 
 /// What a request waits for.
 #[derive(Debug)]
-enum Waiting {
+pub(super) enum Waiting {
     /// Its entry to be applied.
     Write(Asked),
     /// Its entry to be applied, then read.
@@ -73,26 +71,15 @@ enum Waiting {
     Own,
 }
 
-/// What to read.
-#[derive(Clone, Debug)]
-enum ReadQuery {
-    Get { key: Vec<u8>, at: Option<Version>, head_only: bool },
-    List { prefix: Vec<u8>, after: Option<Vec<u8>>, limit: u32, at: Option<Version>, values: bool },
-    Range(Range),
-    Lease { lease: LeaseId, keys: bool },
-    Leases { after: LeaseId },
-    Accounts(AuthQuery),
-}
-
 /// All requests under way at one replica.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     last_ticket: u64,
-    waiting: BTreeMap<Ticket, Waiting>,
+    pub(super) waiting: BTreeMap<Ticket, Waiting>,
     /// Proposals in the log, by position.
     proposed: BTreeMap<LogIndex, (Term, Ticket)>,
     /// Reads that wait for apply to reach a position.
-    reads: BTreeMap<LogIndex, Vec<Ticket>>,
+    pub(super) reads: BTreeMap<LogIndex, Vec<Ticket>>,
     /// When this leader last added to shard time.
     stepped: Option<Instant>,
     /// When it looks after leases next.
@@ -128,7 +115,7 @@ impl Waiting {
 }
 
 impl Calls {
-    fn ticket(&mut self) -> Ticket {
+    pub(super) fn ticket(&mut self) -> Ticket {
         self.last_ticket += 1;
         Ticket(self.last_ticket)
     }
@@ -322,7 +309,7 @@ impl ReplicaState {
         self.propose_as(Waiting::Write(asked), action, level);
     }
 
-    fn propose_as(&mut self, waiting: Waiting, action: Action, level: WriteLevel) {
+    pub(super) fn propose_as(&mut self, waiting: Waiting, action: Action, level: WriteLevel) {
         let command = Command {
             time: self.world.tick_hybrid(),
             shard_time_step_ms: self.shard_time_step(),
@@ -383,55 +370,6 @@ impl ReplicaState {
         u32::try_from(step_ms).unwrap_or(0)
     }
 
-    /// Takes a read: at once where its level allows, else by the leader.
-    fn read(&mut self, asked: Asked, query: ReadQuery, level: ReadLevel) {
-        if let Some(at) = query.at()
-            && self.half.versions() == Some(VersionKind::Hybrid)
-        {
-            return self.read_at(asked, query, Hlc(at.0));
-        }
-        if self.half.serves(level, self.world.hybrid.tick(self.world.clock.wall())) {
-            return self.start_read(asked, query);
-        }
-        let ticket = self.calls.ticket();
-        self.calls.waiting.insert(ticket, Waiting::Read(asked, query));
-        self.input(Input::Read { ticket });
-        self.wake();
-    }
-
-    /// Reads as of a point of time: anyone may once it is closed; the leader
-    /// closes it by an entry if need be.
-    fn read_at(&mut self, asked: Asked, query: ReadQuery, at: Hlc) {
-        if self.half.closed() >= at {
-            return self.start_read(asked, query);
-        }
-        let ahead_ms = at.wall().0.saturating_sub(self.world.clock.wall().0);
-        if ahead_ms > CLOCK_AHEAD_MS_MAX {
-            let text = format!("version {at:?} lies {ahead_ms} ms in the future");
-            return self.refuse(asked.reply, Fault::NoSuchVersion(text));
-        }
-        let _ = self.world.hybrid.observe(at, self.world.clock.wall());
-        self.propose_as(Waiting::Close(asked, query), Action::Close, WriteLevel::Strong);
-    }
-
-    /// Runs a read on a reading thread, at what is published now.
-    fn start_read(&self, asked: Asked, query: ReadQuery) {
-        let Some(half) = self.half.read_half() else {
-            return self.refuse(asked.reply, Fault::NotLeader { leader: None });
-        };
-        let (clock, leader) = (self.world.hybrid.last(), self.leader_node());
-        let (myself, now_ms) = (self.myself.clone(), self.shard_time_ms(&half));
-        self.world.workers.beside(Box::new(move || {
-            let result = query.run(&asked.guard, &half, now_ms).map_err(|error| {
-                if let Some(halt) = read_halt(&error) {
-                    let _ = myself.cast(ReplicaMessage::Halted(halt));
-                }
-                read_fault(&error, &half)
-            });
-            let _ = asked.reply.send(ShardAnswer { clock, leader, result });
-        }));
-    }
-
     /// A proposal stands in our log.
     pub(super) fn proposed(&mut self, ticket: Ticket, term: Term, index: LogIndex) {
         self.rounds.proposed(index, self.world.clock.now());
@@ -461,21 +399,6 @@ impl ReplicaState {
     pub(super) fn held(&mut self, ticket: Ticket) {
         if let Some(Waiting::Write(asked)) = self.calls.waiting.remove(&ticket) {
             self.answer(asked.reply, Ok(ShardResult::Accepted));
-        }
-    }
-
-    /// A read may run once a position is applied.
-    pub(super) fn read_ready(&mut self, ticket: Ticket, index: LogIndex) {
-        if index <= self.applied.0 {
-            self.finish_read(ticket);
-        } else {
-            self.calls.reads.entry(index).or_default().push(ticket);
-        }
-    }
-
-    fn finish_read(&mut self, ticket: Ticket) {
-        if let Some(Waiting::Read(asked, query)) = self.calls.waiting.remove(&ticket) {
-            self.start_read(asked, query);
         }
     }
 
@@ -585,7 +508,7 @@ impl ReplicaState {
         }
     }
 
-    fn refuse(&self, reply: oneshot::Sender<ShardAnswer>, fault: Fault) {
+    pub(super) fn refuse(&self, reply: oneshot::Sender<ShardAnswer>, fault: Fault) {
         let _ = reply.send(refused(self.world.hybrid.last(), fault));
     }
 
@@ -632,76 +555,4 @@ fn check_ops(ops: &[Op]) -> Result<(), Fault> {
         )));
     }
     Ok(())
-}
-
-impl ReadQuery {
-    fn at(&self) -> Option<Version> {
-        match self {
-            Self::Get { at, .. } | Self::List { at, .. } => *at,
-            Self::Range(range) => range.at,
-            Self::Lease { .. } | Self::Leases { .. } | Self::Accounts(_) => None,
-        }
-    }
-
-    /// `now_ms` is shard time as the leader counts it.
-    fn run(
-        &self,
-        guard: &Guard,
-        half: &Arc<ReadHalf>,
-        now_ms: u64,
-    ) -> Result<ShardResult, ReadError> {
-        let view = half.reader.view(half.store.as_ref())?;
-        guard.check(half, view.as_ref())?;
-        let now = half.reader.now();
-        match self {
-            Self::Get { key, at, head_only } => {
-                half.reader.get(view.as_ref(), key, *at, *head_only).map(ShardResult::Value)
-            }
-            Self::List { prefix, after, limit, at, values } => {
-                let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
-                half.reader.list(view.as_ref(), prefix, after.as_deref(), limit, *at, *values).map(
-                    |page| ShardResult::Page { items: page.items, more: page.more, at: page.at },
-                )
-            }
-            Self::Range(range) => {
-                let (result, at) = half.reader.range(view.as_ref(), range)?;
-                Ok(ShardResult::Range { result, at, now })
-            }
-            Self::Lease { lease, keys } => {
-                let Ok(known) = half.reader.leases().get(*lease) else {
-                    return Ok(ShardResult::Lease(None, now));
-                };
-                let keys =
-                    if *keys { half.reader.lease_keys(view.as_ref(), *lease)? } else { Vec::new() };
-                let record = LeaseRecord { id: *lease, lease: known };
-                let shown = LeaseView { keys, ..half.reader.lease_view(record, now_ms) };
-                Ok(ShardResult::Lease(Some(shown), now))
-            }
-            Self::Accounts(query) => {
-                Ok(ShardResult::Auth(half.reader.accounts().answer(query)?, now))
-            }
-            Self::Leases { after } => {
-                let (leases, more) = half.reader.list_leases(*after, now_ms);
-                Ok(ShardResult::Leases { leases, more, now })
-            }
-        }
-    }
-}
-
-/// What a failed read means to the asker.
-pub(super) fn read_fault(error: &ReadError, half: &ReadHalf) -> Fault {
-    match error {
-        ReadError::WrongShard(_) => Fault::StaleEpoch(half.reader.descriptor().clone()),
-        ReadError::Compacted { at, compacted } => {
-            Fault::Compacted { at: *at, compacted: *compacted }
-        }
-        ReadError::NotWhole(_) => Fault::Restoring,
-        ReadError::Denied(error) => Fault::Denied(*error),
-        ReadError::Future { .. } => Fault::NoSuchVersion(error.to_string()),
-        ReadError::TooLarge(_) => Fault::Invalid(error.to_string()),
-        ReadError::ViewTooOld { .. } | ReadError::Overtaken { .. } | ReadError::Gone(_) => {
-            Fault::Busy { retry_after_ms: RETRY_MS }
-        }
-        ReadError::Engine(_) | ReadError::Root(_) => Fault::Stopped(error.to_string()),
-    }
 }

@@ -21,6 +21,7 @@ pub(crate) mod halt;
 mod journal;
 mod leases;
 pub mod messages;
+mod reads;
 mod rounds;
 mod snapshots;
 mod state;

@@ -19,9 +19,10 @@ use cluster::{
 
 use super::{
     apply::ReadHalf,
-    calls::{Asked, read_fault},
+    calls::Asked,
     halt::read_halt,
     messages::{AppliedBatch, ReplicaMessage, ReplicaTimer},
+    reads::read_fault,
     state::{Phase, ReplicaState},
 };
 
