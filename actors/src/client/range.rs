@@ -2,8 +2,10 @@
 //! `DeleteRange` and `Compact`.
 //!
 //! A shard answers about a megabyte at a time. What is in the order of its keys
-//! is read page by page at one version; what must be sorted is read whole
-//! and sorted here, and no more of it is held than a limit shows. Over several shards a range is a cut, as a list is.
+//! is read page by page at one version. The first of another order are found where the keys
+//! lie, if they fit into one answer; if not, or if all are wanted, the range is read whole and
+//! sorted here, and no more of it is held than a limit shows. Over several shards a range is a
+//! cut, as a list is.
 
 use cluster::{
     ids::ShardId,
@@ -116,19 +118,22 @@ impl Client {
         level: ReadLevel,
     ) -> Result<Option<Ranged>, ClientError> {
         let mut trial = self.trial(format!("volume {volume}"));
+        if range.is_sorted_and_cut() {
+            let first = Range { limit: range.limit, sort: range.sort, ..page_of(range, at) };
+            match self.gather_page(&mut trial, shard, &first, level).await {
+                // More than one answer holds.
+                Err(ClientError::Fault { fault: Fault::Invalid(_), .. }) => {
+                    trial = self.trial(format!("volume {volume}"));
+                }
+                asked => return Ok(asked?.map(|(part, _)| part)),
+            }
+        }
         let mut page = page_of(range, at);
         let mut all: Option<Ranged> = None;
         let mut bytes = 0;
         loop {
-            // One key is no larger than what asks for it may be.
-            let gathers = matches!(page.keys, Keys::Range { .. });
-            self.take_room(&trial, if gathers { LIST_PAGE_BYTES_MAX } else { 0 }).await?;
-            let asked = self.ask_page(&mut trial, shard, &page, level).await?;
-            let part_bytes = asked.iter().flat_map(|part| &part.result.items).map(item_bytes).sum();
-            if gathers {
-                self.keep_room(&trial, part_bytes).await?;
-            }
-            let Some(part) = asked else { return Ok(None) };
+            let asked = self.gather_page(&mut trial, shard, &page, level).await?;
+            let Some((part, part_bytes)) = asked else { return Ok(None) };
             bytes += part_bytes;
             if bytes > GATHERED_BYTES_MAX {
                 return Err(too_large(&trial, GATHERED_BYTES_MAX));
@@ -151,6 +156,27 @@ impl Client {
                 Some(_) | None => return Ok(all),
             }
         }
+    }
+
+    /// One answer of a shard, with room for it, and its bytes; none if the shard must be
+    /// found again.
+    async fn gather_page(
+        &self,
+        trial: &mut Trial,
+        shard: ShardId,
+        page: &Range,
+        level: ReadLevel,
+    ) -> Result<Option<(Ranged, usize)>, ClientError> {
+        // One key is no larger than what asks for it may be.
+        let gathers = matches!(page.keys, Keys::Range { .. });
+        self.take_room(trial, if gathers { LIST_PAGE_BYTES_MAX } else { 0 }).await?;
+        let asked = self.ask_page(trial, shard, page, level).await;
+        let items = asked.iter().flatten().flat_map(|part| &part.result.items);
+        let bytes = items.map(item_bytes).sum();
+        if gathers {
+            self.keep_room(trial, bytes).await?;
+        }
+        Ok(asked?.map(|part| (part, bytes)))
     }
 
     /// Lets go of what was gathered and stands behind what the limit of a sorted range

@@ -169,6 +169,12 @@ impl Range {
         self.sort == Sort::default()
     }
 
+    /// Whether it shows the first so many in another order than that of the keys, so that
+    /// most of what is met need not be held.
+    pub fn is_sorted_and_cut(&self) -> bool {
+        self.limit > 0 && !self.is_in_order()
+    }
+
     fn passes(&self, head: &Head) -> bool {
         self.created.holds(head.created) && self.modified.holds(head.modified)
     }
@@ -218,6 +224,19 @@ impl Sort {
         // Turning the list round would turn equal ones round too.
         items.sort_by(|a, b| if self.descending { compare(b, a) } else { compare(a, b) });
     }
+
+    /// Whether a key stands before an item whose key is smaller: equal ones do not.
+    fn puts_before(self, key: &[u8], record: &Record<'_>, item: &Item) -> bool {
+        let head = &record.head;
+        let order = match self.by {
+            SortBy::Key => key.cmp(&item.key[..]),
+            SortBy::Changes => head.changes.cmp(&item.changes),
+            SortBy::Created => head.created.cmp(&item.created),
+            SortBy::Modified => head.modified.cmp(&item.modified),
+            SortBy::Value => record.value.cmp(&item.value[..]),
+        };
+        if self.descending { order.is_gt() } else { order.is_lt() }
+    }
 }
 
 impl Span {
@@ -234,13 +253,31 @@ pub(super) struct Gather<'r> {
     bytes: usize,
     result: RangeResult,
     too_large: bool,
+    /// Whether what the limit of a sorted range leaves out is let go of on the way.
+    lets_go: bool,
+    /// So many of the items are the first of all that were met, in their order.
+    first: usize,
 }
 
 impl<'r> Gather<'r> {
     /// For an answer of about so many bytes. One in order is cut there and says
     /// that there is more; one in another order fails.
     pub(super) fn new(range: &'r Range, bytes_max: usize) -> Self {
-        Self { range, bytes_max, bytes: 0, result: RangeResult::default(), too_large: false }
+        Self {
+            range,
+            bytes_max,
+            bytes: 0,
+            result: RangeResult::default(),
+            too_large: false,
+            lets_go: false,
+            first: 0,
+        }
+    }
+
+    /// The same holding of a sorted range with a limit little more than that shows: twice
+    /// as many and twice the bytes. It fails only if what is shown is too large.
+    pub(super) fn letting_go(self) -> Self {
+        Self { lets_go: self.range.is_sorted_and_cut(), ..self }
     }
 
     /// Takes the next key in; `Break` says that the rest does not matter.
@@ -249,6 +286,9 @@ impl<'r> Gather<'r> {
         self.result.count += u64::from(range.count);
         if range.show == Show::Count || !range.passes(&record.head) {
             return ControlFlow::Continue(());
+        }
+        if self.lets_go {
+            return self.take_sorted(key, record);
         }
         let items = self.result.items.len();
         let full = items > 0 && self.bytes >= self.bytes_max;
@@ -266,6 +306,38 @@ impl<'r> Gather<'r> {
         ControlFlow::Continue(())
     }
 
+    /// Takes a key of which only the first in another order are shown.
+    fn take_sorted(&mut self, key: &[u8], record: &Record<'_>) -> ControlFlow<()> {
+        let range = self.range;
+        let last = self.first.checked_sub(1).and_then(|last| self.result.items.get(last));
+        if range.is_full(self.first)
+            && last.is_some_and(|last| !range.sort.puts_before(key, record, last))
+        {
+            self.result.more = true;
+            return ControlFlow::Continue(());
+        }
+        let item = item(key, record, range.needs_values());
+        self.bytes += item_bytes(&item);
+        self.result.items.push(item);
+        let twice = usize::try_from(range.limit).unwrap_or(usize::MAX).saturating_mul(2);
+        if self.result.items.len() < twice && self.bytes < self.bytes_max.saturating_mul(2) {
+            return ControlFlow::Continue(());
+        }
+        self.let_go();
+        if self.too_large { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Lets go of all but the first, and judges those: as of a page, the last may be more
+    /// than fits.
+    fn let_go(&mut self) {
+        self.range.keep_first(&mut self.result);
+        self.first = self.result.items.len();
+        let sizes = self.result.items.iter().map(item_bytes);
+        self.bytes = sizes.sum();
+        let last = self.result.items.last().map_or(0, item_bytes);
+        self.too_large = self.first > 1 && self.bytes - last >= self.bytes_max;
+    }
+
     /// Bytes of what was kept so far.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -273,10 +345,100 @@ impl<'r> Gather<'r> {
 
     /// What it came to.
     pub(super) fn finish(mut self) -> Result<RangeResult, TooLarge> {
+        if self.lets_go {
+            self.let_go();
+        }
         if self.too_large {
             return Err(TooLarge { bytes_max: self.bytes_max });
         }
         self.range.arrange(&mut self.result);
         Ok(self.result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::LeaseId,
+        mvcc::{record::RecordKind, version::VersionKind},
+    };
+
+    /// Keys in their order with what they are sorted by, each drawn from a few.
+    fn keys() -> Vec<(Vec<u8>, Head, Vec<u8>)> {
+        let mut seed = 7_u64;
+        let mut draw = |most: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) % most
+        };
+        let key = |number: u32| {
+            let created = 1 + draw(20);
+            let head = Head {
+                kind: RecordKind::Value,
+                versions: VersionKind::Dense,
+                created: Version(created),
+                modified: Version(created + draw(20)),
+                sub: 0,
+                changes: 1 + draw(4),
+                lease: LeaseId(0),
+                other: 0,
+            };
+            (
+                format!("k{number:03}").into_bytes(),
+                head,
+                vec![b'v'; 1 + usize::try_from(draw(30)).unwrap()],
+            )
+        };
+        (0..200).map(key).collect()
+    }
+
+    fn gathered(mut gather: Gather<'_>) -> Result<(RangeResult, usize), TooLarge> {
+        let mut held = 0;
+        for (key, head, value) in keys() {
+            let flow = gather.take(&key, &Record { head, value: &value });
+            held = held.max(gather.result.items.len());
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok((gather.finish()?, held))
+    }
+
+    #[test]
+    fn what_is_let_go_of_is_not_among_the_first() {
+        let orders = [SortBy::Key, SortBy::Changes, SortBy::Created, SortBy::Modified];
+        for by in orders.into_iter().chain([SortBy::Value]) {
+            for (descending, limit) in
+                [(false, 1), (true, 1), (true, 7), (false, 50), (true, 200), (true, 500)]
+            {
+                let plain = Range::of(Keys::range("", "")).sorted(by, descending).limit(limit);
+                let spanned =
+                    Range { created: Span { from: Version(5), to: Version(15) }, ..plain.clone() };
+                for range in [plain.clone(), plain.heads().counted(), spanned] {
+                    if range.is_in_order() {
+                        continue;
+                    }
+                    let (all, _) = gathered(Gather::new(&range, 1 << 20)).unwrap();
+                    let (first, held) =
+                        gathered(Gather::new(&range, 1 << 20).letting_go()).unwrap();
+                    assert_eq!(first, all, "{range:?}");
+                    assert!(held <= 2 * limit as usize, "{held} of {range:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_is_shown_must_fit_an_answer() {
+        let range =
+            |limit| Range::of(Keys::range("", "")).sorted(SortBy::Modified, true).limit(limit);
+        let bytes_max = 400;
+        let few = range(5);
+        assert!(gathered(Gather::new(&few, bytes_max)).is_err(), "all of them do not fit");
+        assert_eq!(gathered(Gather::new(&few, bytes_max).letting_go()).unwrap().0.items.len(), 5);
+        assert!(gathered(Gather::new(&range(150), bytes_max).letting_go()).is_err());
+        // One that is too large by itself is shown by itself.
+        assert_eq!(gathered(Gather::new(&range(1), 1).letting_go()).unwrap().0.items.len(), 1);
+        assert!(gathered(Gather::new(&range(2), 1).letting_go()).is_err());
     }
 }

@@ -61,18 +61,18 @@ impl Reader {
     }
 
     /// Reads a range, and the version it was read at. Of one that is in order
-    /// about [`RANGE_BYTES_MAX`] are shown; `more` says so.
+    /// about [`RANGE_BYTES_MAX`] are shown; `more` says so. Of one that is sorted no more
+    /// is held than its limit shows, and that must fit.
     ///
     /// # Errors
-    /// If the version cannot be read, a range that must be sorted is too large,
-    /// or the store.
+    /// If the version cannot be read, what a sorted range shows is too large, or the store.
     pub fn range(
         &self,
         view: &dyn View,
         range: &Range,
     ) -> Result<(RangeResult, Version), ReadError> {
         let stand = self.stand(view, range.at)?;
-        let mut gather = Gather::new(range, RANGE_BYTES_MAX);
+        let mut gather = Gather::new(range, RANGE_BYTES_MAX).letting_go();
         if let Keys::One(key) = &range.keys {
             if !self.descriptor().predicate.owns(key) {
                 return Err(ReadError::WrongShard(self.descriptor().epoch));
