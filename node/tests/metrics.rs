@@ -78,6 +78,10 @@ fn a_node_shows_every_metric_and_tells_whether_it_is_well() {
     assert!(sum(&cluster, "cdb_replica_applied_entries_total") > before);
     assert!(sum(&cluster, "cdb_replica_read_rounds_total") >= 1.0);
 
+    for node in &cluster.nodes {
+        assert!(!node.log_text().contains("key put"), "what is told at debug is off");
+    }
+
     // Each shard is counted where it is led.
     let is = |name: &str, wanted: f64| (sum(&cluster, name) - wanted).abs() < 0.5;
     assert!(is("cdb_volume_keys{volume=\"data\"}", 1.0));
@@ -107,6 +111,9 @@ fn no_secret_is_ever_logged() {
     cluster.found();
     cluster.cdb(&["volume", "create", "data", "--replicas", "2", "--shards", "1"]).ok();
     let value = b"the value itself";
+    cluster.put("data/logged", b"first");
+    cluster.put("data/logged", value);
+    cluster.cdb(&["rm", "data/logged"]).ok();
     cluster.put("data/k", value);
     let token = cluster.token();
     let first = cluster.nodes[0].quic.to_string();
@@ -128,6 +135,12 @@ fn no_secret_is_ever_logged() {
     for node in cluster.nodes.iter().chain([&third, &fourth]) {
         let log = node.log_text();
         assert!(node.number == 4 || log.contains("DEBUG"), "the log is not verbose");
+        for told in ["key put", "key deleted", "index updated", "batch committed"] {
+            let of_key = |line: &str| line.contains(told) && line.contains("logged");
+            let told_here = told == "batch committed" && log.contains(told);
+            let holds = cluster.nodes.iter().any(|holder| holder.number == node.number);
+            assert!(!holds || told_here || log.lines().any(of_key), "n{}: {told}", node.number);
+        }
         for (what, secret) in &secrets {
             assert!(!log.contains(secret), "n{} logs a {what}", node.number);
         }

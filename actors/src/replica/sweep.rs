@@ -69,6 +69,8 @@ impl ApplyHalf {
         open.sweeping = false;
         match result {
             Ok(sweep) => {
+                let (upto, entries, bytes) = (begun.upto, sweep.entries, sweep.bytes);
+                tracing::debug!(replica = %self.replica, %upto, entries, bytes, "history swept");
                 metrics::counter!(crate::metrics::SWEPT_ENTRIES).increment(sweep.entries as u64);
                 metrics::counter!(crate::metrics::SWEPT_BYTES).increment(sweep.bytes);
                 if sweep.more && begun.batches > 1 {

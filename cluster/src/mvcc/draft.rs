@@ -3,6 +3,9 @@
 //! A command is all or nothing even when the engine fails in its middle, so
 //! its changes gather here, seeing each other, and enter the overlay together
 //! at the end. All share one version; each has its own sub-version.
+//!
+//! What is changed, and what that moves in the trees by which keys are found, is told to the
+//! log at level `debug`: keys, never values.
 
 mod scan;
 
@@ -120,6 +123,15 @@ impl<'a> Draft<'a> {
             other: self.stamp.other,
         };
         let record = Bytes::from(Record { head, value }.write(key));
+        tracing::debug!(
+            key = %key.escape_ascii(),
+            version = %head.modified,
+            created = %head.created,
+            changes = head.changes,
+            lease = lease.0,
+            value_bytes = value.len(),
+            "key put"
+        );
         self.note(key, RecordKind::Value);
         self.latest.insert(Bytes::copy_from_slice(key), Some(record));
         Ok(())
@@ -145,6 +157,7 @@ impl<'a> Draft<'a> {
         };
         let place = history_key(key, head.modified, head.sub);
         let record = Record { head, value: &[] }.write(key);
+        tracing::debug!(key = %key.escape_ascii(), version = %head.modified, "key deleted");
         self.push(Tree::History, place, Some(record.into()));
         self.note(key, RecordKind::Tombstone);
         self.latest.insert(Bytes::copy_from_slice(key), None);
@@ -191,6 +204,8 @@ impl<'a> Draft<'a> {
     }
 
     fn push(&mut self, tree: Tree, key: Vec<u8>, value: Option<Bytes>) {
+        let gone = value.is_none();
+        tracing::debug!(?tree, place = %key.escape_ascii(), gone, "index updated");
         self.others.push(Change { tree, key: key.into(), value });
     }
 
