@@ -269,8 +269,16 @@ fn keys_have_a_past_leases_and_watchers_on_the_command_line() {
     assert!(said.contains("\"succeeded\": true") && said.contains("\"value\": \"four\""), "{said}");
     let again = text(&dev.run_with(&["kv", "txn", "kv"], txn).stdout);
     assert!(again.starts_with("failed\n"), "{again}");
+    // Nothing was there below `new/`, so both are, and the one inside says what it did.
+    let nested = "version(new/ --prefix) = 0\n\nput new/a 1\ntxn {\n  value(a) = four\n\n  put new/b 2\n  get new/c --to new/d\n}\n\nget new/ --prefix\n";
+    let done = text(&dev.run_with(&["kv", "txn", "kv"], nested).stdout);
+    let inside = r#"{"results":[{"put":true},{"items":[],"more":false}],"succeeded":true}"#;
+    assert_eq!(done, format!("succeeded\n{{\"put\":true}}\n{inside}\n"));
+    let again = text(&dev.run_with(&["kv", "txn", "kv"], nested).stdout);
+    assert!(again.starts_with("failed\n") && again.contains("new/b"), "{again}");
+    ok(&["kv", "del", "kv/new/", "--prefix"]);
 
-    ok(&["kv", "compact", "kv", "6"]);
+    ok(&["kv", "compact", "kv", "8"]);
     let gone = dev.run(&["watch", "kv", "--rev", "3", "--count", "1"]);
     assert!(gone.status.code() == Some(3) && text(&gone.stderr).contains("E0105"));
     let del = dev.run(&["kv", "del", "kv/", "--from-key"]);

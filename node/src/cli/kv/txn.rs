@@ -1,15 +1,10 @@
 //! `cdb kv txn`: a transaction as text.
 
+mod text;
+
 use std::io::Read;
 
-use cluster::{
-    ids::LeaseId,
-    mvcc::version::Version,
-    shard::{
-        range::Range,
-        transaction::{Compare, Keys, Put, Relation, Step, StepResult, Target, Transaction},
-    },
-};
+use cluster::shard::transaction::StepResult;
 
 use super::{
     super::{
@@ -24,7 +19,8 @@ use super::{
 const TEXT_BYTES_MAX: u64 = 8 << 20;
 
 pub(super) const HELP: &str = r"Three parts, each ended by an empty line: what must hold, what to do if all of it
-holds, what to do if not. Words with spaces stand in double quotes.
+holds, what to do if not. A part without a line is written as an empty line, too.
+Words with spaces stand in double quotes.
 
   value(lock) = free      also: version, created, modified, lease; = != < >
                           (version counts the changes of a key)
@@ -33,19 +29,30 @@ holds, what to do if not. Words with spaces stand in double quotes.
 
   get lock
 
-Also: put KEY VALUE --lease NUMBER, get PREFIX --prefix, del PREFIX --prefix.";
+Also: put KEY VALUE --lease NUMBER. Where get, del and compares name a KEY they may
+name more: PREFIX --prefix, KEY --from-key, KEY --to KEY, as in
+`version(lock/ --prefix) = 0`; a compare must hold for each key there is.
+
+A step may be a transaction of its own, up to eight deep:
+
+  txn {
+    value(a) = 1
+
+    put b 2
+
+    del b
+  }";
 
 pub(super) async fn run(context: &Context, volume: &str) -> Outcome {
     let mut text = String::new();
     std::io::stdin().lock().take(TEXT_BYTES_MAX).read_to_string(&mut text)?;
-    let transaction = parse(&text)
+    let transaction = text::parse(&text)
         .map_err(|wrong| CliError::usage(wrong, "write it as `cdb kv txn --help` shows"))?;
     let client = context.client()?;
     let done = client.transact(volume, transaction).await;
     client.with_deadline(CLOSE_WITHIN).close().await;
     let done = done?;
-    let results = done.results.unwrap_or_default();
-    let shown: Vec<serde_json::Value> = results.iter().map(result).collect();
+    let shown = views(&done.results.unwrap_or_default());
     if context.output.is_json() {
         return context.output.json(&serde_json::json!({
             "succeeded": done.succeeded, "version": done.version.0, "results": shown,
@@ -58,104 +65,35 @@ pub(super) async fn run(context: &Context, volume: &str) -> Outcome {
     Ok(())
 }
 
-fn result(result: &StepResult) -> serde_json::Value {
-    let views = |items: &[cluster::request::Item]| -> Vec<ItemView> {
+/// Results of steps, those of a transaction inside another within its own.
+fn views(mut results: &[StepResult]) -> Vec<serde_json::Value> {
+    let mut views = Vec::new();
+    while let Some((result, rest)) = results.split_first() {
+        let inside = match result {
+            StepResult::Nested { results, .. } => usize::try_from(*results).unwrap_or(usize::MAX),
+            StepResult::Put { .. } | StepResult::Deleted { .. } | StepResult::Read(_) => 0,
+        };
+        let (inside, rest) = rest.split_at(inside.min(rest.len()));
+        views.push(view(result, inside));
+        results = rest;
+    }
+    views
+}
+
+fn view(result: &StepResult, inside: &[StepResult]) -> serde_json::Value {
+    let items = |items: &[cluster::request::Item]| -> Vec<ItemView> {
         items.iter().map(ItemView::from).collect()
     };
     match result {
         StepResult::Put { .. } => serde_json::json!({ "put": true }),
         StepResult::Deleted { count, .. } => serde_json::json!({ "deleted": count }),
         StepResult::Read(read) => {
-            serde_json::json!({ "items": views(&read.items), "more": read.more })
+            serde_json::json!({ "items": items(&read.items), "more": read.more })
         }
-        StepResult::Nested { succeeded, .. } => serde_json::json!({ "succeeded": succeeded }),
-    }
-}
-
-fn parse(text: &str) -> Result<Transaction, String> {
-    let mut parts = text.split("\n\n").map(|part| part.lines().map(str::trim));
-    let mut lines = || parts.next().into_iter().flatten().filter(|line| !line.is_empty());
-    let mut transaction = Transaction::new();
-    for line in lines() {
-        transaction = transaction.when(compare(line)?);
-    }
-    for line in lines() {
-        transaction = transaction.then(step(line)?);
-    }
-    for line in lines() {
-        transaction = transaction.otherwise(step(line)?);
-    }
-    Ok(transaction)
-}
-
-fn compare(line: &str) -> Result<Compare, String> {
-    let wrong = || format!("`{line}` compares nothing");
-    let (what, rest) = line.split_once('(').ok_or_else(wrong)?;
-    let (key, rest) = rest.rsplit_once(')').ok_or_else(wrong)?;
-    let words = words(rest)?;
-    let [relation, target] = &words[..] else { return Err(wrong()) };
-    let key = self::words(key)?.pop().ok_or_else(wrong)?;
-    let relation = match relation.as_str() {
-        "=" => Relation::Equal,
-        "!=" => Relation::NotEqual,
-        "<" => Relation::Less,
-        ">" => Relation::Greater,
-        _ => return Err(wrong()),
-    };
-    let number = || target.parse::<u64>().map_err(|_| format!("`{target}` is no number"));
-    let target = match what.trim() {
-        "value" => Target::Value(target.as_bytes().to_vec()),
-        "version" => Target::Changes(number()?),
-        "created" => Target::Created(Version(number()?)),
-        "modified" => Target::Modified(Version(number()?)),
-        "lease" => Target::Lease(LeaseId(number()?)),
-        _ => return Err(wrong()),
-    };
-    Ok(Compare::new(key.as_str(), relation, target))
-}
-
-fn step(line: &str) -> Result<Step, String> {
-    let words = words(line)?;
-    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["put", key, value] => Ok(Step::put(key, value)),
-        ["put", key, value, "--lease", lease] => {
-            let lease = lease.parse().map_err(|_| format!("`{lease}` is no lease"))?;
-            Ok(Step::Put(Put::new(key, value).under(LeaseId(lease))))
-        }
-        ["get", key] => Ok(Step::get(key)),
-        ["get", prefix, "--prefix"] => Ok(Step::Read(Range::of(Keys::prefix(prefix)))),
-        ["del", key] => Ok(Step::delete(key)),
-        ["del", prefix, "--prefix"] => {
-            Ok(Step::Delete { keys: Keys::prefix(prefix), previous: false })
-        }
-        _ => Err(format!(
-            "`{line}` is none of: put KEY VALUE [--lease NUMBER], get KEY, del KEY, \
-             get|del PREFIX --prefix"
-        )),
-    }
-}
-
-/// Words between spaces; in double quotes spaces count, and a backslash takes
-/// the next character as it is.
-fn words(text: &str) -> Result<Vec<String>, String> {
-    let (mut words, mut word, mut quoted) = (Vec::new(), None::<String>, false);
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' => {
-                quoted = !quoted;
-                word.get_or_insert_default();
-            }
-            '\\' if quoted => word.get_or_insert_default().extend(characters.next()),
-            space if space.is_whitespace() && !quoted => words.extend(word.take()),
-            other => word.get_or_insert_default().push(other),
+        StepResult::Nested { succeeded, .. } => {
+            serde_json::json!({ "succeeded": succeeded, "results": views(inside) })
         }
     }
-    if quoted {
-        return Err(format!("a quote is not closed in `{text}`"));
-    }
-    words.extend(word);
-    Ok(words)
 }
 
 #[cfg(test)]
@@ -163,33 +101,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_transaction_is_read_as_the_help_shows_it() {
-        let text = "value(lock) = free\nversion(\"a b\") > 0\n\nput lock \"it is \\\"mine\\\"\"\n\nget lock\ndel x\n";
-        let wanted = Transaction::new()
-            .when(Compare::value("lock", "free"))
-            .when(Compare::present("a b"))
-            .then(Step::put("lock", "it is \"mine\""))
-            .otherwise(Step::get("lock"))
-            .otherwise(Step::delete("x"));
-        assert_eq!(parse(text), Ok(wanted));
-        let text = "\n\nput a b --lease 7\nget p/ --prefix\ndel q/ --prefix\n";
-        let wanted = Transaction::new()
-            .then(Step::Put(Put::new("a", "b").under(LeaseId(7))))
-            .then(Step::Read(Range::of(Keys::prefix("p/"))))
-            .then(Step::Delete { keys: Keys::prefix("q/"), previous: false });
-        assert_eq!(parse(text), Ok(wanted));
-        assert_eq!(parse("\n\nput a b\n").unwrap().blocks[0].then.len(), 1, "nothing to compare");
-    }
-
-    #[test]
-    fn what_is_wrong_is_named() {
-        for (text, named) in [
-            ("value lock = 1", "compares nothing"),
-            ("version(a) = b", "`b` is no number"),
-            ("\n\nput a", "put KEY VALUE"),
-            ("\n\nput a \"b", "not closed"),
-        ] {
-            assert!(parse(text).unwrap_err().contains(named), "{text}");
-        }
+    fn results_of_a_transaction_inside_stand_within_its_own() {
+        let put = || StepResult::Put { previous: None };
+        let inner = |succeeded, results| StepResult::Nested { succeeded, results };
+        let flat = [put(), inner(true, 3), put(), inner(false, 1), put(), put()];
+        let wanted = serde_json::json!([
+            { "put": true },
+            { "succeeded": true, "results": [
+                { "put": true }, { "succeeded": false, "results": [{ "put": true }] },
+            ] },
+            { "put": true },
+        ]);
+        assert_eq!(serde_json::Value::from(views(&flat)), wanted);
     }
 }
