@@ -16,6 +16,7 @@ use clusterdb::storage::{
     KeyIndex, KeyValue, MvccStore, OpResponse, RangeResult, RequestOp, Revision, StorageError,
     StorageResult, Version,
 };
+use futures_util::StreamExt;
 
 fn config(data_dir: &Path) -> BackendConfig {
     BackendConfig {
@@ -124,6 +125,66 @@ async fn the_guide_works_as_it_is_written() {
     assert_eq!((metrics.current_revision, metrics.compact_revision), (6, 5));
     assert_eq!(metrics.key_count, 1);
     assert!(metrics.db_size_bytes > 0);
+}
+
+#[test]
+fn a_stream_of_events_goes_on_where_another_one_stood() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = open(scratch.path());
+    let mut live = store.watch(b"a", b"c", 0).unwrap();
+    assert_eq!(live.next_revision(), 2);
+    store.put(b"a", b"1", 0).unwrap();
+    store.put(b"c", b"other", 0).unwrap();
+    let pair = vec![RequestOp::put("a", "2"), RequestOp::put("b", "1")];
+    store.txn(vec![], pair, vec![]).unwrap();
+    store.delete_range(b"a", b"").unwrap();
+    let seen =
+        |event: &Event| (event.event_type.clone(), event.kv.key.clone(), event.revision.main);
+    let put = |key: &[u8], at| ("Put".to_owned(), key.to_vec(), at);
+    let mut next = || seen(&live.blocking_next().unwrap().unwrap());
+    assert_eq!([next(), next()], [put(b"a", 2), put(b"a", 4)]);
+    // Half of revision 4 was told.
+    assert_eq!(live.next_revision(), 4);
+    drop(live);
+    let mut later = store.watch(b"a", b"c", 4).unwrap();
+    let told: Vec<_> = (0..3).map(|_| later.blocking_next().unwrap().unwrap()).collect();
+    let deleted = ("Delete".to_owned(), b"a".to_vec(), 5);
+    let all: Vec<_> = told.iter().map(seen).collect();
+    assert_eq!(all, [put(b"a", 4), put(b"b", 4), deleted]);
+    assert_eq!(told[0].prev_kv.as_ref().unwrap().value, b"1");
+    assert_eq!(later.next_revision(), 6);
+
+    // One that waits hears at once, on a thread of its own.
+    let waiting = std::thread::spawn(move || later.blocking_next().unwrap().unwrap());
+    store.put(b"b", b"2", 0).unwrap();
+    assert_eq!(seen(&waiting.join().unwrap()), put(b"b", 6));
+
+    store.compact(5).unwrap();
+    let mut gone = store.watch(b"a", b"c", 3).unwrap();
+    let error = gone.blocking_next().unwrap().unwrap_err();
+    assert!(matches!(error, StorageError::Mvcc(_)), "{error}");
+    assert!(gone.blocking_next().is_none(), "it has ended");
+    assert!(matches!(store.watch(b"a", b"", -1), Err(StorageError::InvalidArgument(_))));
+    let mut open = store.watch(b"a", b"", 0).unwrap();
+    drop(store);
+    // With an error if the node was asked as it ended.
+    assert!(!matches!(open.blocking_next(), Some(Ok(_))), "it ends with the store");
+}
+
+/// More than pages and channels hold, none of it taken while it is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_stood_still_tells_everything_in_order() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = open(scratch.path());
+    let mut events = store.watch(b"\0", b"\0", 0).unwrap();
+    for n in 0..24_u8 {
+        store.put(&[b'k', n], &vec![n; 1 << 20], 0).unwrap();
+    }
+    for n in 0..24_u8 {
+        let event = events.next().await.unwrap().unwrap();
+        assert_eq!((event.kv.key, event.kv.value.len()), (vec![b'k', n], 1 << 20));
+    }
+    assert_eq!(events.next_revision(), 26);
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod error;
 mod kinds;
 mod leases;
 mod store;
+mod watch;
 
 pub use backend::{Backend, BackendConfig};
 #[cfg(feature = "etcd")]
@@ -35,6 +36,7 @@ pub use compactor::{CompactionMode, Compactor, CompactorHandle};
 pub use error::{BackendError, BackendResult, StorageError, StorageResult};
 pub use kinds::{Event, KeyValue, OpResponse, RangeResult, Revision, StorageMetrics, TxnResult};
 pub use store::{KeyIndex, MvccStore};
+pub use watch::Events;
 
 /// A revision, as conditions compare with it.
 pub use cluster::mvcc::version::Version;

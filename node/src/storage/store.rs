@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    sync::Arc,
     time::Duration,
 };
 
@@ -86,7 +85,7 @@ impl MvccStore {
 
     /// Begins a task in the node's runtime.
     pub(super) fn begin(
-        self: &Arc<Self>,
+        &self,
         task: impl Future<Output = ()> + Send + 'static,
     ) -> tokio::task::JoinHandle<()> {
         self.backend.runtime().begin(task)
@@ -187,7 +186,8 @@ impl MvccStore {
         Ok(done.into())
     }
 
-    /// All that happened from a revision on, that one included, until now.
+    /// All that happened from a revision on, that one included, until now, held at once;
+    /// [`Self::watch`] tells it as a stream.
     ///
     /// # Errors
     /// [`StorageError::Mvcc`] if some of it is compacted.
