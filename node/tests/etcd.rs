@@ -32,6 +32,8 @@ mod leases;
 mod libraries;
 #[path = "etcd/members.rs"]
 mod members;
+#[path = "etcd/metrics.rs"]
+mod metrics;
 #[path = "etcd/peers.rs"]
 mod peers;
 #[path = "etcd/permissions.rs"]
@@ -122,6 +124,16 @@ fn libraries_of_others_go_on_though_each_member_dies_once() {
             Err(why) => eprintln!("SKIPPED: {why}"),
         }
     }
+}
+
+#[test]
+fn dashboards_find_the_names_of_etcd() {
+    if skip() {
+        return;
+    }
+    let (theirs, ours) = (RealEtcd::start(1), Ours::start());
+    metrics::check_datascale(&ours);
+    metrics::compare(&theirs, &ours, &etcd_version());
 }
 
 fn etcd_version() -> String {

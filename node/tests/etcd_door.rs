@@ -15,6 +15,8 @@ mod doors;
 mod headers;
 #[path = "etcd_door/leaders.rs"]
 mod leaders;
+#[path = "etcd_door/probes.rs"]
+mod probes;
 
 use std::time::{Duration, Instant};
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use cluster::{
-    ids::{LogIndex, ReplicaId, StoreId, Term},
+    ids::{LogIndex, NodeId, ReplicaId, StoreId, Term},
     mvcc::version::{Hlc, Version, VersionKind},
     ports::engine::{EngineError, Store, Write},
     raft::{
@@ -49,9 +49,16 @@ pub struct Published {
     pub group: Option<Arc<GroupStatus>>,
     /// What readers need; none before the store is open.
     pub half: Option<Arc<ReadHalf>>,
+    /// How often it saw a leader come.
+    pub leaders: u64,
 }
 
 impl Published {
+    /// The node that leads, as far as the replica knows.
+    fn leader(&self) -> Option<NodeId> {
+        self.status.as_ref()?.leader
+    }
+
     /// Whether a read at `level` may be answered from here without the leader.
     pub fn serves(&self, level: ReadLevel, now: Hlc) -> bool {
         let Some(half) = self.half.as_ref() else { return false };
@@ -304,7 +311,10 @@ impl ApplyHalf {
     ) {
         let group = group.map(Arc::new);
         self.published.send_modify(|published| {
+            let before = published.leader();
             change(&mut published.status);
+            let now = published.leader();
+            published.leaders += u64::from(now.is_some() && now != before);
             published.group = group;
         });
     }

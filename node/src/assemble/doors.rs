@@ -9,6 +9,7 @@ use std::sync::Arc;
 use actors::{client::Client, root::NodeActors};
 use anyhow::Context;
 use cluster::{ids::NodeId, ports::network::Network};
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -66,9 +67,10 @@ impl Doors {
         self.audit.as_ref()
     }
 
-    /// Opens them onto a started node.
+    /// Opens them onto a started node whose metrics are these.
     pub(super) fn open(
         self,
+        page: PrometheusHandle,
         actors: &NodeActors,
         network: &Arc<dyn Network>,
         node: NodeId,
@@ -88,7 +90,9 @@ impl Doors {
             let accounts = Arc::new(Accounts::new(client.clone(), &config.volume, clock, entropy));
             let (router, space) = (actors.router.clone(), actors.space.clone());
             let gateway = Gateway::new(&client, router, space, node, config, accounts);
-            let gateway = gateway.with_audit(self.audit.as_deref().cloned());
+            let gateway = gateway
+                .with_audit(self.audit.as_deref().cloned())
+                .with_metrics(Arc::new(move || page.render()));
             open.push(tokio::spawn(async move {
                 if let Err(error) = Box::pin(serve(Arc::new(gateway), listener)).await {
                     tracing::error!(error = format!("{error:#}"), "the etcd door is closed");

@@ -201,7 +201,7 @@ impl Node {
         let view = NodeView::new(&config, &record, &actors, &storage, clock.clone());
         gate.set(actors.router.clone(), view.clone());
         let network: Arc<dyn Network> = transport.clone();
-        let doors = doors.open(&actors, &network, node, clock, entropy);
+        let doors = doors.open(page.clone(), &actors, &network, node, clock, entropy);
         let teacher = tokio::spawn(teach::addresses(actors.catalog.clone(), network, node));
         if founding.is_some() {
             tokio::spawn(forget_founding(dir, actors.catalog.clone()));

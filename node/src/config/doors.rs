@@ -102,6 +102,11 @@ pub struct EtcdConfig {
     /// How much may lie below a prefix. Default: as much as there is room for; at
     /// most 64 of them.
     pub quotas: Vec<QuotaConfig>,
+    /// Origins of pages in browsers that may ask by JSON, as etcd's `--cors`; `*` for all.
+    /// Default `*`.
+    pub cors: Vec<String>,
+    /// Whether `/metrics` is served to whoever may connect. Default: it is, as at etcd's.
+    pub metrics: bool,
     /// Files of TLS; none for plain text. Default: none.
     pub tls: Option<TlsConfig>,
 }
@@ -185,6 +190,8 @@ struct EtcdSection {
     auto_compaction: Option<Spanned<CompactionSection>>,
     rates: Vec<Spanned<RateSection>>,
     quotas: Vec<Spanned<QuotaSection>>,
+    cors: Option<Vec<Spanned<String>>>,
+    metrics: Option<bool>,
     tls: Option<TlsSection>,
 }
 
@@ -306,6 +313,8 @@ impl EtcdSection {
                 .map_or(ETCD_PROGRESS_DEFAULT, |seconds| Duration::from_secs(u64::from(seconds))),
             rates: of_prefixes("rates", self.rates, rate, |rate| &rate.prefix)?,
             quotas: of_prefixes("quotas", self.quotas, quota, |quota| &quota.prefix)?,
+            cors: cors(self.cors)?,
+            metrics: self.metrics.unwrap_or(true),
             auto_compaction: self.auto_compaction.as_ref().map(compaction).transpose()?,
             tls: self.tls.map(|tls| TlsConfig {
                 certificate: tls.certificate,
@@ -330,6 +339,28 @@ fn compaction(section: &Spanned<CompactionSection>) -> Result<AutoCompaction, St
             "line {line}: `auto_compaction` keeps either so many `seconds` or so many `revisions`"
         )),
     }
+}
+
+/// Origins as browsers write them: anything else would never be met.
+fn cors(section: Option<Vec<Spanned<String>>>) -> Result<Vec<String>, String> {
+    let Some(origins) = section else { return Ok(vec!["*".to_owned()]) };
+    let is_origin = |text: &str| {
+        let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'*' | b'?' | b'#');
+        host.is_some_and(|host| !host.is_empty() && host.bytes().all(fits))
+    };
+    let read = |origin: Spanned<String>| {
+        let line = origin.defined.line();
+        let origin = origin.value;
+        if origin == "*" || is_origin(&origin) {
+            return Ok(origin);
+        }
+        Err(format!(
+            "line {line}: `{origin}` in `cors` is no origin: write \"*\", or a scheme and a host \
+             as in https://admin.example.org"
+        ))
+    };
+    origins.into_iter().map(read).collect()
 }
 
 fn rate(section: RateSection) -> Result<RateConfig, String> {

@@ -50,6 +50,10 @@ fn the_etcd_door_is_closed_unless_it_is_named() {
     assert_eq!((etcd.request.bytes(), etcd.tls, etcd.auto_compaction), (1_572_864, None, None));
     let kept = open("    auto_compaction:\n      revisions: 1000\n").unwrap().auto_compaction;
     assert_eq!(kept, Some(AutoCompaction::Revisions(1_000)));
+    assert!(etcd.cors == ["*"] && etcd.metrics, "as etcd's");
+    let named = open("    metrics: false\n    cors: [\"https://a.example.org:8443\"]\n").unwrap();
+    assert_eq!((named.cors, named.metrics), (vec!["https://a.example.org:8443".to_owned()], false));
+    assert!(open("    cors: []\n").unwrap().cors.is_empty());
     let etcd = open(
         "    listen: 0.0.0.0:2379\n    advertise: n1:2379\n    volume: kube\n    replicas: 5\n    \
          request: 4MiB\n    operations: 1024\n    watches: 5\n    progress_seconds: 5\n    tls:\n      \
@@ -64,6 +68,9 @@ fn the_etcd_door_is_closed_unless_it_is_named() {
         ("    volume: Etcd\n", "a to z"),
         ("    request: 5MiB\n", "at most 4.0 MiB"),
         ("    operations: 1025\n", "1 to 1024"),
+        ("    cors:\n      - https://a.org/\n", "line 5: `https://a.org/` in `cors` is no origin"),
+        ("    cors: [\"https://*.a.org\"]\n", "no origin"),
+        ("    cors: [a.org]\n", "no origin"),
         ("    memory: 8MiB\n", "at least 16.0 MiB"),
         ("    auto_compaction:\n      seconds: 5\n      revisions: 5\n", "either"),
         ("    rates:\n      - prefix: a\n        requests: 0\n", "1 to 1000000"),
@@ -204,6 +211,8 @@ fn the_page_about_configuration_names_every_key() {
         "doors.etcd.quotas",
         "doors.audit.file",
         "doors.audit.size",
+        "doors.etcd.cors",
+        "doors.etcd.metrics",
         "doors.etcd.plain_text",
         "doors.etcd.tls.key",
         "doors.etcd.tls.client_authority",

@@ -32,7 +32,7 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cluster::{
@@ -48,6 +48,8 @@ use heed::{
 };
 
 use stamp::Stamp;
+
+use crate::observe::metrics;
 
 /// Reader slots of an environment. Views are short and opened by the disk's
 /// engine threads (at most 64) and by readers beside them; a slot is 64 bytes.
@@ -474,9 +476,14 @@ impl Store for LmdbStore {
         if self.poisoned.load(Ordering::Acquire) {
             return Err(device(self.store, &"an earlier write or sync failed; restart the node"));
         }
+        #[expect(clippy::disallowed_methods, reason = "a device measures its own latency")]
+        let begun = Instant::now();
         let written = self.write_all(writes).map_err(|error| self.write_fault(error, writes));
         let synced = written
             .and_then(|()| self.env.force_sync().map_err(|error| device(self.store, &error)));
+        let took = begun.elapsed();
+        metrics::time_store_commit(took);
+        tracing::debug!(store = %self.store, writes = writes.len(), ?took, "batch committed");
         if let Err(EngineError::Device { .. } | EngineError::Damaged { .. }) = &synced {
             // The batch may be visible though not durable: nothing may build on it.
             self.poisoned.store(true, Ordering::Release);

@@ -31,6 +31,8 @@ use cluster::{
     raft::types::{Entry, Payload},
 };
 
+use crate::observe::metrics;
+
 mod stats;
 
 use stats::Counters;
@@ -351,7 +353,9 @@ impl Writer {
         #[expect(clippy::disallowed_methods, reason = "a device measures its own latency")]
         let begun = Instant::now();
         let synced = written.and_then(|()| self.log.sync());
-        self.shared.counters.batch(records, bytes, begun.elapsed());
+        let took = begun.elapsed();
+        self.shared.counters.batch(records, bytes, took);
+        metrics::time_log_sync(took);
         if let Err(error) = &synced {
             self.tell_fence(error.to_string());
         }

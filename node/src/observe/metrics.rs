@@ -7,13 +7,17 @@
 
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Jobs that wait for an engine or read thread (label `kind`).
 pub const WORKER_JOBS_WAITING: &str = "cdb_worker_jobs_waiting";
 /// Jobs that panicked (label `kind`); each stopped a replica or failed a read.
 pub const WORKER_PANICS_TOTAL: &str = "cdb_worker_panics_total";
+/// How long a batch of the log took to be written and synced.
+pub const LOG_SYNC_SECONDS: &str = "cdb_log_sync_duration_seconds";
+/// How long a store took to commit a batch, synced.
+pub const STORE_COMMIT_SECONDS: &str = "cdb_store_commit_duration_seconds";
 /// Always 1; the label `version` says which release runs.
 pub const BUILD_INFO: &str = "cdb_build_info";
 /// Seconds since 1970 at which the process started.
@@ -92,6 +96,8 @@ pub async fn upkeep(handle: PrometheusHandle) {
 fn describe() {
     describe_gauge!(WORKER_JOBS_WAITING, "Jobs that wait for an engine or read thread.");
     describe_counter!(WORKER_PANICS_TOTAL, "Jobs that panicked.");
+    describe_histogram!(LOG_SYNC_SECONDS, "How long a batch of the log took to be durable.");
+    describe_histogram!(STORE_COMMIT_SECONDS, "How long a store took to commit a batch.");
     describe_gauge!(BUILD_INFO, "Always 1; the label says which release runs.");
     describe_gauge!(PROCESS_START_SECONDS, "When the process started, in seconds since 1970.");
     describe_gauge!(PROCESS_OPEN_FILES_MAX, "Files the process may have open.");
@@ -116,6 +122,14 @@ pub fn gauge_process(start: cluster::units::WallTime, open_files_max: u64) {
 #[expect(clippy::cast_precision_loss, reason = "the queue is capped far below 2^52")]
 pub(crate) fn gauge_jobs_waiting(kind: &'static str, jobs: usize) {
     gauge!(WORKER_JOBS_WAITING, "kind" => kind).set(jobs as f64);
+}
+
+pub(crate) fn time_log_sync(took: Duration) {
+    histogram!(LOG_SYNC_SECONDS).record(took.as_secs_f64());
+}
+
+pub(crate) fn time_store_commit(took: Duration) {
+    histogram!(STORE_COMMIT_SECONDS).record(took.as_secs_f64());
 }
 
 pub(crate) fn count_job_panic(kind: &'static str) {

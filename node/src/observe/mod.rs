@@ -4,4 +4,5 @@ pub mod audit;
 pub mod health;
 pub mod logs;
 pub mod metrics;
+pub mod process;
 pub mod volumes;

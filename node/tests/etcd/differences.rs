@@ -40,7 +40,7 @@ const PROBES: &str = "etcd 3.5.11 and later have this path";
 const HTTP_400: &str = "etcd 3.5 and later say 400 too";
 
 /// The release the table is made of: another one's answers may differ in more.
-const RELEASE: &str = "3.4.";
+pub(crate) const RELEASE: &str = "3.4.";
 
 /// Compares two plays of the same steps; `asker` is who asked.
 pub(crate) fn check(asker: &str, version: &str, theirs: &Answers, ours: &Answers) {
@@ -109,7 +109,8 @@ fn cell(answer: &str) -> String {
     format!("{}{rest}", whole.trim_end().replace('|', "\\|").replace('\n', " / "))
 }
 
-fn compare_page(asker: &str, wanted: &str) {
+/// Compares a table of the docs, or writes it.
+pub(crate) fn compare_page(asker: &str, wanted: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/etcd.md");
     let page = fs::read_to_string(&path).unwrap();
     let begin = format!("{BEGIN}{asker} -->\n");

@@ -12,7 +12,7 @@ use std::{
     future::ready,
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::Duration,
 };
@@ -27,7 +27,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::{Connected, TcpIncoming};
 
-use super::{ALIVE_EVERY, ALIVE_WITHIN, gathered::Gathered, tls::Handshakes};
+use super::{ALIVE_EVERY, ALIVE_WITHIN, gateway::Gateway, gathered::Gathered, tls::Handshakes};
 
 /// First words of a connection: the preface of HTTP/2, and less than any request of
 /// HTTP/1.1 has.
@@ -38,22 +38,25 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// What comes in, at most `most` at a time.
 pub(super) fn incoming(
     listener: TcpListener,
-    most: usize,
-) -> impl Stream<Item = io::Result<Connection<TcpStream>>> {
-    in_places(listener, most).map(|(stream, place)| Ok(Connection::new(stream, place)))
+    gateway: &Arc<Gateway>,
+) -> impl Stream<Item = io::Result<Connection<TcpStream>>> + use<> {
+    let gateway = gateway.clone();
+    in_places(listener, gateway.config.connections)
+        .map(move |(stream, place)| Ok(Connection::new(stream, place, gateway.clone())))
 }
 
 /// The same within TLS: handshakes are made beside each other, each in its place.
 pub(super) fn secured(
     listener: TcpListener,
-    most: usize,
+    gateway: &Arc<Gateway>,
     handshakes: Handshakes,
-) -> impl Stream<Item = io::Result<Connection<TlsStream<TcpStream>>>> {
+) -> impl Stream<Item = io::Result<Connection<TlsStream<TcpStream>>>> + use<> {
+    let (gateway, most) = (gateway.clone(), gateway.config.connections);
     let shake = move |(stream, place)| {
-        let handshakes = handshakes.clone();
+        let (handshakes, gateway) = (handshakes.clone(), gateway.clone());
         tokio::spawn(async move {
             match handshakes.shake(stream).await {
-                Ok(secured) => Some(Ok(Connection::new(secured, place))),
+                Ok(secured) => Some(Ok(Connection::new(secured, place, gateway))),
                 Err(error) => {
                     tracing::debug!(%error, "a handshake at the etcd door came to nothing");
                     None
@@ -106,6 +109,8 @@ fn is_its_own(error: &io::Error) -> bool {
 pub(super) struct Connection<S> {
     gathered: Gathered<S>,
     silent: Option<Silent>,
+    /// Where its bytes are counted.
+    gateway: Arc<Gateway>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -118,9 +123,9 @@ struct Silent {
 }
 
 impl<S> Connection<S> {
-    fn new(stream: S, place: OwnedSemaphorePermit) -> Self {
+    fn new(stream: S, place: OwnedSemaphorePermit, gateway: Arc<Gateway>) -> Self {
         let silent = Silent { left: FIRST_WORDS, until: Box::pin(sleep(ALIVE_WITHIN)) };
-        Self { gathered: Gathered::new(stream), silent: Some(silent), _place: place }
+        Self { gathered: Gathered::new(stream), silent: Some(silent), gateway, _place: place }
     }
 }
 
@@ -140,8 +145,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.gathered.stream).poll_read(context, buffer);
+        let bytes = buffer.filled().len() - before;
+        self.gateway.counts.received.fetch_add(bytes as u64, Ordering::Relaxed);
         let Some(silent) = &mut self.silent else { return read };
-        silent.left = silent.left.saturating_sub(buffer.filled().len() - before);
+        silent.left = silent.left.saturating_sub(bytes);
         if silent.left == 0 {
             self.silent = None;
         } else if read.is_pending() && silent.until.as_mut().poll(context).is_ready() {
@@ -157,7 +164,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.gathered.poll_write(context, bytes)
+        let written = self.gathered.poll_write(context, bytes);
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.gateway.counts.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        written
     }
 
     // Not vectored: see `gathered`.

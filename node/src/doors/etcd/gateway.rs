@@ -37,7 +37,9 @@ use tonic::{Extensions, Request, metadata::MetadataMap};
 use super::{
     caller::{Caller, common_name},
     faults::EtcdFault,
+    health::Serving,
     known::Heard,
+    metrics::Counts,
     proto::etcdserverpb::ResponseHeader,
     quotas::{Brought, Passes, Quotas},
     rates::Rates,
@@ -46,7 +48,10 @@ use super::{
 use crate::{
     config::EtcdConfig,
     doors::accounts::Accounts,
-    observe::audit::{Audit, Came, Change, Subject},
+    observe::{
+        audit::{Audit, Came, Change, Subject},
+        health::Lines,
+    },
 };
 
 /// Longest a request takes, as etcd's: five seconds and two elections.
@@ -95,6 +100,12 @@ pub struct Gateway {
     term: AtomicU64,
     /// What others say of the shard.
     pub(super) heard: Heard,
+    /// Whether it serves, for those who watch that.
+    pub(super) serving: Serving,
+    /// What the door counts by itself.
+    pub(super) counts: Counts,
+    /// The node's own page of metrics, if it has one.
+    pub(super) own_page: Option<Lines>,
 }
 
 impl fmt::Debug for Gateway {
@@ -122,7 +133,8 @@ impl Gateway {
         let watched = Arc::new(Watched::new(answers_most));
         let (turn, rates) = (Semaphore::new(1), Rates::new(&config.rates));
         let quotas = Quotas::new(&config.quotas);
-        let (audit, heard) = (None, Heard::default());
+        let (audit, heard, serving) = (None, Heard::default(), Serving::default());
+        let (counts, own_page) = (Counts::default(), None);
         Self {
             client,
             router,
@@ -141,6 +153,9 @@ impl Gateway {
             revision,
             term,
             heard,
+            serving,
+            counts,
+            own_page,
         }
     }
 
@@ -148,6 +163,12 @@ impl Gateway {
     #[must_use]
     pub fn with_audit(self, audit: Option<Audit>) -> Self {
         Self { audit, ..self }
+    }
+
+    /// The same, showing under etcd's names some of what is on this page.
+    #[must_use]
+    pub fn with_metrics(self, page: Lines) -> Self {
+        Self { own_page: Some(page), ..self }
     }
 
     /// The volume served.
@@ -320,6 +341,12 @@ impl Gateway {
     pub(super) fn status(&self) -> Option<ReplicaStatus> {
         let hosted = self.router.hosted();
         hosted.by_shard.get(&self.shard()?)?.status()
+    }
+
+    /// Leaders that this node's replica saw come, if there is one.
+    pub(super) fn leaders_seen(&self) -> Option<u64> {
+        let hosted = self.router.hosted();
+        Some(hosted.by_shard.get(&self.shard()?)?.published.borrow().leaders)
     }
 
     /// Waits until this member's store holds nothing any more of what was let go of

@@ -1,6 +1,9 @@
 //! etcd's service Lease: keys that go when nobody keeps them.
 
-use std::{pin::Pin, sync::Arc};
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+};
 
 use actors::client::{Client, ClientError, Room};
 use cluster::{
@@ -130,11 +133,11 @@ impl LeaseService {
     /// Begins one lease's time anew. One that is over is told by a time of zero.
     async fn keep(&self, client: &Client, id: i64) -> Result<LeaseKeepAliveResponse, EtcdFault> {
         match client.keep_lease_alive(self.0.volume(), id_of(id)).await {
-            Ok(kept) => Ok(LeaseKeepAliveResponse {
-                header: Some(self.0.header(kept.version)),
-                id,
-                ttl: seconds(kept.ttl_ms),
-            }),
+            Ok(kept) => {
+                self.0.counts.renewed.fetch_add(1, Ordering::Relaxed);
+                let (header, ttl) = (Some(self.0.header(kept.version)), seconds(kept.ttl_ms));
+                Ok(LeaseKeepAliveResponse { header, id, ttl })
+            }
             Err(ClientError::BadLease(LeaseError::Unknown(_))) => {
                 Ok(LeaseKeepAliveResponse { header: Some(self.0.header_now()), id, ttl: 0 })
             }

@@ -139,11 +139,11 @@ impl MaintenanceService {
 }
 
 /// Bytes of the keys and values of the volume, as far as this member has applied.
-fn in_use(own: &ReplicaStatus) -> i64 {
+pub(super) fn in_use(own: &ReplicaStatus) -> i64 {
     i64::try_from(own.tally.bytes).unwrap_or(i64::MAX)
 }
 
-fn is_learner(own: &ReplicaStatus) -> bool {
+pub(super) fn is_learner(own: &ReplicaStatus) -> bool {
     let role = own.descriptor.replicas.iter().find(|replica| replica.replica == own.replica);
     role.is_some_and(|replica| replica.role != ReplicaRole::Voter)
 }

@@ -18,6 +18,7 @@ mod auth;
 mod bodies;
 pub mod caller;
 mod connections;
+mod cors;
 mod election;
 pub mod faults;
 mod frames;
@@ -31,6 +32,7 @@ mod lease;
 mod lock;
 mod maintenance;
 mod members;
+mod metrics;
 pub mod proto;
 mod queue;
 mod quotas;
@@ -51,21 +53,24 @@ use cluster::{
     catalog::record::{VolumeKind, VolumePolicy},
     limits::KEY_BYTES_MAX,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tonic::{
     service::Routes,
     transport::{Server, server::Router},
 };
+use tonic_health::pb::health_server::HealthServer;
 
 use self::{
     auth::AuthService,
     bodies::Bounded,
     election::ElectionService,
+    health::HealthService,
     kv::KvService,
     lease::LeaseService,
     lock::LockService,
     maintenance::MaintenanceService,
     members::ClusterService,
+    metrics::{Calls, Counted},
     proto::{
         etcdserverpb::{
             auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
@@ -128,15 +133,13 @@ pub async fn bind(config: &EtcdConfig) -> anyhow::Result<TcpListener> {
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) -> anyhow::Result<()> {
     let handshakes = gateway.config.tls.as_ref().map(Handshakes::new).transpose()?;
     let upkeep = keep_volume(gateway.client.clone(), gateway.config.clone());
-    let (counting, listening) = (gateway.clone(), gateway.clone());
-    let counting = counting.quotas.keep(&counting.client, counting.volume());
-    let most = gateway.config.connections;
-    let services = services(gateway)?;
+    let counting = gateway.quotas.keep(&gateway.client, gateway.volume());
+    let services = services(gateway.clone())?;
     let serve = async {
         match handshakes {
-            None => services.serve_with_incoming(connections::incoming(listener, most)).await,
+            None => services.serve_with_incoming(connections::incoming(listener, &gateway)).await,
             Some(handshakes) => {
-                let secured = connections::secured(listener, most, handshakes);
+                let secured = connections::secured(listener, &gateway, handshakes);
                 services.serve_with_incoming(secured).await
             }
         }
@@ -145,7 +148,8 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) -> anyhow::Resu
         served = serve => served.context("the etcd port no longer answers"),
         never = upkeep => match never {},
         never = counting => match never {},
-        never = listening.listen() => match never {},
+        never = gateway.listen() => match never {},
+        never = gateway.watch_health() => match never {},
     }
 }
 
@@ -177,6 +181,8 @@ fn services(gateway: Arc<Gateway>) -> anyhow::Result<Router> {
         .http2_keepalive_interval(Some(ALIVE_EVERY))
         .http2_keepalive_timeout(Some(ALIVE_WITHIN));
     let (asked, telling) = (gateway.asked.clone(), gateway.clone());
+    let descriptors = json::descriptors()?;
+    let calls = Arc::new(Calls::of(&[&descriptors, &health::descriptors()?]));
     let kv = KvServer::new(KvService(gateway.clone())).max_decoding_message_size(message);
     let lease = LeaseServer::new(LeaseService(gateway.clone())).max_decoding_message_size(message);
     let watch = WatchServer::new(WatchService(gateway.clone())).max_decoding_message_size(message);
@@ -187,19 +193,38 @@ fn services(gateway: Arc<Gateway>) -> anyhow::Result<Router> {
     let lock = LockServer::new(LockService(gateway.clone())).max_decoding_message_size(small);
     let election =
         ElectionServer::new(ElectionService(gateway.clone())).max_decoding_message_size(message);
+    let health = HealthServer::new(HealthService(gateway.clone())).max_decoding_message_size(small);
     let maintenance =
         MaintenanceServer::new(MaintenanceService(gateway)).max_decoding_message_size(small);
-    let grpc = Routes::new(Bounded::new(kv, &asked))
-        .add_service(Bounded::new(lease, &asked))
-        .add_service(Bounded::new(watch, &asked))
-        .add_service(Bounded::new(members, &asked))
-        .add_service(Bounded::new(auth, &asked))
-        .add_service(Bounded::new(lock, &asked))
-        .add_service(Bounded::new(election, &asked))
-        .add_service(Bounded::new(maintenance, &asked))
+    let around = Around { asked: &asked, calls: &calls };
+    let grpc = Routes::new(around.service(kv))
+        .add_service(around.service(lease))
+        .add_service(around.service(watch))
+        .add_service(around.service(members))
+        .add_service(around.service(auth))
+        .add_service(around.service(lock))
+        .add_service(around.service(election))
+        .add_service(around.service(maintenance))
+        .add_service(around.service(health))
         .into_axum_router();
-    let both = json::with_json(grpc, asked, message.saturating_mul(JSON_PER_BYTE))?;
-    Ok(server.add_routes(health::with_health(both, &telling).into()))
+    let most = message.saturating_mul(JSON_PER_BYTE);
+    let cors = cors::layer(&telling.config.cors);
+    let both = json::with_json(grpc, &descriptors, asked, most, cors.clone())?;
+    let probes = health::probes(&telling, &calls).layer(cors);
+    Ok(server.add_routes(both.merge(probes).into()))
+}
+
+/// What stands around every service.
+struct Around<'a> {
+    asked: &'a Arc<Semaphore>,
+    calls: &'a Arc<Calls>,
+}
+
+impl Around<'_> {
+    /// It with its requests bounded and its calls counted.
+    fn service<S>(&self, inner: S) -> Counted<Bounded<S>> {
+        Counted::new(Bounded::new(inner, self.asked), self.calls)
+    }
 }
 
 /// Creates the volume if there is none: once there are as many nodes as it has

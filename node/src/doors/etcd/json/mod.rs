@@ -31,6 +31,7 @@ use axum::{
 use prost_reflect::DescriptorPool;
 use tokio::sync::Semaphore;
 use tonic::{Code, Status, codegen::Service};
+use tower_http::cors::CorsLayer;
 
 use self::{asked::Asked, methods::Method, told::Told};
 use super::{
@@ -55,20 +56,30 @@ struct Json {
     most: usize,
 }
 
-/// The same services, by JSON too; an object may have `most` bytes.
+/// What the messages and methods of etcd's services are.
+///
+/// # Errors
+/// If they cannot be read: a fault of the build.
+pub(super) fn descriptors() -> anyhow::Result<DescriptorPool> {
+    DescriptorPool::decode(DESCRIPTORS).context("the descriptors of the etcd door")
+}
+
+/// The same services, by JSON too; an object may have `most` bytes, and `cors` says which
+/// pages in browsers may ask.
 ///
 /// # Errors
 /// If the descriptors know nothing of a method: a fault of the build.
 pub(super) fn with_json(
     grpc: Router,
+    descriptors: &DescriptorPool,
     bound: Arc<Semaphore>,
     most: usize,
+    cors: CorsLayer,
 ) -> anyhow::Result<Router> {
-    let pool = DescriptorPool::decode(DESCRIPTORS).context("the descriptors of the etcd door")?;
-    let methods = methods::all(&pool)?;
+    let methods = methods::all(descriptors)?;
     let json = Arc::new(Json { methods, grpc: grpc.clone(), bound, most });
     let serve = any(move |request| async move { json.serve(request).await });
-    Ok(grpc.route("/v3/{*rest}", serve).fallback(unknown))
+    Ok(grpc.route("/v3/{*rest}", serve.layer(cors)).fallback(unknown))
 }
 
 /// What no service serves: by gRPC in its words.

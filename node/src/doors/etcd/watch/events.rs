@@ -1,6 +1,9 @@
 //! One watch: what happens to its keys, as responses of its stream.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use actors::client::{Client, ClientError, Happened, Places, Standing, Watching};
 use cluster::{
@@ -201,6 +204,7 @@ impl Follower {
             return Some(false);
         }
         let events: Vec<_> = self.held.drain(..count).collect();
+        self.gateway.counts.events.fetch_add(count as u64, Ordering::Relaxed);
         let pieces = if self.order.fragment { self.pieces(events) } else { vec![events] };
         let last = pieces.len() - 1;
         let told = pieces.into_iter().enumerate().map(|(at, events)| {

@@ -20,6 +20,7 @@ use super::{
 use crate::doors::etcd::{
     faults::EtcdFault,
     gateway::Gateway,
+    metrics::One,
     proto::etcdserverpb::{
         WatchCreateRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
         watch_request::RequestUnion,
@@ -37,6 +38,7 @@ const LEADER_LOOKS_MAX: u32 = 3;
 struct Running {
     standing: Arc<Standing>,
     task: JoinHandle<()>,
+    _counted: One,
 }
 
 impl Drop for Running {
@@ -59,6 +61,7 @@ pub(super) struct Session {
     own: Own,
     /// The one answer to a request for progress that is under way.
     progress: Option<JoinHandle<()>>,
+    _counted: One,
 }
 
 impl Drop for Session {
@@ -77,6 +80,7 @@ impl Session {
         responses: Responses,
     ) -> Self {
         Self {
+            _counted: gateway.counts.watch_streams.one(),
             gateway,
             client,
             needs_leader,
@@ -161,7 +165,8 @@ impl Session {
             (self.responses.clone(), gathering),
             self.catching_up.clone(),
         )));
-        self.watches.insert(id, Running { standing, task });
+        let counted = self.gateway.counts.watches.one();
+        self.watches.insert(id, Running { standing, task, _counted: counted });
         Some(())
     }
 
