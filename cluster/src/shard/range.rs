@@ -432,7 +432,7 @@ mod tests {
     fn only_what_is_shown_must_fit_an_answer() {
         let range =
             |limit| Range::of(Keys::range("", "")).sorted(SortBy::Modified, true).limit(limit);
-        let bytes_max = 400;
+        let bytes_max = 1_000;
         let few = range(5);
         assert!(gathered(Gather::new(&few, bytes_max)).is_err(), "all of them do not fit");
         assert_eq!(gathered(Gather::new(&few, bytes_max).letting_go()).unwrap().0.items.len(), 5);

@@ -4,10 +4,10 @@
 use std::{collections::BTreeSet, net::SocketAddr, process::Command};
 
 use crate::{
-    common::http_get,
     differences::{RELEASE, compare_page},
     peers::{Ours, Peer},
     real_etcd::RealEtcd,
+    web::ask,
 };
 
 /// What only programs in Go have, and what tells of the page itself.
@@ -15,7 +15,7 @@ const OF_GO: [&str; 4] = ["go_", "promhttp_", "etcd_grpc_proxy_", "etcd_debuggin
 
 /// Names of the families on a page.
 fn names(address: SocketAddr) -> BTreeSet<String> {
-    let (status, page) = http_get(address, "/metrics").unwrap();
+    let (status, page) = ask(address, "GET", "/metrics", "", "").whole();
     assert_eq!(status, 200);
     let helps = page.lines().filter_map(|line| line.strip_prefix("# HELP "));
     helps.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
@@ -32,7 +32,7 @@ pub(crate) fn compare(theirs: &RealEtcd, ours: &Ours, version: &str) {
     let absent = theirs.difference(&ours).filter(|name| !of_go(name));
     let table = format!(
         "| | names |\n|---|---|\n| at both | {} |\n| at etcd only | {}, and those of Go, of its proxy \
-         and of its version 2 |\n| here only | {} |\n",
+         and of its version 2 |\n| here only: etcd shows them once it has peers | {} |\n",
         cell(theirs.intersection(&ours)),
         cell(absent),
         cell(ours.difference(&theirs)),
