@@ -19,8 +19,8 @@ use super::{
 const TEXT_BYTES_MAX: u64 = 8 << 20;
 
 pub(super) const HELP: &str = r"Three parts, each ended by an empty line: what must hold, what to do if all of it
-holds, what to do if not. A part without a line is written as an empty line, too.
-Words with spaces stand in double quotes.
+holds, what to do if not. An empty line at the beginning compares nothing. Words with
+spaces stand in double quotes.
 
   value(lock) = free      also: version, created, modified, lease; = != < >
                           (version counts the changes of a key)
@@ -45,7 +45,11 @@ A step may be a transaction of its own, up to eight deep:
 
 pub(super) async fn run(context: &Context, volume: &str) -> Outcome {
     let mut text = String::new();
-    std::io::stdin().lock().take(TEXT_BYTES_MAX).read_to_string(&mut text)?;
+    std::io::stdin().lock().take(TEXT_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > TEXT_BYTES_MAX {
+        let wrong = format!("the transaction is longer than {TEXT_BYTES_MAX} bytes");
+        return Err(CliError::usage(wrong, "write several smaller ones").into());
+    }
     let transaction = text::parse(&text)
         .map_err(|wrong| CliError::usage(wrong, "write it as `cdb kv txn --help` shows"))?;
     let client = context.client()?;

@@ -43,20 +43,15 @@ impl Part {
 /// Reads one up to its end: that of the text, or of its braces if it is inside another.
 fn block(lines: &mut Lines<'_>, depth: u32) -> Result<Transaction, String> {
     let mut transaction = Transaction::new();
-    let (mut part, mut begun) = (Part::Compares, false);
+    let mut part = Part::Compares;
     while let Some(line) = lines.next().map(str::trim) {
         if line == END && depth > 1 {
             return Ok(transaction);
         }
         if line.is_empty() {
-            // The first of a part stands for what it lacks.
-            if begun {
-                part = part.next();
-            }
-            begun = !begun;
+            part = part.next();
             continue;
         }
-        begun = true;
         let inner = (line == BEGIN).then(|| inner(lines, depth)).transpose()?;
         transaction = match (part, inner) {
             (Part::Then, Some(inner)) => transaction.then_transact(inner),
@@ -174,19 +169,19 @@ mod tests {
             .otherwise(Step::get("lock"))
             .otherwise(Step::delete("x"));
         assert_eq!(parse(text), Ok(wanted));
-        let text = "\n\nput a b --lease 7\nget p/ --prefix\ndel q/ --prefix\n";
+        let text = "\nput a b --lease 7\nget p/ --prefix\ndel q/ --prefix\n";
         let wanted = Transaction::new()
             .then(Step::Put(Put::new("a", "b").under(LeaseId(7))))
             .then(Step::Read(Range::of(Keys::prefix("p/"))))
             .then(Step::Delete { keys: Keys::prefix("q/"), previous: false });
         assert_eq!(parse(text), Ok(wanted));
-        assert_eq!(parse("\n\nput a b\n").unwrap().blocks[0].then.len(), 1, "nothing to compare");
+        assert_eq!(parse("\nput a b\n").unwrap().blocks[0].then.len(), 1, "nothing to compare");
         let parts = |text: &str| {
             let root = parse(text).unwrap().blocks.remove(0);
             (root.compares.len(), root.then.len(), root.otherwise.len())
         };
-        assert_eq!(parts("version(a) = 0\n\n\n\nget b\n"), (1, 0, 1), "nothing to do");
-        assert_eq!(parts("\n\n\n\nget b\n"), (0, 0, 1));
+        assert_eq!(parts("version(a) = 0\n\n\nget b\n"), (1, 0, 1), "nothing to do");
+        assert_eq!(parts("\n\nget b\n\n\n"), (0, 0, 1));
         assert_eq!(parts("version(a) = 0\n  \n\nput b 1\r\n\r\nget b\r\n\n"), (1, 1, 1));
     }
 
@@ -205,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_step_may_be_a_transaction_with_parts_of_its_own() {
-        let text = "version(a) > 0\n\nput a 1\ntxn {\n  value(b) = 2\n\n  put b 3\n\n  txn {\n\n\n    del c\n  }\n}\nput d 4\n\nget a\n";
+        let text = "version(a) > 0\n\nput a 1\ntxn {\n  value(b) = 2\n\n  put b 3\n\n  txn {\n\n    del c\n  }\n}\nput d 4\n\nget a\n";
         let innermost = Transaction::new().then(Step::delete("c"));
         let inner = Transaction::new()
             .when(Compare::value("b", "2"))
@@ -222,18 +217,18 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let deep = "\n\ntxn {\n".repeat(100_000);
+        let deep = "\ntxn {\n".repeat(100_000);
         for (text, named) in [
             ("value lock = 1", "compares nothing"),
             ("value(a --prefix b) = 1", "compares nothing"),
             ("value() = 1", "compares nothing"),
             ("version(a) = b", "`b` is no number"),
-            ("\n\nput a", "put KEY VALUE"),
-            ("\n\nget", "put KEY VALUE"),
-            ("\n\nput a \"b", "not closed"),
-            ("\n\ntxn {\n\n\nput a b\n", "`txn {` is not closed"),
+            ("\nput a", "put KEY VALUE"),
+            ("\nget", "put KEY VALUE"),
+            ("\nput a \"b", "not closed"),
+            ("\ntxn {\n\nput a b\n", "`txn {` is not closed"),
             ("txn {\n}\n", "compares nothing"),
-            ("\n\nput a b\n}\n", "`}` is none of"),
+            ("\nput a b\n}\n", "`}` is none of"),
             ("version(a) = 0\n\nget a\n\nget b\n\nget c\n", "behind the third part"),
             (&deep, "at most 8 deep"),
         ] {
