@@ -265,6 +265,16 @@ fn a_configuration_change_goes_through_a_joint_one_and_survives_a_restart() {
     assert_eq!(replica.machine.configuration().outgoing, []);
 }
 
+/// If this fails the format has changed: raise `ROOT_VERSION`, and the format of data
+/// directories too (`node/src/data_dir.rs`), or older ones are taken for damaged.
+#[test]
+fn the_bytes_of_a_root_record_are_pinned() {
+    let descriptor = model::descriptor(Predicate::all());
+    let birth = ShardMachine::birth(REPLICA, &descriptor, VersionKind::Dense, ShardRole::Data);
+    let root = birth[0].value.as_ref().unwrap();
+    assert_eq!((root.len(), crc32c::crc32c(root)), (409, 1_425_255_109));
+}
+
 #[test]
 fn a_bent_root_record_is_refused_at_open() {
     let mut replica = dense();
