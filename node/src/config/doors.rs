@@ -103,7 +103,7 @@ pub struct EtcdConfig {
     /// most 64 of them.
     pub quotas: Vec<QuotaConfig>,
     /// Origins of pages in browsers that may ask by JSON, as etcd's `--cors`; `*` for all.
-    /// Default `*`.
+    /// Default: none.
     pub cors: Vec<String>,
     /// Whether `/metrics` is served to whoever may connect. Default: it is, as at etcd's.
     pub metrics: bool,
@@ -343,7 +343,6 @@ fn compaction(section: &Spanned<CompactionSection>) -> Result<AutoCompaction, St
 
 /// Origins as browsers write them: anything else would never be met.
 fn cors(section: Option<Vec<Spanned<String>>>) -> Result<Vec<String>, String> {
-    let Some(origins) = section else { return Ok(vec!["*".to_owned()]) };
     let is_origin = |text: &str| {
         let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
         let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'*' | b'?' | b'#');
@@ -360,7 +359,7 @@ fn cors(section: Option<Vec<Spanned<String>>>) -> Result<Vec<String>, String> {
              as in https://admin.example.org"
         ))
     };
-    origins.into_iter().map(read).collect()
+    section.unwrap_or_default().into_iter().map(read).collect()
 }
 
 fn rate(section: RateSection) -> Result<RateConfig, String> {

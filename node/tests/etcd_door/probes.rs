@@ -31,6 +31,9 @@ const ORIGIN: &str = "https://admin.example.org";
 async fn probes_dashboards_and_browsers_are_answered_at_the_client_port() {
     let doors = Doors::open("").serve().await;
     work_is_counted(&doors).await;
+    no_page_is_allowed(doors.addresses[0], &[ORIGIN, "null"]);
+
+    let doors = doors.reopen("    cors: [\"*\"]\n").await;
     every_page_is_allowed(doors.addresses[0]);
 
     let known =
@@ -192,13 +195,21 @@ fn some_pages_are_allowed(address: SocketAddr) {
     for origin in [ORIGIN, "http://localhost:8080"] {
         let asked = preflight(address, origin);
         assert!(asked.contains(&format!("access-control-allow-origin: {origin}")), "{asked}");
+        let told = head(address, "POST", "/v3/kv/range", &format!("Origin: {origin}\r\n"));
+        assert!(told.starts_with("http/1.1 200"), "{told}");
     }
-    for origin in ["https://example.org", "http://admin.example.org", "null"] {
+    no_page_is_allowed(address, &["https://example.org", "http://admin.example.org", "null"]);
+}
+
+/// Neither when its browser asks first nor when it does not.
+fn no_page_is_allowed(address: SocketAddr, origins: &[&str]) {
+    for origin in origins {
         let asked = preflight(address, origin);
         assert!(!asked.contains("allow-origin"), "{origin}: {asked}");
         let told = head(address, "POST", "/v3/kv/range", &format!("Origin: {origin}\r\n"));
-        assert!(told.starts_with("http/1.1 200") && !told.contains("allow-origin"), "{told}");
+        assert!(told.starts_with("http/1.1 403"), "{origin}: {told}");
     }
+    assert!(head(address, "POST", "/v3/kv/range", "").starts_with("http/1.1 200"), "no browser");
 }
 
 async fn health_follows_the_quorum(doors: &mut Doors) {

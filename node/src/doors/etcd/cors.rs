@@ -1,22 +1,33 @@
-//! Which pages in browsers may read what the door answers over HTTP: etcd's `--cors`.
+//! Which pages in browsers may ask by JSON over HTTP: etcd's `--cors`, but none by default.
 //!
-//! Browsers ask before they let a page of another origin send a token, and hide the answer
-//! from pages that are not allowed; whoever is no browser asks as ever. Nothing goes by cookies
-//! and credentials are never allowed, so a page does no more than with a token of its own. A
-//! door that asks for no name relies on who reaches it, and a page reaches what its browser
-//! does: the guide says so.
+//! A door that asks for no name relies on who reaches it, and any page reaches what its
+//! browser does, loopback too. A browser hides answers from pages that are not allowed, but
+//! sends what they ask: so who names an origin that is not allowed is refused. Whoever is
+//! no browser names none. Nothing goes by cookies and credentials are never allowed, so a
+//! page does no more than with a token of its own.
 //!
 //! Source: etcd's `embed/serve.go`; the Fetch standard, by way of tower-http.
 
 use axum::http::{
-    HeaderValue, Method,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
+    HeaderMap, HeaderValue, Method,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ORIGIN},
 };
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+/// Every page.
+const ANY: &str = "*";
+
+/// Whether who asks is no page of a browser, or one of these origins.
+pub(super) fn may_ask(origins: &[String], headers: &HeaderMap) -> bool {
+    headers
+        .get_all(ORIGIN)
+        .iter()
+        .all(|named| origins.iter().any(|known| known == ANY || named == known.as_str()))
+}
+
 /// What says so in the answers of a door to pages of these origins.
 pub(super) fn layer(origins: &[String]) -> CorsLayer {
-    let allowed = if origins.iter().any(|origin| origin == "*") {
+    let allowed = if origins.iter().any(|origin| origin == ANY) {
         AllowOrigin::any()
     } else {
         // The configuration has taken none that a header could not hold.

@@ -208,9 +208,9 @@ fn services(gateway: Arc<Gateway>) -> anyhow::Result<Router> {
         .add_service(around.service(health))
         .into_axum_router();
     let most = message.saturating_mul(JSON_PER_BYTE);
-    let cors = cors::layer(&telling.config.cors);
-    let both = json::with_json(grpc, &descriptors, asked, most, cors.clone())?;
-    let probes = health::probes(&telling, &calls).layer(cors);
+    let origins = &telling.config.cors;
+    let both = json::with_json(grpc, &descriptors, asked, most, origins)?;
+    let probes = health::probes(&telling, &calls).layer(cors::layer(origins));
     Ok(server.add_routes(both.merge(probes).into()))
 }
 
