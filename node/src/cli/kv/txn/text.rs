@@ -182,7 +182,7 @@ mod tests {
         };
         assert_eq!(parts("version(a) = 0\n\n\nget b\n"), (1, 0, 1), "nothing to do");
         assert_eq!(parts("\n\nget b\n\n\n"), (0, 0, 1));
-        assert_eq!(parts("version(a) = 0\n  \n\nput b 1\r\n\r\nget b\r\n\n"), (1, 1, 1));
+        assert_eq!(parts("version(a) = 0\n  \nput b 1\r\n\r\nget b\r\n\n"), (1, 1, 1));
     }
 
     #[test]
