@@ -192,7 +192,7 @@ fn newer_formats_and_swapped_disks_are_refused_and_left_alone() {
         .max()
         .unwrap();
     for (path, words) in [
-        (cluster.nodes[2].dir.join("identity"), ["E0704", "identity has format 2"]),
+        (cluster.nodes[2].dir.join("identity"), ["E0704", "identity has format 3"]),
         (segment, ["E0704", "log format 2"]),
     ] {
         let good = fs::read(&path).unwrap();

@@ -289,7 +289,7 @@ fn keys_have_a_past_leases_and_watchers_on_the_command_line() {
 fn more_keys_than_one_change_takes_go_in_parts(dev: &Dev) {
     let puts = |part: u32| {
         let puts = (0..1_000).map(|n| format!("put many/{part:02}{n:03} v\n"));
-        let input = ["\n\n".to_owned()].into_iter().chain(puts).collect::<Vec<_>>().concat();
+        let input = ["\n".to_owned()].into_iter().chain(puts).collect::<Vec<_>>().concat();
         let done = dev.run_with(&["kv", "txn", "kv"], &input);
         assert!(done.status.success(), "{}", text(&done.stderr));
     };
