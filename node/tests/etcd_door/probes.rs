@@ -206,7 +206,12 @@ fn no_page_is_allowed(address: SocketAddr, origins: &[&str]) {
     for origin in origins {
         let asked = preflight(address, origin);
         assert!(!asked.contains("allow-origin"), "{origin}: {asked}");
-        let told = head(address, "POST", "/v3/kv/range", &format!("Origin: {origin}\r\n"));
+        let named = format!("Origin: {origin}\r\n");
+        for path in ["/v3/kv/range", "/etcdserverpb.KV/Put"] {
+            let told = head(address, "POST", path, &named);
+            assert!(told.starts_with("http/1.1 403"), "{origin}: {path}: {told}");
+        }
+        let told = head(address, "GET", "/health", &named);
         assert!(told.starts_with("http/1.1 403"), "{origin}: {told}");
     }
     assert!(head(address, "POST", "/v3/kv/range", "").starts_with("http/1.1 200"), "no browser");

@@ -1,24 +1,52 @@
-//! Which pages in browsers may ask by JSON over HTTP: etcd's `--cors`, but none by default.
+//! Which pages in browsers may ask: etcd's `--cors`, but none by default.
 //!
 //! A door that asks for no name relies on who reaches it, and any page reaches what its
 //! browser does, loopback too. A browser hides answers from pages that are not allowed, but
-//! sends what they ask: so who names an origin that is not allowed is refused. Whoever is
-//! no browser names none. Nothing goes by cookies and credentials are never allowed, so a
+//! sends what they ask, the bytes of gRPC too: so who names an origin that is not allowed is
+//! refused, at every path. Whoever is no browser names none. Nothing goes by cookies and credentials are never allowed, so a
 //! page does no more than with a token of its own.
 //!
 //! Source: etcd's `embed/serve.go`; the Fetch standard, by way of tower-http.
 
-use axum::http::{
-    HeaderMap, HeaderValue, Method,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ORIGIN},
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::Request,
+    http::{
+        HeaderMap, HeaderValue, Method, StatusCode,
+        header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ORIGIN},
+    },
+    middleware::{Next, from_fn},
+    response::IntoResponse,
 };
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 /// Every page.
 const ANY: &str = "*";
 
+/// What a page hears that may not ask.
+const REFUSED: &str = "pages of this origin may not ask here: name it in `doors.etcd.cors` of \
+                       the node's configuration\n";
+
+/// Routes that answer pages of these origins only, and whoever is no page.
+pub(super) fn guarded(routes: Router, origins: &[String]) -> Router {
+    let known: Arc<[String]> = origins.into();
+    let guard = from_fn(move |request: Request, next: Next| {
+        let may_ask = may_ask(&known, request.headers());
+        async move {
+            if may_ask {
+                next.run(request).await
+            } else {
+                (StatusCode::FORBIDDEN, REFUSED).into_response()
+            }
+        }
+    });
+    routes.layer(guard)
+}
+
 /// Whether who asks is no page of a browser, or one of these origins.
-pub(super) fn may_ask(origins: &[String], headers: &HeaderMap) -> bool {
+fn may_ask(origins: &[String], headers: &HeaderMap) -> bool {
     headers
         .get_all(ORIGIN)
         .iter()

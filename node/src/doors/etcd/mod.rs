@@ -209,9 +209,10 @@ fn services(gateway: Arc<Gateway>) -> anyhow::Result<Router> {
         .into_axum_router();
     let most = message.saturating_mul(JSON_PER_BYTE);
     let origins = &telling.config.cors;
-    let both = json::with_json(grpc, &descriptors, asked, most, origins)?;
-    let probes = health::probes(&telling, &calls).layer(cors::layer(origins));
-    Ok(server.add_routes(both.merge(probes).into()))
+    let cors = cors::layer(origins);
+    let both = json::with_json(grpc, &descriptors, asked, most, cors.clone())?;
+    let all = both.merge(health::probes(&telling, &calls).layer(cors));
+    Ok(server.add_routes(cors::guarded(all, origins).into()))
 }
 
 /// What stands around every service.

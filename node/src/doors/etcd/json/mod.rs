@@ -31,11 +31,11 @@ use axum::{
 use prost_reflect::DescriptorPool;
 use tokio::sync::Semaphore;
 use tonic::{Code, Status, codegen::Service};
+use tower_http::cors::CorsLayer;
 
 use self::{asked::Asked, methods::Method, told::Told};
 use super::{
     bodies::{Answer, CountsItself, WhileWaitedFor},
-    cors,
     faults::EtcdFault,
 };
 
@@ -43,8 +43,6 @@ use super::{
 const DESCRIPTORS: &[u8] = include_bytes!("../../../../proto/generated/descriptors.bin");
 /// Headers with this before their names are passed on without it.
 const METADATA_PREFIX: &str = "grpc-metadata-";
-/// What a page hears that may not ask.
-const PAGE_REFUSED: &str = "pages of this origin may not ask here: name it in `doors.etcd.cors` of the node's configuration";
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
@@ -56,8 +54,6 @@ struct Json {
     bound: Arc<Semaphore>,
     /// Bytes of one object.
     most: usize,
-    /// Origins of pages that may ask.
-    origins: Vec<String>,
 }
 
 /// What the messages and methods of etcd's services are.
@@ -68,8 +64,8 @@ pub(super) fn descriptors() -> anyhow::Result<DescriptorPool> {
     DescriptorPool::decode(DESCRIPTORS).context("the descriptors of the etcd door")
 }
 
-/// The same services, by JSON too; an object may have `most` bytes, and pages in browsers
-/// are to be of one of these origins.
+/// The same services, by JSON too; an object may have `most` bytes, and `cors` says
+/// what browsers are told.
 ///
 /// # Errors
 /// If the descriptors know nothing of a method: a fault of the build.
@@ -78,13 +74,12 @@ pub(super) fn with_json(
     descriptors: &DescriptorPool,
     bound: Arc<Semaphore>,
     most: usize,
-    origins: &[String],
+    cors: CorsLayer,
 ) -> anyhow::Result<Router> {
     let methods = methods::all(descriptors)?;
-    let json =
-        Arc::new(Json { methods, grpc: grpc.clone(), bound, most, origins: origins.to_vec() });
+    let json = Arc::new(Json { methods, grpc: grpc.clone(), bound, most });
     let serve = any(move |request| async move { json.serve(request).await });
-    Ok(grpc.route("/v3/{*rest}", serve.layer(cors::layer(origins))).fallback(unknown))
+    Ok(grpc.route("/v3/{*rest}", serve.layer(cors)).fallback(unknown))
 }
 
 /// What no service serves: by gRPC in its words.
@@ -100,10 +95,6 @@ impl Json {
         let Some(method) = self.methods.get(request.uri().path()) else {
             return plain(StatusCode::NOT_FOUND);
         };
-        if !cors::may_ask(&self.origins, request.headers()) {
-            let status = Status::permission_denied(PAGE_REFUSED);
-            return refusal(&status);
-        }
         if request.method() != Verb::POST {
             return plain(StatusCode::METHOD_NOT_ALLOWED);
         }
