@@ -6,18 +6,17 @@
 //! tonic an empty one, and this in its place ([`stream`], [`in_place`]).
 
 use std::{
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use futures_util::{Stream, StreamExt};
 use http_body::Frame;
 use prost::Message;
 use tonic::{Code, Response, Status, body::Body, codegen::http};
 
-use super::bodies::{PIECE_BYTES, PREFIX_BYTES};
+use super::bodies::{PIECE_BYTES, PREFIX_BYTES, Piece, body_of};
 
 /// What tonic encodes itself: nothing.
 pub(super) type Unused<M> = futures_util::stream::Empty<Result<M, Status>>;
@@ -33,7 +32,8 @@ where
     M: Message + 'static,
     S: Stream<Item = Result<M, Status>> + Send + Unpin + 'static,
 {
-    let body = Body::new(Frames { messages: Some(messages), ended: None });
+    let mut frames = Frames { messages: Some(messages), ended: None };
+    let body = Body::new(body_of(move |context| frames.poll_frame(context)));
     let mut response = Response::new(futures_util::stream::empty());
     response.extensions_mut().insert(InPlace(Arc::new(Mutex::new(Some(body)))));
     response
@@ -59,6 +59,21 @@ where
     M: Message,
     S: Stream<Item = Result<M, Status>> + Unpin,
 {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Piece>> {
+        let mut frames = BytesMut::new();
+        if self.fill(&mut frames, context) {
+            return Poll::Pending;
+        }
+        if !frames.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(frames.freeze()))));
+        }
+        Poll::Ready(self.ended.take().map(|status| {
+            let mut trailers = http::HeaderMap::new();
+            status.add_header(&mut trailers)?;
+            Ok(Frame::trailers(trailers))
+        }))
+    }
+
     /// Adds what is ready, as far as it is small; whether to wait for more.
     fn fill(&mut self, frames: &mut BytesMut, context: &mut Context<'_>) -> bool {
         while let Some(messages) = &mut self.messages
@@ -79,33 +94,6 @@ where
     }
 }
 
-impl<M, S> http_body::Body for Frames<S>
-where
-    M: Message,
-    S: Stream<Item = Result<M, Status>> + Unpin,
-{
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let mut frames = BytesMut::new();
-        if self.fill(&mut frames, context) {
-            return Poll::Pending;
-        }
-        if !frames.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(frames.freeze()))));
-        }
-        Poll::Ready(self.ended.take().map(|status| {
-            let mut trailers = http::HeaderMap::new();
-            status.add_header(&mut trailers)?;
-            Ok(Frame::trailers(trailers))
-        }))
-    }
-}
-
 /// Adds a message behind its flag and its length.
 pub(super) fn put(message: &impl Message, to: &mut BytesMut) {
     let bytes = message.encoded_len();
@@ -119,9 +107,9 @@ pub(super) fn put(message: &impl Message, to: &mut BytesMut) {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
+    use bytes::Bytes;
     use futures_util::stream::iter;
+    use http_body_util::BodyExt;
 
     use super::{super::proto::etcdserverpb::WatchResponse, *};
 
@@ -136,9 +124,7 @@ mod tests {
         *response.extensions_mut() = extensions;
         let mut body = in_place(response).into_body();
         let mut frames = Vec::new();
-        while let Some(frame) =
-            poll_fn(|context| http_body::Body::poll_frame(Pin::new(&mut body), context)).await
-        {
+        while let Some(frame) = body.frame().await {
             frames.push(frame.unwrap());
         }
         frames

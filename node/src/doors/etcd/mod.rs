@@ -14,6 +14,7 @@
 //! Source: etcd's API and server, release 3.5. What differs is in
 //! `node/docs/etcd.md`.
 
+mod around;
 mod auth;
 mod bodies;
 pub mod caller;
@@ -53,7 +54,7 @@ use cluster::{
     catalog::record::{VolumeKind, VolumePolicy},
     limits::KEY_BYTES_MAX,
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 use tonic::{
     service::Routes,
     transport::{Server, server::Router},
@@ -61,8 +62,8 @@ use tonic::{
 use tonic_health::pb::health_server::HealthServer;
 
 use self::{
+    around::Around,
     auth::AuthService,
-    bodies::Bounded,
     election::ElectionService,
     health::HealthService,
     kv::KvService,
@@ -70,7 +71,7 @@ use self::{
     lock::LockService,
     maintenance::MaintenanceService,
     members::ClusterService,
-    metrics::{Calls, Counted},
+    metrics::Calls,
     proto::{
         etcdserverpb::{
             auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
@@ -180,7 +181,7 @@ fn services(gateway: Arc<Gateway>) -> anyhow::Result<Router> {
         .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
         .http2_keepalive_interval(Some(ALIVE_EVERY))
         .http2_keepalive_timeout(Some(ALIVE_WITHIN));
-    let (asked, telling) = (gateway.asked.clone(), gateway.clone());
+    let (bound, telling) = (gateway.asked.clone(), gateway.clone());
     let descriptors = json::descriptors()?;
     let calls = Arc::new(Calls::of(&[&descriptors, &health::descriptors()?]));
     let kv = KvServer::new(KvService(gateway.clone())).max_decoding_message_size(message);
@@ -196,7 +197,7 @@ fn services(gateway: Arc<Gateway>) -> anyhow::Result<Router> {
     let health = HealthServer::new(HealthService(gateway.clone())).max_decoding_message_size(small);
     let maintenance =
         MaintenanceServer::new(MaintenanceService(gateway)).max_decoding_message_size(small);
-    let around = Around { asked: &asked, calls: &calls };
+    let around = Around { bound: bound.clone(), calls: calls.clone() };
     let grpc = Routes::new(around.service(kv))
         .add_service(around.service(lease))
         .add_service(around.service(watch))
@@ -210,22 +211,9 @@ fn services(gateway: Arc<Gateway>) -> anyhow::Result<Router> {
     let most = message.saturating_mul(JSON_PER_BYTE);
     let origins = &telling.config.cors;
     let cors = cors::layer(origins);
-    let both = json::with_json(grpc, &descriptors, asked, most, cors.clone())?;
+    let both = json::with_json(grpc, &descriptors, bound, most, cors.clone())?;
     let all = both.merge(health::probes(&telling, &calls).layer(cors));
     Ok(server.add_routes(cors::guarded(all, origins).into()))
-}
-
-/// What stands around every service.
-struct Around<'a> {
-    asked: &'a Arc<Semaphore>,
-    calls: &'a Arc<Calls>,
-}
-
-impl Around<'_> {
-    /// It with its requests bounded and its calls counted.
-    fn service<S>(&self, inner: S) -> Counted<Bounded<S>> {
-        Counted::new(Bounded::new(inner, self.asked), self.calls)
-    }
 }
 
 /// Creates the volume if there is none: once there are as many nodes as it has

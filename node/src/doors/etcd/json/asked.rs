@@ -20,10 +20,21 @@ use serde_json::Value;
 use tonic::Status;
 
 use super::{malformed, methods::Method, too_many_requests};
-use crate::doors::etcd::{bodies::Due, faults::EtcdFault, frames::put};
+use crate::doors::etcd::{
+    bodies::{Due, Piece, body_of},
+    faults::EtcdFault,
+    frames::put,
+};
 
-/// The body of a request.
-pub(super) struct Asked {
+/// The body of a request by gRPC, of one in JSON of at most so many bytes an object.
+pub(super) fn asked(body: Body, method: &Method, most: usize, room: Arc<Room>) -> Body {
+    let (input, once) = (method.input.clone(), !method.asked_often);
+    let (objects, due, state) = (Objects::default(), Due::default(), State::Nothing);
+    let mut asked = Asked { body, input, objects, most, room, due, once, state };
+    Body::new(body_of(move |context| asked.poll_frame(context)))
+}
+
+struct Asked {
     body: Body,
     input: MessageDescriptor,
     objects: Objects,
@@ -46,10 +57,12 @@ enum State {
 }
 
 impl Asked {
-    pub(super) fn new(body: Body, method: &Method, most: usize, room: Arc<Room>) -> Self {
-        let (input, once) = (method.input.clone(), !method.asked_often);
-        let (objects, due, state) = (Objects::default(), Due::default(), State::Nothing);
-        Self { body, input, objects, most, room, due, once, state }
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Piece>> {
+        let next = ready!(self.poll_next(context));
+        if next.is_err() {
+            self.state = State::Over;
+        }
+        Poll::Ready(next.map(|message| message.map(Frame::data)).transpose())
     }
 
     fn take(&mut self, data: &[u8]) -> Result<(), Status> {
@@ -100,22 +113,6 @@ impl Asked {
             }
         }
         Poll::Ready(Ok(None))
-    }
-}
-
-impl http_body::Body for Asked {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let next = ready!(self.poll_next(context));
-        if next.is_err() {
-            self.state = State::Over;
-        }
-        Poll::Ready(next.map(|message| message.map(Frame::data)).transpose())
     }
 }
 

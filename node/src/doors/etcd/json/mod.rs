@@ -33,9 +33,9 @@ use tokio::sync::Semaphore;
 use tonic::{Code, Status, codegen::Service};
 use tower_http::cors::CorsLayer;
 
-use self::{asked::Asked, methods::Method, told::Told};
+use self::{asked::asked, methods::Method, told::Told};
 use super::{
-    bodies::{Answer, CountsItself, WhileWaitedFor},
+    bodies::{CountsItself, Pieces, WhileWaitedFor, answer, stream},
     faults::EtcdFault,
 };
 
@@ -113,8 +113,7 @@ impl Json {
     /// The request as gRPC has it.
     fn asked(&self, method: &Method, request: Request<Body>, room: Arc<Room>) -> Request<Body> {
         let (parts, body) = request.into_parts();
-        let asked = Asked::new(body, method, self.most, room);
-        let mut request = Request::new(Body::new(asked));
+        let mut request = Request::new(asked(body, method, self.most, room));
         *request.method_mut() = Verb::POST;
         *request.uri_mut() = method.uri.clone();
         *request.headers_mut() = metadata(&parts.headers);
@@ -135,28 +134,24 @@ impl Json {
         }
         let told = Told::new(body, method.output.clone());
         if let Some(turn) = head.extensions.remove::<WhileWaitedFor>() {
-            return Ok(json(StatusCode::OK, Body::new(Answer::stream(told, turn))));
+            return Ok(json(StatusCode::OK, Body::new(stream(told.lines(), turn))));
         }
         let room = head.extensions.remove::<Arc<Room>>();
-        if method.answers_often {
-            return Ok(json(
-                StatusCode::OK,
-                match room {
-                    Some(room) => Body::new(Answer::new(told, room)),
-                    None => Body::new(told),
-                },
-            ));
-        }
-        let text = told.whole(room.as_deref()).await?;
-        Ok(json(
-            StatusCode::OK,
-            match room {
-                Some(room) => {
-                    Body::new(Answer::new(tonic::body::Body::new(Body::from(text)), room))
-                }
-                None => Body::from(text),
-            },
-        ))
+        let body = if method.answers_often {
+            held(told.lines(), room)
+        } else {
+            let text = told.whole(room.as_deref()).await?;
+            held(tonic::body::Body::new(Body::from(text)), room)
+        };
+        Ok(json(StatusCode::OK, body))
+    }
+}
+
+/// A body that holds this room, if there is one, until it is read.
+fn held(body: impl Pieces, room: Option<Arc<Room>>) -> Body {
+    match room {
+        Some(room) => Body::new(answer(body, room)),
+        None => Body::new(body),
     }
 }
 

@@ -22,7 +22,7 @@ use serde_json::json;
 use tonic::Status;
 
 use super::{broken, http_status, refused, too_many_requests};
-use crate::doors::etcd::bodies::{PIECE_BYTES, PREFIX_BYTES};
+use crate::doors::etcd::bodies::{PIECE_BYTES, PREFIX_BYTES, Pieces, body_of};
 
 /// As etcd's gateway: names as in the protocol buffers.
 const OPTIONS: SerializeOptions = SerializeOptions::new().use_proto_field_name(true);
@@ -47,6 +47,14 @@ impl Told {
         // What refuses it stands behind it.
         while poll_fn(|context| self.poll_message(context)).await?.is_some() {}
         text(&self.output, &message, room)
+    }
+
+    /// A line for each message.
+    pub(super) fn lines(mut self) -> impl Pieces {
+        body_of(move |context| {
+            let message = ready!(self.poll_message(context)).transpose();
+            Poll::Ready(message.map(|message| Ok(Frame::data(self.line(message)))))
+        })
     }
 
     /// The next message; none at the end.
@@ -98,19 +106,6 @@ impl Told {
         };
         line.push(b'\n');
         line.into()
-    }
-}
-
-impl http_body::Body for Told {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let message = ready!(self.poll_message(context)).transpose();
-        Poll::Ready(message.map(|message| Ok(Frame::data(self.line(message)))))
     }
 }
 

@@ -8,26 +8,20 @@
 
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
+    task::{Poll, ready},
 };
 
-use bytes::Bytes;
-use http_body::Frame;
+use http_body::Body as _;
 use prost_reflect::DescriptorPool;
-use tonic::{
-    Code, Status,
-    body::Body,
-    codegen::{Service, http},
-    server::NamedService,
-};
+use tonic::{Code, Status, body::Body, codegen::http};
 
 use super::page::Page;
+use crate::doors::etcd::bodies::body_of;
 
 /// What a call may come to, by number, as gRPC's library for Go calls it.
 const CODES: [&str; 17] = [
@@ -121,7 +115,7 @@ impl Calls {
     }
 
     /// Counts a call that begins; none of a method that nobody knows.
-    fn begin(&self, path: &str) -> Option<Call> {
+    pub(in crate::doors::etcd) fn begin(&self, path: &str) -> Option<Call> {
         let method = self.0.get(path)?.clone();
         method.started.fetch_add(1, Relaxed);
         Some(Call { method, ended: false })
@@ -167,67 +161,9 @@ impl Calls {
     }
 }
 
-/// A service whose calls are counted.
-#[derive(Clone, Debug)]
-pub(in crate::doors::etcd) struct Counted<S> {
-    service: S,
-    calls: Arc<Calls>,
-}
-
-impl<S> Counted<S> {
-    pub(in crate::doors::etcd) fn new(service: S, calls: &Arc<Calls>) -> Self {
-        Self { service, calls: calls.clone() }
-    }
-}
-
-impl<S: NamedService> NamedService for Counted<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S> Service<http::Request<Body>> for Counted<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
-    S::Future: Unpin,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Counting<S::Future>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.service.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let call = self.calls.begin(request.uri().path());
-        Counting { answered: self.service.call(request), call }
-    }
-}
-
-/// An answer that is waited for.
-#[derive(Debug)]
-pub(in crate::doors::etcd) struct Counting<F> {
-    answered: F,
-    call: Option<Call>,
-}
-
-impl<F> Future for Counting<F>
-where
-    F: Future<Output = Result<http::Response<Body>, Infallible>> + Unpin,
-{
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Ok(response) = ready!(Pin::new(&mut self.answered).poll(context));
-        Poll::Ready(Ok(match self.call.take() {
-            Some(call) => call.answered(response),
-            None => response,
-        }))
-    }
-}
-
 /// A call under way.
 #[derive(Debug)]
-struct Call {
+pub(in crate::doors::etcd) struct Call {
     method: Arc<Method>,
     ended: bool,
 }
@@ -242,15 +178,36 @@ impl Call {
     }
 
     /// Ends with an answer, or with the end of one that goes on.
-    fn answered(mut self, response: http::Response<Body>) -> http::Response<Body> {
+    pub(in crate::doors::etcd) fn answered(
+        mut self,
+        response: http::Response<Body>,
+    ) -> http::Response<Body> {
         match Status::from_header_map(response.headers()) {
             Some(status) => self.end(status.code()),
             None if self.method.answers_often => {
-                return response.map(|body| Body::new(Told { body, call: self }));
+                return response.map(|body| self.told(body));
             }
             None => self.end(Code::Ok),
         }
         response
+    }
+
+    /// The body of an answer that goes on: the call ends with it.
+    fn told(mut self, mut body: Body) -> Body {
+        Body::new(body_of(move |context| {
+            let piece = ready!(Pin::new(&mut body).poll_frame(context));
+            match &piece {
+                Some(Ok(frame)) => {
+                    if let Some(trailers) = frame.trailers_ref() {
+                        let status = Status::from_header_map(trailers);
+                        self.end(status.map_or(Code::Ok, |status| status.code()));
+                    }
+                }
+                Some(Err(status)) => self.end(status.code()),
+                None => self.end(Code::Ok),
+            }
+            Poll::Ready(piece)
+        }))
     }
 }
 
@@ -260,50 +217,16 @@ impl Drop for Call {
     }
 }
 
-/// The body of an answer that goes on.
-struct Told {
-    body: Body,
-    call: Call,
-}
-
-impl http_body::Body for Told {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(trailers) = frame.trailers_ref() {
-                    let status = Status::from_header_map(trailers);
-                    self.call.end(status.map_or(Code::Ok, |status| status.code()));
-                }
-            }
-            Some(Err(status)) => self.call.end(status.code()),
-            None => self.call.end(Code::Ok),
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::future::{poll_fn, ready as at_once};
+    use std::convert::Infallible;
 
-    use http_body::Body as _;
+    use futures_util::stream;
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
 
-    use super::{super::super::json, *};
+    use super::*;
+    use crate::doors::etcd::json;
 
     const PUT: &str = "/etcdserverpb.KV/Put";
     const WATCH: &str = "/etcdserverpb.Watch/Watch";
@@ -318,22 +241,19 @@ mod tests {
         page.text().lines().any(|shown| shown == line)
     }
 
-    async fn answer(calls: &Arc<Calls>, path: &str, response: http::Response<Body>) -> Body {
-        let call = calls.begin(path);
-        let answered = at_once(Ok::<_, Infallible>(response));
-        let Ok(response) = Counting { answered, call }.await;
-        response.into_body()
+    fn answer(calls: &Calls, path: &str, body: Body) -> Body {
+        calls.begin(path).unwrap().answered(http::Response::new(body)).into_body()
     }
 
     fn refusal() -> Status {
         Status::unavailable("no leader")
     }
 
-    #[tokio::test]
-    async fn a_call_that_is_answered_once_ends_with_its_answer() {
+    #[test]
+    fn a_call_that_is_answered_once_ends_with_its_answer() {
         let calls = calls();
-        answer(&calls, PUT, http::Response::new(Body::empty())).await;
-        answer(&calls, PUT, refusal().into_http()).await;
+        answer(&calls, PUT, Body::empty());
+        calls.begin(PUT).unwrap().answered(refusal().into_http());
         drop(calls.begin(PUT));
         for code in ["OK", "Unavailable", "Canceled"] {
             let line = format!(
@@ -351,27 +271,13 @@ mod tests {
         let count = |code| calls.came_to("etcdserverpb.Watch", "Watch", code);
         let mut trailers = http::HeaderMap::new();
         refusal().add_header(&mut trailers).unwrap();
-        let body = Body::new(Trailers(Some(trailers)));
-        let mut told = answer(&calls, WATCH, http::Response::new(body)).await;
+        let trailers = stream::iter([Ok::<_, Infallible>(Frame::trailers(trailers))]);
+        let mut told = answer(&calls, WATCH, Body::new(StreamBody::new(trailers)));
         assert_eq!([Code::Unavailable, Code::Ok].map(count), [0, 0]);
-        poll_fn(|context| Pin::new(&mut told).poll_frame(context)).await;
+        told.frame().await;
         drop(told);
         assert_eq!([Code::Unavailable, Code::Cancelled].map(count), [1, 0]);
-        drop(answer(&calls, WATCH, http::Response::new(Body::empty())).await);
+        drop(answer(&calls, WATCH, Body::empty()));
         assert_eq!([Code::Unavailable, Code::Cancelled].map(count), [1, 1]);
-    }
-
-    struct Trailers(Option<http::HeaderMap>);
-
-    impl http_body::Body for Trailers {
-        type Data = Bytes;
-        type Error = Status;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-            Poll::Ready(self.0.take().map(|trailers| Ok(Frame::trailers(trailers))))
-        }
     }
 }

@@ -14,7 +14,7 @@
 mod calls;
 mod page;
 
-pub(super) use calls::{Calls, Counted};
+pub(super) use calls::{Call, Calls};
 
 use std::sync::{
     Arc,
