@@ -10,17 +10,16 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    extract::Request,
-    http::{
-        HeaderMap, HeaderValue, Method, StatusCode,
-        header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ORIGIN},
-    },
-    middleware::{Next, from_fn},
-    response::IntoResponse,
+use axum::http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ORIGIN},
 };
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use http_body_util::Full;
+use tonic::body::Body;
+use tower_http::{
+    cors::{AllowOrigin, CorsLayer},
+    validate_request::ValidateRequestHeaderLayer,
+};
 
 /// Every page.
 const ANY: &str = "*";
@@ -29,20 +28,25 @@ const ANY: &str = "*";
 const REFUSED: &str = "pages of this origin may not ask here: name it in `doors.etcd.cors` of \
                        the node's configuration\n";
 
-/// Routes that answer pages of these origins only, and whoever is no page.
-pub(super) fn guarded(routes: Router, origins: &[String]) -> Router {
+/// What lets pages of these origins ask only, and whoever is no page. It stands around the
+/// whole port and in the way of each put, so it makes nothing for those that may ask.
+pub(super) fn guard(
+    origins: &[String],
+) -> ValidateRequestHeaderLayer<
+    impl FnMut(&mut Request<Body>) -> Result<(), Response<Body>> + Clone + use<>,
+> {
     let known: Arc<[String]> = origins.into();
-    let guard = from_fn(move |request: Request, next: Next| {
-        let may_ask = may_ask(&known, request.headers());
-        async move {
-            if may_ask {
-                next.run(request).await
-            } else {
-                (StatusCode::FORBIDDEN, REFUSED).into_response()
-            }
-        }
-    });
-    routes.layer(guard)
+    ValidateRequestHeaderLayer::custom(move |request: &mut Request<Body>| {
+        if may_ask(&known, request.headers()) { Ok(()) } else { Err(refusal()) }
+    })
+}
+
+fn refusal() -> Response<Body> {
+    let mut response = Response::new(Body::new(Full::from(REFUSED)));
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, text);
+    response
 }
 
 /// Whether who asks is no page of a browser, or one of these origins.

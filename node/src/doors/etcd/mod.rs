@@ -55,10 +55,7 @@ use cluster::{
     limits::KEY_BYTES_MAX,
 };
 use tokio::net::TcpListener;
-use tonic::{
-    service::Routes,
-    transport::{Server, server::Router},
-};
+use tonic::{service::Routes, transport::Server};
 use tonic_health::pb::health_server::HealthServer;
 
 use self::{
@@ -135,13 +132,14 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) -> anyhow::Resu
     let handshakes = gateway.config.tls.as_ref().map(Handshakes::new).transpose()?;
     let upkeep = keep_volume(gateway.client.clone(), gateway.config.clone());
     let counting = gateway.quotas.keep(&gateway.client, gateway.volume());
-    let services = services(gateway.clone())?;
+    let mut guarded = server().layer(cors::guard(&gateway.config.cors));
+    let server = guarded.add_routes(services(gateway.clone())?);
     let serve = async {
         match handshakes {
-            None => services.serve_with_incoming(connections::incoming(listener, &gateway)).await,
+            None => server.serve_with_incoming(connections::incoming(listener, &gateway)).await,
             Some(handshakes) => {
                 let secured = connections::secured(listener, &gateway, handshakes);
-                services.serve_with_incoming(secured).await
+                server.serve_with_incoming(secured).await
             }
         }
     };
@@ -172,15 +170,19 @@ async fn keep_volume(client: Client, config: EtcdConfig) -> Infallible {
     keep_compacted(client, config.volume, mode, retention).await
 }
 
-/// All services over one gateway.
-fn services(gateway: Arc<Gateway>) -> anyhow::Result<Router> {
-    let request = usize::try_from(gateway.config.request.bytes()).unwrap_or(usize::MAX);
-    let message = request.saturating_add(MESSAGE_OVERHEAD_BYTES);
-    let mut server = Server::builder()
+/// What serves connections.
+fn server() -> Server {
+    Server::builder()
         .accept_http1(true)
         .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
         .http2_keepalive_interval(Some(ALIVE_EVERY))
-        .http2_keepalive_timeout(Some(ALIVE_WITHIN));
+        .http2_keepalive_timeout(Some(ALIVE_WITHIN))
+}
+
+/// All services over one gateway.
+fn services(gateway: Arc<Gateway>) -> anyhow::Result<Routes> {
+    let request = usize::try_from(gateway.config.request.bytes()).unwrap_or(usize::MAX);
+    let message = request.saturating_add(MESSAGE_OVERHEAD_BYTES);
     let (bound, telling) = (gateway.asked.clone(), gateway.clone());
     let descriptors = json::descriptors()?;
     let calls = Arc::new(Calls::of(&[&descriptors, &health::descriptors()?]));
@@ -209,11 +211,9 @@ fn services(gateway: Arc<Gateway>) -> anyhow::Result<Router> {
         .add_service(around.service(health))
         .into_axum_router();
     let most = message.saturating_mul(JSON_PER_BYTE);
-    let origins = &telling.config.cors;
-    let cors = cors::layer(origins);
+    let cors = cors::layer(&telling.config.cors);
     let both = json::with_json(grpc, &descriptors, bound, most, cors.clone())?;
-    let all = both.merge(health::probes(&telling, &calls).layer(cors));
-    Ok(server.add_routes(cors::guarded(all, origins).into()))
+    Ok(both.merge(health::probes(&telling, &calls).layer(cors)).into())
 }
 
 /// Creates the volume if there is none: once there are as many nodes as it has
