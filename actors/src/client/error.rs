@@ -309,6 +309,7 @@ impl ClientError {
                 | Fault::Compacted { .. }
                 | Fault::NotAllowed(_)
                 | Fault::Denied(_)
+                | Fault::TooLarge(_)
                 | Fault::Invalid(_) => false,
             },
             Self::UnknownVolume { .. }
@@ -359,7 +360,7 @@ fn fault_code(fault: &Fault) -> ErrorCode {
         Fault::NoSuchVersion(_) => ErrorCode::NoSuchVersion,
         Fault::Compacted { .. } => ErrorCode::Compacted,
         Fault::NotAllowed(_) | Fault::Denied(_) => ErrorCode::NotAllowed,
-        Fault::Invalid(_) => ErrorCode::InvalidRequest,
+        Fault::TooLarge(_) | Fault::Invalid(_) => ErrorCode::InvalidRequest,
     }
 }
 
@@ -406,7 +407,7 @@ fn fault_fix(fault: &Fault) -> String {
         Fault::Denied(_) => {
             "ask as somebody whose roles permit it, or change users, roles and permissions as root"
         }
-        Fault::Invalid(_) => "change the request as the message says",
+        Fault::TooLarge(_) | Fault::Invalid(_) => "change the request as the message says",
     }
     .into()
 }

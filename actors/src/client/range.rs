@@ -122,7 +122,7 @@ impl Client {
             let first = Range { limit: range.limit, sort: range.sort, ..page_of(range, at) };
             match self.gather_page(&mut trial, shard, &first, level).await {
                 // More than one answer holds.
-                Err(ClientError::Fault { fault: Fault::Invalid(_), .. }) => {
+                Err(ClientError::Fault { fault: Fault::TooLarge(_), .. }) => {
                     trial = self.trial(format!("volume {volume}"));
                 }
                 asked => return Ok(asked?.map(|(part, _)| part)),

@@ -14,7 +14,7 @@ use cluster::{
     routing::Cursor,
     shard::{
         command::Op,
-        range::RangeResult,
+        range::{Range, RangeResult, SortBy, TooLarge},
         transaction::{Compare, Keys, Step, StepResult, Transaction},
     },
     units::WallTime,
@@ -428,6 +428,29 @@ async fn an_empty_list_is_one_empty_page() {
     let page = listing.next_page().await.unwrap().unwrap();
     assert!(page.items.is_empty() && page.next.is_none());
     assert_eq!(listing.next_page().await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_sorted_range_that_does_not_fit_is_asked_page_by_page() {
+    let model = Model::with_volume("data", VolumeKind::Single, 1);
+    let client = model.client();
+    for key in ["a", "c", "b"] {
+        client.put("data", key, "").await.unwrap();
+    }
+    let last = async |hears: Option<Fault>| {
+        model.state().sorted = hears;
+        model.state().calls.clear();
+        let last = Range::of(Keys::prefix("")).sorted(SortBy::Modified, true).limit(1);
+        let read = client.range("data", last, ReadLevel::Strong).await;
+        (read.map(|read| read.result.items), model.state().calls.len())
+    };
+    let (found, calls) = last(None).await;
+    let found = found.unwrap();
+    assert_eq!((found[0].key.as_slice(), found.len(), calls), (&b"b"[..], 1, 1));
+    let (read, calls) = last(Some(Fault::TooLarge(TooLarge { bytes_max: 1 }))).await;
+    assert_eq!((read.unwrap(), calls), (found, 2));
+    let (refused, calls) = last(Some(Fault::Invalid("a bound is too long".into()))).await;
+    assert_eq!((refused.unwrap_err().code(), calls), (ErrorCode::InvalidRequest, 1));
 }
 
 #[tokio::test(start_paused = true)]

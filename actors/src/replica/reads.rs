@@ -171,7 +171,7 @@ pub(super) fn read_fault(error: &ReadError, half: &ReadHalf) -> Fault {
         ReadError::NotWhole(_) => Fault::Restoring,
         ReadError::Denied(error) => Fault::Denied(*error),
         ReadError::Future { .. } => Fault::NoSuchVersion(error.to_string()),
-        ReadError::TooLarge(_) => Fault::Invalid(error.to_string()),
+        ReadError::TooLarge(error) => Fault::TooLarge(*error),
         ReadError::ViewTooOld { .. } | ReadError::Overtaken { .. } | ReadError::Gone(_) => {
             Fault::Busy { retry_after_ms: RETRY_MS }
         }

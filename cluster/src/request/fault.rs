@@ -6,7 +6,7 @@ use crate::{
     auth::AuthError,
     ids::{NodeId, ShardId},
     mvcc::version::Version,
-    shard::descriptor::ShardDescriptor,
+    shard::{descriptor::ShardDescriptor, range::TooLarge},
 };
 
 /// Why a request was not served. Each says whether a retry can help.
@@ -76,4 +76,7 @@ pub enum Fault {
     /// The request itself is wrong.
     #[error("{0}")]
     Invalid(String),
+    /// What was asked for whole does not fit into one answer: page by page it does.
+    #[error(transparent)]
+    TooLarge(TooLarge),
 }

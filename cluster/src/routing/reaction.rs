@@ -62,6 +62,7 @@ pub fn reaction(fault: &Fault) -> Reaction {
         | Fault::Compacted { .. }
         | Fault::NotAllowed(_)
         | Fault::Denied(_)
+        | Fault::TooLarge(_)
         | Fault::Invalid(_) => Reaction::GiveUp,
     }
 }

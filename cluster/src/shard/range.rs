@@ -106,11 +106,13 @@ pub struct RangeResult {
 }
 
 /// A range whose answer must be sorted as a whole and is too large for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Archive, Serialize, Deserialize,
+)]
 #[error("an answer that is sorted as a whole takes at most {bytes_max} bytes")]
 pub struct TooLarge {
     /// The limit.
-    pub bytes_max: usize,
+    pub bytes_max: u64,
 }
 
 impl Range {
@@ -349,7 +351,7 @@ impl<'r> Gather<'r> {
             self.let_go();
         }
         if self.too_large {
-            return Err(TooLarge { bytes_max: self.bytes_max });
+            return Err(TooLarge { bytes_max: self.bytes_max as u64 });
         }
         self.range.arrange(&mut self.result);
         Ok(self.result)

@@ -87,7 +87,7 @@ impl From<ClientError> for StorageError {
             | ClientError::KeyTooLong { .. }
             | ClientError::ValueTooLarge { .. }
             | ClientError::BatchTooLarge { .. }
-            | ClientError::Fault { fault: Fault::Invalid(_), .. } => {
+            | ClientError::Fault { fault: Fault::TooLarge(_) | Fault::Invalid(_), .. } => {
                 Self::InvalidArgument(error.to_string())
             }
             ClientError::UnknownVolume { .. }

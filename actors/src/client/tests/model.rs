@@ -88,6 +88,8 @@ pub(super) struct State {
     pub(super) sessions_opened: u32,
     pub(super) calls: Vec<Option<NodeId>>,
     pub(super) show_to: Version,
+    /// What hears who asks for the first of a range in another order.
+    pub(super) sorted: Option<Fault>,
     sessions: BTreeMap<(ShardId, SessionId), Session>,
     data: BTreeMap<ShardId, BTreeMap<Vec<u8>, Versions>>,
     changes: Vec<(String, Option<Vec<u8>>)>,
@@ -146,6 +148,7 @@ impl Model {
             sessions_opened: 0,
             calls: Vec::new(),
             show_to: Version(u64::MAX),
+            sorted: None,
             sessions: BTreeMap::new(),
             data: BTreeMap::new(),
             changes: Vec::new(),
@@ -455,6 +458,12 @@ impl State {
                 let more = items.next().is_some();
                 ShardResult::Page { items: page, more, at }
             }
+            ShardBody::Range { range, .. } => {
+                if let Some(fault) = self.sorted.clone().filter(|_| range.is_sorted_and_cut()) {
+                    return Err(fault);
+                }
+                self.range(id, &range)
+            }
             ShardBody::Compact { .. }
             | ShardBody::Restore { .. }
             | ShardBody::Advance { .. }
@@ -463,7 +472,6 @@ impl State {
             | ShardBody::ListLeases { .. }
             | ShardBody::Auth { .. }
             | ShardBody::ShowAuth(_)
-            | ShardBody::Range { .. }
             | ShardBody::Watch { .. }
             | ShardBody::Inspect => {
                 return Err(Fault::Invalid("not in the model".into()));
@@ -582,6 +590,18 @@ impl State {
             other => CatalogOutcome::Refused(CatalogRefusal::Invalid(format!("{other:?}"))),
         };
         Outcome::Catalog(outcome)
+    }
+
+    /// All of it, in its order.
+    fn range(&self, shard: ShardId, range: &Range) -> ShardResult {
+        let now = Version(self.last);
+        let at = range.at.unwrap_or(now);
+        let keys = self.data.get(&shard).into_iter().flat_map(BTreeMap::keys);
+        let items = keys.filter(|key| range.keys.contain(key));
+        let items = items.filter_map(|key| self.item(shard, key, at)).collect();
+        let mut result = RangeResult { items, ..RangeResult::default() };
+        range.arrange(&mut result);
+        ShardResult::Range { result, at, now }
     }
 
     fn item(&self, shard: ShardId, key: &[u8], at: Version) -> Option<Item> {

@@ -294,7 +294,7 @@ impl From<&Fault> for EtcdFault {
             Fault::StaleEpoch(_) | Fault::ClockAhead(_) | Fault::Restoring => {
                 other(Code::Unavailable)
             }
-            Fault::Invalid(_) => other(Code::InvalidArgument),
+            Fault::TooLarge(_) | Fault::Invalid(_) => other(Code::InvalidArgument),
         }
     }
 }
