@@ -13,16 +13,22 @@
 //! that lies, a quota, a flipped bit, a file cut short. Nothing is drawn here, so the
 //! same draws give the same disk.
 
+mod content;
+mod disk;
+mod inode;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::BTreeMap,
     fmt, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use self::{
+    disk::{Disk, Faults, NameChange},
+    inode::Inode,
+};
 use crate::ports::files::{File, Files};
-
-/// What a disk writes as a whole or not at all.
-const SECTOR_BYTES: usize = 512;
 
 /// One directory in memory; clones share it.
 ///
@@ -31,109 +37,6 @@ const SECTOR_BYTES: usize = 512;
 #[derive(Clone, Default)]
 pub struct MemoryFiles {
     disk: Arc<Mutex<Disk>>,
-}
-
-#[derive(Clone, Default)]
-struct Disk {
-    inodes: BTreeMap<u64, Inode>,
-    next_inode: u64,
-    names: BTreeMap<String, u64>,
-    durable_names: BTreeMap<String, u64>,
-    unsynced_names: Vec<NameChange>,
-    crashes: u64,
-    syncs: u64,
-    writes: u64,
-    faults: Faults,
-    device: Device,
-}
-
-/// What is wrong with the device itself; a crash does not mend it.
-#[derive(Clone, Default)]
-struct Device {
-    reads_fail: bool,
-    writes_fail: bool,
-    struck: u64,
-}
-
-#[derive(Clone, Default)]
-struct Inode {
-    now: Content,
-    durable: Content,
-    unsynced: Vec<Unsynced>,
-}
-
-/// What a file holds. Its end, as far as nobody wrote there, takes no memory:
-/// segments are made large and filled slowly.
-#[derive(Clone, Default)]
-struct Content {
-    written: Vec<u8>,
-    /// Bytes of the file; those behind `written` are zeros.
-    len: usize,
-}
-
-impl Content {
-    fn resize(&mut self, len: usize) {
-        self.written.truncate(len);
-        self.len = len;
-    }
-
-    fn put(&mut self, offset: usize, bytes: &[u8]) {
-        let end = offset + bytes.len();
-        if self.written.len() < end {
-            self.written.resize(end, 0);
-        }
-        self.written[offset..end].copy_from_slice(bytes);
-        self.len = self.len.max(end);
-    }
-
-    /// Reads into `buffer` and says how much there was.
-    fn read(&self, offset: usize, buffer: &mut [u8]) -> usize {
-        let count = self.len.saturating_sub(offset).min(buffer.len());
-        let there = &mut buffer[..count];
-        let written = self.written.get(offset..).unwrap_or_default();
-        let (copied, zeros) = there.split_at_mut(written.len().min(count));
-        copied.copy_from_slice(&written[..copied.len()]);
-        zeros.fill(0);
-        count
-    }
-
-    fn flip(&mut self, byte: usize, mask: u8) -> bool {
-        if byte >= self.len {
-            return false;
-        }
-        if self.written.len() <= byte {
-            self.written.resize(byte + 1, 0);
-        }
-        self.written[byte] ^= mask;
-        true
-    }
-
-    fn all(&self) -> Vec<u8> {
-        let mut all = self.written.clone();
-        all.resize(self.len, 0);
-        all
-    }
-}
-
-#[derive(Clone)]
-struct Unsynced {
-    offset: usize,
-    bytes: Vec<u8>,
-}
-
-#[derive(Clone)]
-enum NameChange {
-    Create(String, u64),
-    Rename(String, String),
-    Remove(String),
-}
-
-#[derive(Clone, Default)]
-struct Faults {
-    sync_fails_at: Option<u64>,
-    write_fails_at: Option<u64>,
-    flip_next_read: Option<u64>,
-    quota_bytes: Option<u64>,
 }
 
 impl MemoryFiles {
@@ -202,13 +105,7 @@ impl MemoryFiles {
     /// Cuts a file to `bytes`, now and durably. Answers whether it was longer.
     pub fn truncate(&self, name: &str, bytes: usize) -> bool {
         let mut disk = self.disk();
-        let Some(inode) = disk.inode_mut(name) else { return false };
-        let longer = inode.now.len > bytes;
-        for content in [&mut inode.now, &mut inode.durable] {
-            content.resize(content.len.min(bytes));
-        }
-        inode.unsynced.clear();
-        longer
+        disk.inode_mut(name).is_some_and(|inode| inode.truncate(bytes))
     }
 
     /// Operations so far that failed or lied by a fault of the device.
@@ -272,146 +169,6 @@ impl fmt::Debug for MemoryFiles {
     }
 }
 
-impl Disk {
-    fn inode_mut(&mut self, name: &str) -> Option<&mut Inode> {
-        let inode = self.names.get(name)?;
-        self.inodes.get_mut(inode)
-    }
-
-    fn used(&self) -> u64 {
-        let named = self.names.values().filter_map(|inode| self.inodes.get(inode));
-        named.map(|inode| inode.now.len as u64).sum()
-    }
-
-    /// Names that reached the disk, plus those unsynced changes that `draw`
-    /// keeps, in the order they were made; a change whose subject is not there
-    /// has nothing to do.
-    fn crash_names(&mut self, draw: &mut dyn FnMut() -> u64) {
-        let mut names = std::mem::take(&mut self.durable_names);
-        for change in std::mem::take(&mut self.unsynced_names) {
-            if draw() & 1 == 0 {
-                change.make(&mut names);
-            }
-        }
-        self.names.clone_from(&names);
-        self.durable_names = names;
-        let (inodes, names) = (&mut self.inodes, &self.names);
-        inodes.retain(|number, _| names.values().any(|named| named == number));
-    }
-
-    fn change(&mut self, change: NameChange) {
-        change.make(&mut self.names);
-        self.unsynced_names.push(change);
-    }
-
-    /// Counts a sync and says whether it is the one planned to fail.
-    fn sync_fails(&mut self) -> bool {
-        self.syncs += 1;
-        let fails = self.faults.sync_fails_at == Some(self.syncs);
-        if fails {
-            self.faults.sync_fails_at = None;
-            self.device.struck += 1;
-        }
-        fails
-    }
-
-    /// Says whether a read fails, and counts that it does.
-    fn read_fails(&mut self) -> bool {
-        self.device.struck += u64::from(self.device.reads_fail);
-        self.device.reads_fail
-    }
-
-    /// Counts a write and says whether it fails.
-    fn write_fails(&mut self) -> bool {
-        self.writes += 1;
-        let fails = self.device.writes_fail || self.faults.write_fails_at == Some(self.writes);
-        self.device.struck += u64::from(fails);
-        fails
-    }
-
-    /// Lets a read lie, if that is planned.
-    fn lie(&mut self, buffer: &mut [u8]) {
-        let bits = buffer.len() * 8;
-        if bits == 0 {
-            return;
-        }
-        let Some(draw) = self.faults.flip_next_read.take() else { return };
-        let bit = usize::try_from(draw).unwrap_or(0) % bits;
-        buffer[bit / 8] ^= 1 << (bit % 8);
-        self.device.struck += 1;
-    }
-}
-
-impl NameChange {
-    fn make(&self, names: &mut BTreeMap<String, u64>) {
-        match self {
-            Self::Create(name, inode) => {
-                names.insert(name.clone(), *inode);
-            }
-            Self::Rename(from, to) => {
-                if let Some(inode) = names.remove(from) {
-                    names.insert(to.clone(), inode);
-                }
-            }
-            Self::Remove(name) => {
-                names.remove(name);
-            }
-        }
-    }
-}
-
-impl Inode {
-    fn write(&mut self, offset: usize, bytes: &[u8]) {
-        self.now.put(offset, bytes);
-        self.unsynced.push(Unsynced { offset, bytes: bytes.to_vec() });
-    }
-
-    fn sync(&mut self) {
-        for write in std::mem::take(&mut self.unsynced) {
-            self.durable.put(write.offset, &write.bytes);
-        }
-        self.durable.resize(self.now.len);
-    }
-
-    /// Pages of a failed sync are marked clean and never written: once evicted
-    /// the old bytes are back.
-    fn drop_unsynced(&mut self) {
-        self.unsynced.clear();
-        self.durable.resize(self.now.len);
-        self.now.clone_from(&self.durable);
-    }
-
-    /// Each write fares on its own: whole, lost, or torn between sectors. The
-    /// size follows what is kept, or is already the new one.
-    fn crash(&mut self, draw: &mut dyn FnMut() -> u64) {
-        for write in std::mem::take(&mut self.unsynced) {
-            match draw() % 4 {
-                0 => self.durable.put(write.offset, &write.bytes),
-                1 => {}
-                _ => write.tear(&mut self.durable, draw),
-            }
-        }
-        if self.durable.len < self.now.len && draw() & 1 == 0 {
-            self.durable.resize(self.now.len);
-        }
-        self.now.clone_from(&self.durable);
-    }
-}
-
-impl Unsynced {
-    fn tear(&self, durable: &mut Content, draw: &mut dyn FnMut() -> u64) {
-        let mut at = 0;
-        while at < self.bytes.len() {
-            let next_sector = (self.offset + at) / SECTOR_BYTES * SECTOR_BYTES + SECTOR_BYTES;
-            let end = (next_sector - self.offset).min(self.bytes.len());
-            if draw() & 1 == 0 {
-                durable.put(self.offset + at, &self.bytes[at..end]);
-            }
-            at = end;
-        }
-    }
-}
-
 fn missing(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("no file {name}"))
 }
@@ -429,12 +186,7 @@ impl Files for MemoryFiles {
         if disk.faults.quota_bytes.is_some_and(|quota| disk.used() + bytes > quota) {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
-        let number = disk.next_inode;
-        disk.next_inode += 1;
-        let now = Content { len: place(bytes)?, ..Content::default() };
-        let inode = Inode { now, ..Inode::default() };
-        disk.inodes.insert(number, inode);
-        disk.change(NameChange::Create(name.to_owned(), number));
+        let number = disk.create(name, Inode::of(place(bytes)?));
         Ok(self.handle(number, &disk))
     }
 
@@ -471,8 +223,7 @@ impl Files for MemoryFiles {
         if disk.sync_fails() {
             return Err(io::Error::other("sync of the directory failed as planned"));
         }
-        disk.unsynced_names.clear();
-        disk.durable_names = disk.names.clone();
+        disk.sync_names();
         Ok(())
     }
 }
@@ -544,111 +295,5 @@ impl File for MemoryFile {
             inode.sync();
             Ok(())
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn synced(files: &MemoryFiles) -> Box<dyn File> {
-        let file = files.create("a", 4096).unwrap();
-        file.sync().unwrap();
-        files.sync_directory().unwrap();
-        file
-    }
-
-    #[test]
-    fn a_crash_takes_what_was_not_synced_when_the_draw_says_so() {
-        let files = MemoryFiles::new();
-        let file = synced(&files);
-        file.write_at(0, b"kept").unwrap();
-        file.sync().unwrap();
-        file.write_at(4, b"lost").unwrap();
-        files.crash(&mut || 1);
-        assert_eq!(&files.contents("a").unwrap()[..8], b"kept\0\0\0\0");
-        assert!(file.size().is_err(), "a handle outlived the crash");
-    }
-
-    #[test]
-    fn a_torn_write_breaks_between_sectors() {
-        let files = MemoryFiles::new();
-        let file = synced(&files);
-        file.write_at(100, &[7; 1000]).unwrap();
-        let mut draws = [2, 0, 1, 0].into_iter();
-        files.crash(&mut || draws.next().unwrap_or(1));
-        let bytes = files.contents("a").unwrap();
-        assert!(bytes[100..512].iter().all(|byte| *byte == 7));
-        assert!(bytes[512..1024].iter().all(|byte| *byte == 0));
-        assert!(bytes[1024..1100].iter().all(|byte| *byte == 7));
-    }
-
-    #[test]
-    fn an_unsynced_name_may_be_lost_with_its_file() {
-        let files = MemoryFiles::new();
-        synced(&files);
-        files.create("b", 10).unwrap().sync().unwrap();
-        files.rename("a", "c").unwrap();
-        files.crash(&mut || 1);
-        assert_eq!(files.list().unwrap(), ["a"]);
-    }
-
-    #[test]
-    fn a_failed_sync_drops_the_pages_and_the_next_one_succeeds() {
-        let files = MemoryFiles::new();
-        let file = synced(&files);
-        file.write_at(0, b"gone").unwrap();
-        files.fail_sync(1);
-        assert!(file.sync().is_err());
-        assert!(file.sync().is_ok());
-        assert_eq!(&files.contents("a").unwrap()[..4], &[0; 4]);
-    }
-
-    #[test]
-    fn a_bad_device_stays_bad_over_a_crash_and_counts_what_it_spoilt() {
-        let files = MemoryFiles::new();
-        synced(&files).write_at(0, b"kept").unwrap();
-        files.fail_reads(true);
-        files.fail_writes(true);
-        files.kill();
-        let file = files.open("a").unwrap();
-        let mut byte = [0];
-        assert!(file.read_at(0, &mut byte).is_err() && file.write_at(0, b"x").is_err());
-        files.fail_reads(false);
-        files.fail_writes(false);
-        assert_eq!(file.read_at(0, &mut byte).unwrap(), 1);
-        assert_eq!((&byte, files.struck()), (b"k", 2));
-    }
-
-    #[test]
-    fn a_read_lies_once_and_the_disk_keeps_the_truth() {
-        let files = MemoryFiles::new();
-        let file = synced(&files);
-        files.flip_next_read(13);
-        let mut bytes = [0; 2];
-        file.read_at(0, &mut bytes).unwrap();
-        assert_eq!(bytes, [0, 1 << 5]);
-        file.read_at(0, &mut bytes).unwrap();
-        assert_eq!(bytes, [0; 2]);
-    }
-
-    #[test]
-    fn a_truncated_file_stays_short() {
-        let files = MemoryFiles::new();
-        let file = synced(&files);
-        assert!(files.truncate("a", 100) && !files.truncate("a", 100));
-        assert_eq!(file.size().unwrap(), 100);
-        files.crash(&mut || 1);
-        assert_eq!(files.contents("a").unwrap().len(), 100);
-    }
-
-    #[test]
-    fn a_quota_refuses_with_the_error_of_a_full_disk() {
-        let files = MemoryFiles::new();
-        synced(&files);
-        files.limit(Some(5000));
-        let refused = files.create("b", 1000).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
-        assert_eq!(files.list().unwrap(), ["a"]);
     }
 }
