@@ -14,14 +14,12 @@ use std::time::Duration;
 use actors::client::{Client, ClientError};
 use cluster::{
     auth::{Access, AuthCommand, AuthError, AuthOutcome, Permission, Principal},
-    catalog::record::{VolumeKind, VolumePolicy},
     mvcc::version::Version,
-    ports::network::BoxFuture,
     request::Fault,
     shard::transaction::{Keys, Put},
 };
 
-use super::{Player, Shared, Workload, halve};
+use super::{Play, Player, Shared, Wrong, draw_rest, halve};
 use crate::rng::Rng;
 
 /// The workload.
@@ -29,6 +27,8 @@ use crate::rng::Rng;
 pub struct Accounts {
     clients: u32,
     rest: (Duration, Duration),
+    /// Clients that began: each has the user of its turn, and the first one switches.
+    begun: Shared<u32>,
     known: Shared<Known>,
 }
 
@@ -38,9 +38,7 @@ struct Known {
     begun: u64,
     ended: u64,
     enabled: bool,
-    /// Clients that began: each has the user of its turn, and the first one switches.
-    begun_clients: u32,
-    wrong: Option<String>,
+    wrong: Wrong,
 }
 
 impl Known {
@@ -74,23 +72,34 @@ fn key(number: u32, life: u32) -> String {
 impl Accounts {
     /// Clients with a user each.
     pub fn new(clients: u32, rest: (Duration, Duration)) -> Self {
-        Self { clients, rest, known: Shared::default() }
+        Self { clients, rest, begun: Shared::default(), known: Shared::default() }
     }
 
     /// Few or many of them.
     pub fn draw(rng: &mut Rng) -> Self {
-        let busy = Duration::from_millis(20 + rng.below(200));
-        Self::new(1 + rng.number(4), (Duration::from_millis(5), busy))
+        let rest = draw_rest(rng, 5, 20..220);
+        Self::new(1 + rng.number(4), rest)
     }
 
     fn wrong(&self, player: &Player, what: String) {
         player.accuse(&mut self.known.lock().wrong, what);
     }
+}
+
+impl Play for Accounts {
+    const NAME: &'static str = "accounts";
+
+    fn clients(&self) -> u32 {
+        self.clients
+    }
+
+    fn make_smaller(&mut self) -> bool {
+        halve(&mut self.clients)
+    }
 
     async fn open(self, player: Player) -> Result<(), ClientError> {
-        let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
         let volume = volume(&player);
-        player.client.create_volume(&volume, policy).await?;
+        player.create_single(&volume).await?;
         let add = |name: String| AuthCommand::AddUser { name, hash: None };
         let mut commands = vec![
             add("root".into()),
@@ -110,11 +119,7 @@ impl Accounts {
     }
 
     async fn work(self, mut player: Player) {
-        let number = {
-            let mut known = self.known.lock();
-            known.begun_clients += 1;
-            known.begun_clients - 1
-        };
+        let number = self.begun.turn();
         let mut life = 0;
         while !player.is_over() {
             if number == 0 && player.rng.chance(100_000) {
@@ -129,6 +134,17 @@ impl Accounts {
         }
     }
 
+    /// It serves; that all copies agree is looked at elsewhere.
+    async fn look(self, player: Player) -> Result<(), ClientError> {
+        player.client.get(&volume(&player), "guarded/none").await.map(drop)
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        self.known.lock().wrong.verdict()
+    }
+}
+
+impl Accounts {
     /// Switches accounts off and on again.
     async fn switch(&self, player: &Player) {
         {
@@ -223,38 +239,5 @@ impl Accounts {
     ) -> Result<Version, ClientError> {
         let found = player.client.get(volume, key).await?;
         Ok(found.map_or(Version(0), |item| item.modified))
-    }
-}
-
-impl Workload for Accounts {
-    fn name(&self) -> &'static str {
-        "accounts"
-    }
-
-    fn clients(&self) -> u32 {
-        self.clients
-    }
-
-    fn make_smaller(&mut self) -> bool {
-        halve(&mut self.clients)
-    }
-
-    fn setup(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().open(player))
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(async move {
-            // It serves; that all copies agree is looked at elsewhere.
-            player.client.get(&volume(&player), "guarded/none").await.map(drop)
-        })
-    }
-
-    fn check(&self) -> Result<(), String> {
-        self.known.lock().wrong.clone().map_or(Ok(()), Err)
     }
 }

@@ -13,12 +13,11 @@ use std::{
 use actors::client::ClientError;
 use cluster::{
     mvcc::version::Version,
-    ports::network::BoxFuture,
     shard::transaction::{Block, Compare, Keys, Relation, Step, Target, Transaction},
     units::Instant,
 };
 
-use super::{Heard, Player, Shared, Workload};
+use super::{Heard, Play, Player, Shared, draw_rest};
 use crate::rng::Rng;
 
 /// Elements after which a list is left and the next begun: 8 bytes each, so
@@ -61,8 +60,16 @@ impl Appends {
 
     /// Few or many of them.
     pub fn draw(rng: &mut Rng) -> Self {
-        let busy = Duration::from_millis(20 + rng.below(100));
-        Self::new(2 + rng.number(3), 1 + rng.number(3), (Duration::from_millis(5), busy))
+        let rest = draw_rest(rng, 5, 20..120);
+        Self::new(2 + rng.number(3), 1 + rng.number(3), rest)
+    }
+}
+
+impl Play for Appends {
+    const NAME: &'static str = "appends";
+
+    fn clients(&self) -> u32 {
+        self.clients
     }
 
     async fn work(self, mut player: Player) {
@@ -86,6 +93,23 @@ impl Appends {
         }
     }
 
+    async fn look(self, player: Player) -> Result<(), ClientError> {
+        let keys: Vec<String> = self.seen.lock().lists.keys().cloned().collect();
+        for key in keys {
+            self.read(&player, &key).await?;
+        }
+        Ok(())
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        let seen = self.seen.lock();
+        seen.lists
+            .iter()
+            .try_for_each(|(key, list)| list.check().map_err(|wrong| format!("{key} {wrong}")))
+    }
+}
+
+impl Appends {
     /// Reads a list and appends to it; how long it is.
     async fn append(
         &self,
@@ -126,14 +150,6 @@ impl Appends {
         known.reads.push((called, player.now(), list.clone()));
         known.last = Some(list.clone());
         Ok((list, modified))
-    }
-
-    async fn look(self, player: Player) -> Result<(), ClientError> {
-        let keys: Vec<String> = self.seen.lock().lists.keys().cloned().collect();
-        for key in keys {
-            self.read(&player, &key).await?;
-        }
-        Ok(())
     }
 }
 
@@ -192,31 +208,6 @@ impl List {
             }
         }
         Ok(())
-    }
-}
-
-impl Workload for Appends {
-    fn name(&self) -> &'static str {
-        "appends"
-    }
-
-    fn clients(&self) -> u32 {
-        self.clients
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().look(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let seen = self.seen.lock();
-        seen.lists
-            .iter()
-            .try_for_each(|(key, list)| list.check().map_err(|wrong| format!("{key} {wrong}")))
     }
 }
 

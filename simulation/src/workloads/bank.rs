@@ -9,13 +9,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use actors::client::{ClientError, ListOptions};
 use cluster::{
-    ports::network::BoxFuture,
     request::{Item, ReadLevel, WriteLevel},
     routing::shard_of,
     shard::{command::Op, descriptor::ShardDescriptor},
 };
 
-use super::{Player, Shared, Workload};
+use super::{Play, Player, Shared, Wrong, draw_rest};
 use crate::rng::Rng;
 
 /// What all accounts begin with.
@@ -42,7 +41,7 @@ struct Seen {
     /// The accounts of each branch that no client owns yet.
     free: Vec<Vec<String>>,
     /// The first sum that was wrong.
-    wrong: Option<String>,
+    wrong: Wrong,
 }
 
 impl Bank {
@@ -53,8 +52,16 @@ impl Bank {
 
     /// Few or many of them.
     pub fn draw(rng: &mut Rng) -> Self {
-        let busy = Duration::from_millis(30 + rng.below(100));
-        Self::new(1 + rng.number(3), (Duration::from_millis(5), busy))
+        let rest = draw_rest(rng, 5, 30..130);
+        Self::new(1 + rng.number(3), rest)
+    }
+}
+
+impl Play for Bank {
+    const NAME: &'static str = "bank";
+
+    fn clients(&self) -> u32 {
+        self.branches
     }
 
     async fn open(self, player: Player) -> Result<(), ClientError> {
@@ -90,6 +97,16 @@ impl Bank {
         }
     }
 
+    async fn look(self, player: Player) -> Result<(), ClientError> {
+        self.audit(&player, ReadLevel::Strong).await
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        self.seen.lock().wrong.verdict()
+    }
+}
+
+impl Bank {
     /// Moves a sum between two accounts. Whatever becomes of an earlier
     /// transfer in doubt, every batch names all accounts of the branch.
     async fn transfer(&self, player: &mut Player, accounts: &[String], balances: &mut [u64]) {
@@ -121,10 +138,6 @@ impl Bank {
             player.accuse(&mut self.seen.lock().wrong, told);
         }
         Ok(())
-    }
-
-    async fn look(self, player: Player) -> Result<(), ClientError> {
-        self.audit(&player, ReadLevel::Strong).await
     }
 }
 
@@ -167,32 +180,6 @@ fn ops_of(accounts: &[String], balances: &[u64]) -> Vec<Op> {
         value: balance.to_le_bytes().to_vec(),
     };
     accounts.iter().zip(balances).map(put).collect()
-}
-
-impl Workload for Bank {
-    fn name(&self) -> &'static str {
-        "bank"
-    }
-
-    fn clients(&self) -> u32 {
-        self.branches
-    }
-
-    fn setup(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().open(player))
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().look(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        self.seen.lock().wrong.clone().map_or(Ok(()), Err)
-    }
 }
 
 #[cfg(test)]

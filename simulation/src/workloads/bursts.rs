@@ -7,10 +7,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use actors::client::ClientError;
-use cluster::ports::network::BoxFuture;
 use futures_util::future::join_all;
 
-use super::{Heard, Player, Shared, Workload, halve};
+use super::{Heard, Play, Player, Shared, Wrong, halve};
 
 /// From one burst to the next.
 const EVERY_MS: u64 = 8_000;
@@ -29,13 +28,25 @@ pub struct Bursts {
 struct Seen {
     /// What each key holds; none once a write of it was in doubt.
     held: BTreeMap<String, Option<u32>>,
-    wrong: Option<String>,
+    wrong: Wrong,
 }
 
 impl Bursts {
     /// Clients that put so many keys each at a time.
     pub fn new(clients: u32, keys: u32) -> Self {
         Self { clients, keys, seen: Shared::default() }
+    }
+}
+
+impl Play for Bursts {
+    const NAME: &'static str = "bursts";
+
+    fn clients(&self) -> u32 {
+        self.clients
+    }
+
+    fn make_smaller(&mut self) -> bool {
+        halve(&mut self.clients)
     }
 
     async fn work(self, player: Player) {
@@ -48,21 +59,6 @@ impl Bursts {
             let past = player.now().as_nanos() / 1_000_000 % EVERY_MS;
             tokio::time::sleep(Duration::from_millis(EVERY_MS - past)).await;
         }
-    }
-
-    async fn put(&self, player: &Player, key: u32, number: u32) {
-        let key = format!("burst-{}-{key}", player.number);
-        let value = number.to_le_bytes().to_vec();
-        // Of a write under way nothing is claimed.
-        let before = self.seen.lock().held.remove(&key);
-        let put = player.client.put(&player.volume, &key, value).await;
-        let holds = match player.hear(&format!("put {key}"), put) {
-            // A write in doubt may still happen after this one.
-            Heard::Done(_) if before != Some(None) => Some(Some(number)),
-            Heard::Failed => before,
-            Heard::Done(_) | Heard::InDoubt => Some(None),
-        };
-        self.seen.lock().held.extend(holds.map(|holds| (key, holds)));
     }
 
     async fn look(self, player: Player) -> Result<(), ClientError> {
@@ -79,30 +75,25 @@ impl Bursts {
         player.count_operation();
         Ok(())
     }
+
+    fn verdict(&self) -> Result<(), String> {
+        self.seen.lock().wrong.verdict()
+    }
 }
 
-impl Workload for Bursts {
-    fn name(&self) -> &'static str {
-        "bursts"
-    }
-
-    fn clients(&self) -> u32 {
-        self.clients
-    }
-
-    fn make_smaller(&mut self) -> bool {
-        halve(&mut self.clients)
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().look(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        self.seen.lock().wrong.clone().map_or(Ok(()), Err)
+impl Bursts {
+    async fn put(&self, player: &Player, key: u32, number: u32) {
+        let key = format!("burst-{}-{key}", player.number);
+        let value = number.to_le_bytes().to_vec();
+        // Of a write under way nothing is claimed.
+        let before = self.seen.lock().held.remove(&key);
+        let put = player.client.put(&player.volume, &key, value).await;
+        let holds = match player.hear(&format!("put {key}"), put) {
+            // A write in doubt may still happen after this one.
+            Heard::Done(_) if before != Some(None) => Some(Some(number)),
+            Heard::Failed => before,
+            Heard::Done(_) | Heard::InDoubt => Some(None),
+        };
+        self.seen.lock().held.extend(holds.map(|holds| (key, holds)));
     }
 }

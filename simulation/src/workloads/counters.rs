@@ -15,12 +15,11 @@ use cluster::{
     ids::NodeId,
     limits::SESSIONS_PER_SHARD_MAX,
     mvcc::version::Hlc,
-    ports::network::BoxFuture,
     request::{Request, ShardBody, ShardRequest},
     routing::shard_of,
 };
 
-use super::{Heard, Player, Shared, Workload};
+use super::{Heard, Play, Player, Shared, draw_rest, halve};
 use crate::rng::Rng;
 
 /// Time for a session to be opened.
@@ -77,9 +76,21 @@ impl Counters {
 
     /// Few or many of them.
     pub fn draw(rng: &mut Rng) -> Self {
-        let busy = Duration::from_millis(20 + rng.below(100));
+        let rest = draw_rest(rng, 5, 20..120);
         let evict_ppm = if rng.chance(100_000) { 2_000 } else { 0 };
-        Self::new(1 + rng.number(3), (Duration::from_millis(5), busy)).evicting(evict_ppm)
+        Self::new(1 + rng.number(3), rest).evicting(evict_ppm)
+    }
+}
+
+impl Play for Counters {
+    const NAME: &'static str = "counters";
+
+    fn clients(&self) -> u32 {
+        self.clients
+    }
+
+    fn make_smaller(&mut self) -> bool {
+        halve(&mut self.clients)
     }
 
     async fn work(self, mut player: Player) {
@@ -110,6 +121,23 @@ impl Counters {
         }
     }
 
+    async fn look(self, player: Player) -> Result<(), ClientError> {
+        let keys: Vec<String> = self.seen.lock().keys().cloned().collect();
+        for key in keys {
+            let item = player.client.get(&player.volume, &key).await;
+            let item = player.noted(&format!("look at {key}"), item)?;
+            let changes = item.map_or(0, |item| item.changes);
+            self.seen.lock().entry(key).or_default().changes = changes;
+        }
+        Ok(())
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        self.seen.lock().iter().try_for_each(|(key, counter)| counter.check(key))
+    }
+}
+
+impl Counters {
     async fn count(&self, player: &Player, key: &str, number: u64) {
         let write = player.client.put(&player.volume, key, number.to_le_bytes()).await;
         let heard = player.hear(&format!("count {key} to {number}"), write);
@@ -124,17 +152,6 @@ impl Counters {
             Heard::InDoubt => counter.in_doubt += 1,
             Heard::Failed => {}
         }
-    }
-
-    async fn look(self, player: Player) -> Result<(), ClientError> {
-        let keys: Vec<String> = self.seen.lock().keys().cloned().collect();
-        for key in keys {
-            let item = player.client.get(&player.volume, &key).await;
-            let item = player.noted(&format!("look at {key}"), item)?;
-            let changes = item.map_or(0, |item| item.changes);
-            self.seen.lock().entry(key).or_default().changes = changes;
-        }
-        Ok(())
     }
 }
 
@@ -186,32 +203,6 @@ impl Counter {
         Err(format!(
             "{key} was changed {changes} times by {acknowledged} writes and {in_doubt} in doubt"
         ))
-    }
-}
-
-impl Workload for Counters {
-    fn name(&self) -> &'static str {
-        "counters"
-    }
-
-    fn clients(&self) -> u32 {
-        self.clients
-    }
-
-    fn make_smaller(&mut self) -> bool {
-        super::halve(&mut self.clients)
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().look(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        self.seen.lock().iter().try_for_each(|(key, counter)| counter.check(key))
     }
 }
 

@@ -12,10 +12,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use actors::client::ClientError;
 use cluster::{
-    catalog::record::{VolumeKind, VolumePolicy},
     ids::{Epoch, LeaseId, NodeId, ShardId},
     mvcc::version::Version,
-    ports::network::BoxFuture,
     request::{Fault, Item, ReadLevel, ShardBody, ShardResult},
     shard::{
         range::Range,
@@ -24,7 +22,7 @@ use cluster::{
     },
 };
 
-use super::{Player, Shared, Workload, halve};
+use super::{Play, Player, Shared, Wrong, halve};
 use crate::oracle::lives::Lives;
 
 /// What all keys begin with.
@@ -48,16 +46,16 @@ pub struct Deletions {
     makers: u32,
     readers: u32,
     rest: (Duration, Duration),
+    /// Clients that began.
+    begun: Shared<u32>,
     seen: Shared<Seen>,
 }
 
 /// What clients were told.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Clients that began.
-    begun: u32,
     lives: Lives,
-    wrong: Option<String>,
+    wrong: Wrong,
 }
 
 /// How keys end.
@@ -130,27 +128,62 @@ impl Litter {
 impl Deletions {
     /// Clients that make keys and have them deleted, and clients that read.
     pub fn new(makers: u32, readers: u32, rest: (Duration, Duration)) -> Self {
-        Self { makers, readers, rest, seen: Shared::default() }
+        Self { makers, readers, rest, begun: Shared::default(), seen: Shared::default() }
     }
 
     fn accuse(&self, player: &Player, what: String) {
         player.accuse(&mut self.seen.lock().wrong, what);
     }
+}
+
+impl Play for Deletions {
+    const NAME: &'static str = "deletions";
+
+    fn clients(&self) -> u32 {
+        self.makers + self.readers
+    }
+
+    fn make_smaller(&mut self) -> bool {
+        halve(&mut self.makers) || halve(&mut self.readers)
+    }
 
     async fn open(self, player: Player) -> Result<(), ClientError> {
-        let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
-        player.client.create_volume(&volume(&player), policy).await.map(drop)
+        player.create_single(&volume(&player)).await
     }
 
     async fn work(self, player: Player) {
-        let turn = {
-            let mut seen = self.seen.lock();
-            seen.begun += 1;
-            seen.begun
-        };
-        if turn > self.makers { self.tour(player).await } else { self.make(player).await }
+        let makes = self.begun.turn() < self.makers;
+        if makes { self.make(player).await } else { self.tour(player).await }
     }
 
+    /// Sees every machine come to where the leader stands, with nothing of old.
+    async fn look(self, mut player: Player) -> Result<(), ClientError> {
+        let all = Range::of(Keys::prefix(PREFIX));
+        let read = player.client.range(&volume(&player), all, ReadLevel::Strong).await?;
+        self.shown(&read.result.items, read.at, "a strong range");
+        let Some(home) = find(&player).await? else { return Ok(()) };
+        for node in home.nodes.clone() {
+            let (mut place, mut tries, mut at) = (Place::before(read.at), 0, Version(0));
+            while at < read.at && tries < TRIES_MAX {
+                at = self.visit(&mut player, &home, node, &mut place).await.unwrap_or_default();
+                tries += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            if at < read.at {
+                self.accuse(&player, format!("{node} stands at {at}, not at {}", read.at));
+            }
+        }
+        Ok(())
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        let seen = self.seen.lock();
+        seen.wrong.verdict()?;
+        seen.lives.check()
+    }
+}
+
+impl Deletions {
     async fn make(&self, mut player: Player) {
         let mut plot = 0_u32;
         let mut life = 0_u32;
@@ -406,26 +439,6 @@ impl Deletions {
             }
         }
     }
-
-    /// Sees every machine come to where the leader stands, with nothing of old.
-    async fn look(self, mut player: Player) -> Result<(), ClientError> {
-        let all = Range::of(Keys::prefix(PREFIX));
-        let read = player.client.range(&volume(&player), all, ReadLevel::Strong).await?;
-        self.shown(&read.result.items, read.at, "a strong range");
-        let Some(home) = find(&player).await? else { return Ok(()) };
-        for node in home.nodes.clone() {
-            let (mut place, mut tries, mut at) = (Place::before(read.at), 0, Version(0));
-            while at < read.at && tries < TRIES_MAX {
-                at = self.visit(&mut player, &home, node, &mut place).await.unwrap_or_default();
-                tries += 1;
-                tokio::time::sleep(PAUSE).await;
-            }
-            if at < read.at {
-                self.accuse(&player, format!("{node} stands at {at}, not at {}", read.at));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Lets keys live for a while, but not longer than there is work.
@@ -445,36 +458,4 @@ async fn find(player: &Player) -> Result<Option<Home>, ClientError> {
         nodes,
     };
     Ok(view.shards.first().map(home))
-}
-
-impl Workload for Deletions {
-    fn name(&self) -> &'static str {
-        "deletions"
-    }
-
-    fn clients(&self) -> u32 {
-        self.makers + self.readers
-    }
-
-    fn make_smaller(&mut self) -> bool {
-        halve(&mut self.makers) || halve(&mut self.readers)
-    }
-
-    fn setup(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().open(player))
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().look(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let seen = self.seen.lock();
-        seen.wrong.clone().map_or(Ok(()), Err)?;
-        seen.lives.check()
-    }
 }

@@ -11,9 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use actors::client::{Client, ClientError, Standing, Watching, progress};
 use cluster::{
-    catalog::record::{VolumeKind, VolumePolicy},
     mvcc::version::Version,
-    ports::network::BoxFuture,
     request::{Fault, ReadLevel},
     shard::{
         range::Range,
@@ -24,7 +22,7 @@ use cluster::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
-use super::{Player, Shared, Workload, halve, streams::told};
+use super::{Play, Player, Shared, Wrong, draw_rest, halve, streams::told};
 use crate::{
     oracle::watched::{Piece, Telling},
     rng::Rng,
@@ -47,21 +45,21 @@ pub struct Doors {
     streams: u32,
     keys: u32,
     rest: (Duration, Duration),
+    /// Clients that began.
+    begun: Shared<u32>,
     seen: Shared<Seen>,
 }
 
 /// What clients were told.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Clients that began.
-    begun: u32,
     /// Of each watch of a stream, what all streams were told.
     told: [Telling; WATCHES],
     /// Clients that have a stream, which nobody else may go on with.
     listening: u32,
     /// The last progress of each stream.
     progress: Vec<Version>,
-    wrong: Option<String>,
+    wrong: Wrong,
     /// The client that all streams share.
     door: Option<Client>,
 }
@@ -147,18 +145,29 @@ impl Follower {
 impl Doors {
     /// Clients that write, and that have a stream each.
     pub fn new(writers: u32, streams: u32, keys: u32, rest: (Duration, Duration)) -> Self {
-        Self { writers, streams, keys, rest, seen: Shared::default() }
+        Self { writers, streams, keys, rest, begun: Shared::default(), seen: Shared::default() }
     }
 
     /// Few or many of them.
     pub fn draw(rng: &mut Rng) -> Self {
-        let rest = (Duration::from_millis(5), Duration::from_millis(20 + rng.below(120)));
+        let rest = draw_rest(rng, 5, 20..140);
         Self::new(1 + rng.number(3), 1 + rng.number(2), 1 + rng.number(3), rest)
+    }
+}
+
+impl Play for Doors {
+    const NAME: &'static str = "doors";
+
+    fn clients(&self) -> u32 {
+        self.writers + self.streams
+    }
+
+    fn make_smaller(&mut self) -> bool {
+        halve(&mut self.streams) || halve(&mut self.writers) || halve(&mut self.keys)
     }
 
     async fn open(self, player: Player) -> Result<(), ClientError> {
-        let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
-        player.client.create_volume(&volume(&player), policy).await?;
+        player.create_single(&volume(&player)).await?;
         let mut seen = self.seen.lock();
         for _ in 0..self.streams {
             seen.progress.push(Version(0));
@@ -170,17 +179,36 @@ impl Doors {
     }
 
     async fn work(self, player: Player) {
-        let turn = {
-            let mut seen = self.seen.lock();
-            seen.begun += 1;
-            seen.begun - 1
-        };
-        match usize::try_from(turn.wrapping_sub(self.writers)) {
-            Ok(stream) if turn >= self.writers => self.listen(player, stream).await,
-            Ok(_) | Err(_) => self.write(player).await,
+        match self.begun.turn().checked_sub(self.writers) {
+            Some(stream) => self.listen(player, stream as usize).await,
+            None => self.write(player).await,
         }
     }
 
+    /// Brings every stream to what is there now.
+    async fn look(self, mut player: Player) -> Result<(), ClientError> {
+        while self.seen.lock().listening > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        let now = newest(&player.client, &volume(&player)).await;
+        for stream in 0..self.streams as usize {
+            let comes = self.come_to(&mut player, stream, now);
+            if tokio::time::timeout(PATIENCE, comes).await.is_err() {
+                let what = format!("stream {stream} tells of no progress to {now}");
+                player.accuse(&mut self.seen.lock().wrong, what);
+            }
+        }
+        Ok(())
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        let seen = self.seen.lock();
+        seen.wrong.verdict()?;
+        seen.told.iter().try_for_each(|told| told.check().map(drop))
+    }
+}
+
+impl Doors {
     /// Changes a key of one watch, or of all at once.
     async fn write(&self, mut player: Player) {
         let mut made = 0_u32;
@@ -357,22 +385,6 @@ impl Doors {
             tokio::time::sleep(BEHIND_PAUSE).await;
         }
     }
-
-    /// Brings every stream to what is there now.
-    async fn look(self, mut player: Player) -> Result<(), ClientError> {
-        while self.seen.lock().listening > 0 {
-            tokio::time::sleep(PAUSE).await;
-        }
-        let now = newest(&player.client, &volume(&player)).await;
-        for stream in 0..self.streams as usize {
-            let comes = self.come_to(&mut player, stream, now);
-            if tokio::time::timeout(PATIENCE, comes).await.is_err() {
-                let what = format!("stream {stream} tells of no progress to {now}");
-                player.accuse(&mut self.seen.lock().wrong, what);
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The newest version, confirmed by a majority; asked for until it is.
@@ -383,37 +395,5 @@ async fn newest(client: &Client, volume: &str) -> Version {
             return read.now;
         }
         tokio::time::sleep(PAUSE).await;
-    }
-}
-
-impl Workload for Doors {
-    fn name(&self) -> &'static str {
-        "doors"
-    }
-
-    fn clients(&self) -> u32 {
-        self.writers + self.streams
-    }
-
-    fn make_smaller(&mut self) -> bool {
-        halve(&mut self.streams) || halve(&mut self.writers) || halve(&mut self.keys)
-    }
-
-    fn setup(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().open(player))
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().look(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let seen = self.seen.lock();
-        seen.wrong.clone().map_or(Ok(()), Err)?;
-        seen.told.iter().try_for_each(|told| told.check().map(drop))
     }
 }

@@ -9,9 +9,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use actors::client::ClientError;
-use cluster::{ports::network::BoxFuture, request::Fault, units::Instant};
+use cluster::{request::Fault, units::Instant};
 
-use super::{Heard, Player, Shared, Workload, halve};
+use super::{Heard, Play, Player, Shared, Wrong, halve};
 
 /// Bytes of a value: some of them fill what an overlay may hold back.
 const VALUE_BYTES: usize = 384 << 10;
@@ -34,13 +34,25 @@ pub struct Fillings {
 struct Seen {
     /// Keys that are there for certain, and what fills their values.
     held: BTreeMap<String, u8>,
-    wrong: Option<String>,
+    wrong: Wrong,
 }
 
 impl Fillings {
     /// Clients that fill disks together.
     pub fn new(clients: u32, rest: (Duration, Duration)) -> Self {
         Self { clients, rest, seen: Shared::default() }
+    }
+}
+
+impl Play for Fillings {
+    const NAME: &'static str = "fillings";
+
+    fn clients(&self) -> u32 {
+        self.clients
+    }
+
+    fn make_smaller(&mut self) -> bool {
+        halve(&mut self.clients)
     }
 
     async fn work(self, mut player: Player) {
@@ -72,6 +84,29 @@ impl Fillings {
         }
     }
 
+    async fn look(self, player: Player) -> Result<(), ClientError> {
+        let held = self.seen.lock().held.clone();
+        for (key, fill) in held {
+            let item = player.client.get(&player.volume, &key).await?;
+            player.count_operation();
+            let value = item.map(|item| item.value);
+            let whole = |value: &Vec<u8>| {
+                value.len() == VALUE_BYTES && value.iter().all(|byte| *byte == fill)
+            };
+            if !value.as_ref().is_some_and(whole) {
+                let there = value.map_or_else(|| "gone".into(), |v| format!("{} bytes", v.len()));
+                player.accuse(&mut self.seen.lock().wrong, format!("{key} is {there}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        self.seen.lock().wrong.verdict()
+    }
+}
+
+impl Fillings {
     fn judge_wait(&self, player: &Player, since: Instant) {
         let waited = player.now().since(since);
         if waited > ROOM_WITHIN {
@@ -105,48 +140,5 @@ impl Fillings {
             let deleted = player.client.delete(&player.volume, &key).await;
             player.hear(&format!("delete {key}"), deleted);
         }
-    }
-
-    async fn look(self, player: Player) -> Result<(), ClientError> {
-        let held = self.seen.lock().held.clone();
-        for (key, fill) in held {
-            let item = player.client.get(&player.volume, &key).await?;
-            player.count_operation();
-            let value = item.map(|item| item.value);
-            let whole = |value: &Vec<u8>| {
-                value.len() == VALUE_BYTES && value.iter().all(|byte| *byte == fill)
-            };
-            if !value.as_ref().is_some_and(whole) {
-                let there = value.map_or_else(|| "gone".into(), |v| format!("{} bytes", v.len()));
-                player.accuse(&mut self.seen.lock().wrong, format!("{key} is {there}"));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Workload for Fillings {
-    fn name(&self) -> &'static str {
-        "fillings"
-    }
-
-    fn clients(&self) -> u32 {
-        self.clients
-    }
-
-    fn make_smaller(&mut self) -> bool {
-        halve(&mut self.clients)
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().look(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        self.seen.lock().wrong.clone().map_or(Ok(()), Err)
     }
 }

@@ -9,15 +9,13 @@ use std::time::Duration;
 
 use actors::client::ClientError;
 use cluster::{
-    catalog::record::{VolumeKind, VolumePolicy},
     mvcc::{compaction::HistoryPolicy, version::Version},
-    ports::network::BoxFuture,
     request::{Fault, ReadLevel},
     shard::{range::Range, transaction::Keys},
 };
 
 use super::{
-    Player, Shared, Workload, halve,
+    Play, Player, Shared, halve,
     streams::{REST_LONG, Streams, state},
 };
 use crate::oracle::{kept::Kept, watched::Shown};
@@ -64,27 +62,67 @@ impl Histories {
         let (begun, kept) = (Shared::default(), Shared::default());
         Self { writers, readers, keys, rest, begun, streams, kept }
     }
+}
+
+impl Play for Histories {
+    const NAME: &'static str = "histories";
+
+    fn clients(&self) -> u32 {
+        1 + self.writers + self.readers
+    }
+
+    fn make_smaller(&mut self) -> bool {
+        halve(&mut self.readers) || halve(&mut self.writers) || halve(&mut self.keys)
+    }
 
     async fn open(self, player: Player) -> Result<(), ClientError> {
-        let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
-        player.client.create_volume(&self.streams.volume(&player), policy).await?;
+        player.create_single(&self.streams.volume(&player)).await?;
         self.streams.open(self.readers);
         Ok(())
     }
 
     async fn work(self, player: Player) {
-        let turn = {
-            let mut begun = self.begun.lock();
-            *begun += 1;
-            *begun - 1
-        };
-        match usize::try_from(turn.wrapping_sub(1 + self.writers)) {
+        let turn = self.begun.turn();
+        match turn.checked_sub(1 + self.writers) {
             _ if turn == 0 => self.change_policies(player).await,
-            Ok(stream) if turn > self.writers => self.follow(player, stream).await,
-            Ok(_) | Err(_) => self.write(player).await,
+            Some(stream) => self.follow(player, stream as usize).await,
+            None => self.write(player).await,
         }
     }
 
+    /// Has little kept, writes more, and waits until what goes beyond is gone.
+    async fn look(self, mut player: Player) -> Result<(), ClientError> {
+        self.set(&player, HistoryPolicy::Versions(KEPT_LAST)).await?;
+        for made in 0..WRITTEN_LAST {
+            self.change(&mut player, made).await?;
+        }
+        let now = self.newest(&player).await?;
+        let beyond = Version(now.0.saturating_sub(KEPT_LAST + 2).max(1));
+        let mut looks = 0;
+        while self.read(&player, beyond, ReadLevel::Strong).await? {
+            looks += 1;
+            if looks > LOOKS_MAX {
+                let what = format!("{beyond} is kept for ever, where {now} is the newest");
+                self.streams.accuse(&player, what);
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        for stream in 0..self.readers as usize {
+            self.streams.catch_up(&player, stream, now).await;
+        }
+        Ok(())
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        let known = self.streams.lock();
+        known.wrong.verdict()?;
+        known.telling.check()?;
+        self.kept.lock().check()
+    }
+}
+
+impl Histories {
     async fn change_policies(&self, mut player: Player) {
         while !player.is_over() {
             let policy = player.rng.pick(&POLICIES).copied().unwrap_or_default();
@@ -196,62 +234,5 @@ impl Histories {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Has little kept, writes more, and waits until what goes beyond is gone.
-    async fn look(self, mut player: Player) -> Result<(), ClientError> {
-        self.set(&player, HistoryPolicy::Versions(KEPT_LAST)).await?;
-        for made in 0..WRITTEN_LAST {
-            self.change(&mut player, made).await?;
-        }
-        let now = self.newest(&player).await?;
-        let beyond = Version(now.0.saturating_sub(KEPT_LAST + 2).max(1));
-        let mut looks = 0;
-        while self.read(&player, beyond, ReadLevel::Strong).await? {
-            looks += 1;
-            if looks > LOOKS_MAX {
-                let what = format!("{beyond} is kept for ever, where {now} is the newest");
-                self.streams.accuse(&player, what);
-                break;
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        for stream in 0..self.readers as usize {
-            self.streams.catch_up(&player, stream, now).await;
-        }
-        Ok(())
-    }
-}
-
-impl Workload for Histories {
-    fn name(&self) -> &'static str {
-        "histories"
-    }
-
-    fn clients(&self) -> u32 {
-        1 + self.writers + self.readers
-    }
-
-    fn make_smaller(&mut self) -> bool {
-        halve(&mut self.readers) || halve(&mut self.writers) || halve(&mut self.keys)
-    }
-
-    fn setup(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().open(player))
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().look(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let known = self.streams.lock();
-        known.wrong.clone().map_or(Ok(()), Err)?;
-        known.telling.check()?;
-        self.kept.lock().check()
     }
 }

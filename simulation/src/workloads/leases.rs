@@ -5,16 +5,11 @@
 //! may err; and once the world is whole, every lease that nobody keeps ends, with
 //! all its keys. Source: etcd's early expiry after changes of leader.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use actors::client::ClientError;
 use cluster::{
-    catalog::record::{VolumeKind, VolumePolicy},
     ids::LeaseId,
-    ports::network::BoxFuture,
     request::ReadLevel,
     shard::{
         range::Range,
@@ -23,7 +18,7 @@ use cluster::{
     units::Instant,
 };
 
-use super::{Player, Workload, halve};
+use super::{Play, Player, Shared, Wrong, draw_rest, halve};
 use crate::rng::Rng;
 
 /// What all keys begin with.
@@ -39,7 +34,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub struct Leases {
     clients: u32,
     rest: (Duration, Duration),
-    wrong: Arc<Mutex<Option<String>>>,
+    wrong: Shared<Wrong>,
 }
 
 fn volume(player: &Player) -> String {
@@ -49,27 +44,33 @@ fn volume(player: &Player) -> String {
 impl Leases {
     /// Clients with a lease each, again and again.
     pub fn new(clients: u32, rest: (Duration, Duration)) -> Self {
-        Self { clients, rest, wrong: Arc::default() }
+        Self { clients, rest, wrong: Shared::default() }
     }
 
     /// Few or many of them.
     pub fn draw(rng: &mut Rng) -> Self {
-        let rest = (Duration::from_millis(50), Duration::from_millis(200 + rng.below(600)));
+        let rest = draw_rest(rng, 50, 200..800);
         Self::new(1 + rng.number(4), rest)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<String>> {
-        self.wrong.lock().unwrap_or_else(PoisonError::into_inner)
+    fn wrong(&self, player: &Player, what: String) {
+        player.accuse(&mut self.wrong.lock(), what);
+    }
+}
+
+impl Play for Leases {
+    const NAME: &'static str = "leases";
+
+    fn clients(&self) -> u32 {
+        self.clients
     }
 
-    fn wrong(&self, player: &Player, what: String) {
-        player.note(&what);
-        self.lock().get_or_insert(what);
+    fn make_smaller(&mut self) -> bool {
+        halve(&mut self.clients)
     }
 
     async fn open(self, player: Player) -> Result<(), ClientError> {
-        let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
-        player.client.create_volume(&volume(&player), policy).await.map(drop)
+        player.create_single(&volume(&player)).await
     }
 
     async fn work(self, mut player: Player) {
@@ -84,59 +85,8 @@ impl Leases {
         }
     }
 
-    /// Holds one key by one lease for a while, then watches it go.
-    async fn hold(&self, player: &mut Player, key: &str) -> Result<(), ClientError> {
-        let volume = volume(player);
-        let ttl = Duration::from_millis(2_000 + player.rng.below(4_000));
-        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        let mut asked = player.now();
-        let lease = player.client.grant_lease(&volume, None, ttl_ms).await?.lease;
-        player.trace.count("lease granted");
-        player.client.put_as(&volume, Put::new(key, "held").under(lease)).await?;
-        player.count_operation();
-        for _ in 0..player.rng.below(6) {
-            player.rest(self.rest).await;
-            self.look(player, &volume, key, asked + least(ttl)).await?;
-            let now = player.now();
-            player.client.keep_lease_alive(&volume, lease).await?;
-            player.count_operation();
-            asked = now;
-        }
-        if player.rng.chance(200_000) {
-            player.client.revoke_lease(&volume, lease).await?;
-            player.trace.count("lease revoked");
-            if player.client.get(&volume, key).await?.is_some() {
-                self.wrong(player, format!("{key} outlived its lease, which was revoked"));
-            }
-            return Ok(());
-        }
-        while !player.is_over() && self.look(player, &volume, key, asked + least(ttl)).await? {
-            player.rest(self.rest).await;
-        }
-        player.trace.count("lease ended");
-        Ok(())
-    }
-
-    /// Whether the key is there; it must be while `until` lies ahead.
-    async fn look(
-        &self,
-        player: &Player,
-        volume: &str,
-        key: &str,
-        until: Instant,
-    ) -> Result<bool, ClientError> {
-        let there = player.client.get(volume, key).await?.is_some();
-        player.count_operation();
-        let now = player.now();
-        if !there && now < until {
-            let early = until.since(now);
-            self.wrong(player, format!("{key} went {early:?} before its lease was over"));
-        }
-        Ok(there)
-    }
-
     /// Waits until all leases are over: nobody keeps one alive any more.
-    async fn wait(self, player: Player) -> Result<(), ClientError> {
+    async fn look(self, player: Player) -> Result<(), ClientError> {
         let volume = volume(&player);
         let begun = player.now();
         loop {
@@ -167,39 +117,66 @@ impl Leases {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
+
+    fn verdict(&self) -> Result<(), String> {
+        self.wrong.lock().verdict()
+    }
+}
+
+impl Leases {
+    /// Holds one key by one lease for a while, then watches it go.
+    async fn hold(&self, player: &mut Player, key: &str) -> Result<(), ClientError> {
+        let volume = volume(player);
+        let ttl = Duration::from_millis(2_000 + player.rng.below(4_000));
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let mut asked = player.now();
+        let lease = player.client.grant_lease(&volume, None, ttl_ms).await?.lease;
+        player.trace.count("lease granted");
+        player.client.put_as(&volume, Put::new(key, "held").under(lease)).await?;
+        player.count_operation();
+        for _ in 0..player.rng.below(6) {
+            player.rest(self.rest).await;
+            self.is_there(player, &volume, key, asked + least(ttl)).await?;
+            let now = player.now();
+            player.client.keep_lease_alive(&volume, lease).await?;
+            player.count_operation();
+            asked = now;
+        }
+        if player.rng.chance(200_000) {
+            player.client.revoke_lease(&volume, lease).await?;
+            player.trace.count("lease revoked");
+            if player.client.get(&volume, key).await?.is_some() {
+                self.wrong(player, format!("{key} outlived its lease, which was revoked"));
+            }
+            return Ok(());
+        }
+        while !player.is_over() && self.is_there(player, &volume, key, asked + least(ttl)).await? {
+            player.rest(self.rest).await;
+        }
+        player.trace.count("lease ended");
+        Ok(())
+    }
+
+    /// Whether the key is there; it must be while `until` lies ahead.
+    async fn is_there(
+        &self,
+        player: &Player,
+        volume: &str,
+        key: &str,
+        until: Instant,
+    ) -> Result<bool, ClientError> {
+        let there = player.client.get(volume, key).await?.is_some();
+        player.count_operation();
+        let now = player.now();
+        if !there && now < until {
+            let early = until.since(now);
+            self.wrong(player, format!("{key} went {early:?} before its lease was over"));
+        }
+        Ok(there)
+    }
 }
 
 /// What a lease lives at least, by the world's clock.
 fn least(ttl: Duration) -> Duration {
     ttl * ERROR.0 / ERROR.1
-}
-
-impl Workload for Leases {
-    fn name(&self) -> &'static str {
-        "leases"
-    }
-
-    fn clients(&self) -> u32 {
-        self.clients
-    }
-
-    fn make_smaller(&mut self) -> bool {
-        halve(&mut self.clients)
-    }
-
-    fn setup(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().open(player))
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().wait(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        self.lock().clone().map_or(Ok(()), Err)
-    }
 }

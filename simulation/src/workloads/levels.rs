@@ -10,13 +10,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use actors::client::ClientError;
 use cluster::{
-    ports::network::BoxFuture,
     request::{ReadLevel, WriteLevel},
     shard::command::Op,
     units::Instant,
 };
 
-use super::{Heard, Player, Shared, Workload};
+use super::{Heard, Play, Player, Shared, Wrong, draw_rest};
 use crate::rng::Rng;
 
 /// The workload.
@@ -33,7 +32,7 @@ pub struct Levels {
 #[derive(Debug, Default)]
 struct Seen {
     keys: BTreeMap<String, Writes>,
-    wrong: Option<String>,
+    wrong: Wrong,
 }
 
 /// Numbers written to one key, the last first called, and when those that were
@@ -48,6 +47,14 @@ impl Levels {
     /// Clients whose clocks are at most so far apart.
     pub fn new(clients: u32, clocks_apart: Duration, rest: (Duration, Duration)) -> Self {
         Self { clients, clocks_apart, rest, seen: Shared::default() }
+    }
+}
+
+impl Play for Levels {
+    const NAME: &'static str = "levels";
+
+    fn clients(&self) -> u32 {
+        self.clients
     }
 
     async fn work(self, mut player: Player) {
@@ -71,6 +78,20 @@ impl Levels {
         }
     }
 
+    async fn look(self, player: Player) -> Result<(), ClientError> {
+        let keys: Vec<_> = self.seen.lock().keys.keys().cloned().collect();
+        for key in keys {
+            self.read(&player, &key, ReadLevel::Strong).await?;
+        }
+        Ok(())
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        self.seen.lock().wrong.verdict()
+    }
+}
+
+impl Levels {
     async fn write(&self, player: &Player, key: &str, number: u64, level: WriteLevel) {
         self.seen.lock().keys.entry(key.to_owned()).or_default().called = number;
         let op = Op::Put { key: key.into(), value: number.to_le_bytes().to_vec() };
@@ -123,14 +144,6 @@ impl Levels {
         }
         Ok(())
     }
-
-    async fn look(self, player: Player) -> Result<(), ClientError> {
-        let keys: Vec<_> = self.seen.lock().keys.keys().cloned().collect();
-        for key in keys {
-            self.read(&player, &key, ReadLevel::Strong).await?;
-        }
-        Ok(())
-    }
 }
 
 /// What was acknowledged before this must show; none if nothing must.
@@ -161,33 +174,11 @@ fn judge(writes: &Writes, number: u64, oldest: Option<Instant>) -> Result<(), St
     }
 }
 
-impl Workload for Levels {
-    fn name(&self) -> &'static str {
-        "levels"
-    }
-
-    fn clients(&self) -> u32 {
-        self.clients
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().look(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        self.seen.lock().wrong.clone().map_or(Ok(()), Err)
-    }
-}
-
 impl Levels {
     /// Few or many clients.
     pub fn draw(rng: &mut Rng, clocks_apart: Duration) -> Self {
-        let busy = Duration::from_millis(20 + rng.below(100));
-        Self::new(1 + rng.number(3), clocks_apart, (Duration::from_millis(5), busy))
+        let rest = draw_rest(rng, 5, 20..120);
+        Self::new(1 + rng.number(3), clocks_apart, rest)
     }
 }
 

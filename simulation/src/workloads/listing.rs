@@ -4,16 +4,12 @@
 //!
 //! Judged by `oracle/listing.rs`.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use actors::client::{ClientError, ListOptions, Listing};
-use cluster::{ports::network::BoxFuture, request::ReadLevel, routing::Cursor, units::Instant};
+use cluster::{request::ReadLevel, routing::Cursor, units::Instant};
 
-use super::{Player, Workload};
+use super::{Play, Player, Shared, draw_rest};
 use crate::{
     oracle::listing::{self, Life, Listed, Window},
     rng::Rng,
@@ -31,45 +27,55 @@ pub struct Listings {
     listers: u32,
     page: usize,
     rest: (Duration, Duration),
-    seen: Arc<Mutex<Seen>>,
+    /// Clients that have begun: the first ones write.
+    begun: Shared<u32>,
+    seen: Shared<Seen>,
 }
 
-/// What clients were told. A lock, though there is one thread: client tasks
-/// must be `Send`.
+/// What clients were told.
 #[derive(Debug, Default)]
 struct Seen {
     lives: BTreeMap<String, Life>,
     lists: Vec<Listed>,
-    /// Clients that have begun: the first ones write.
-    begun: u32,
 }
 
 impl Listings {
     /// Clients that put and clients that list, pages of `page` keys.
     pub fn new(writers: u32, listers: u32, page: usize, rest: (Duration, Duration)) -> Self {
-        Self { writers, listers, page, rest, seen: Arc::default() }
+        Self { writers, listers, page, rest, begun: Shared::default(), seen: Shared::default() }
     }
 
     /// Few or many of them.
     pub fn draw(rng: &mut Rng) -> Self {
         let page = if rng.chance(500_000) { 1 + rng.index(10) } else { 1_000 };
-        let busy = Duration::from_millis(20 + rng.below(100));
-        Self::new(1 + rng.number(3), 1 + rng.number(2), page, (Duration::from_millis(5), busy))
+        let rest = draw_rest(rng, 5, 20..120);
+        Self::new(1 + rng.number(3), 1 + rng.number(2), page, rest)
+    }
+}
+
+impl Play for Listings {
+    const NAME: &'static str = "listings";
+
+    fn clients(&self) -> u32 {
+        self.writers + self.listers
     }
 
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn begin(self, player: Player) {
-        let writes = {
-            let mut seen = self.lock();
-            seen.begun += 1;
-            seen.begun <= self.writers
-        };
+    async fn work(self, player: Player) {
+        let writes = self.begun.turn() < self.writers;
         if writes { self.write(player).await } else { self.list_again(player).await }
     }
 
+    async fn look(self, mut player: Player) -> Result<(), ClientError> {
+        self.list(&mut player, ReadLevel::Strong).await
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        let seen = self.seen.lock();
+        listing::check(&seen.lives, &seen.lists)
+    }
+}
+
+impl Listings {
     async fn write(self, mut player: Player) {
         let mut alive: Vec<String> = Vec::new();
         let mut made = 0_u32;
@@ -96,10 +102,10 @@ impl Listings {
         let put = Window { called, returned: None };
         let life = Life { client: player.number, put, deleted: None };
         // Noted before it is answered: a list may show it first.
-        self.lock().lives.insert(key.to_owned(), life);
+        self.seen.lock().lives.insert(key.to_owned(), life);
         let outcome = player.client.put(&player.volume, key, key).await;
         let returned = ended(player, "put", key, outcome.map(|_| ()));
-        if let Some(life) = self.lock().lives.get_mut(key) {
+        if let Some(life) = self.seen.lock().lives.get_mut(key) {
             life.put.returned = returned;
         }
         returned.is_some()
@@ -107,12 +113,12 @@ impl Listings {
 
     async fn delete(&self, player: &Player, key: &str) {
         let deleted = Window { called: player.now(), returned: None };
-        if let Some(life) = self.lock().lives.get_mut(key) {
+        if let Some(life) = self.seen.lock().lives.get_mut(key) {
             life.deleted = Some(deleted);
         }
         let outcome = player.client.delete(&player.volume, key).await;
         let returned = ended(player, "delete", key, outcome.map(|_| ()));
-        if let Some(life) = self.lock().lives.get_mut(key) {
+        if let Some(life) = self.seen.lock().lives.get_mut(key) {
             life.deleted = Some(Window { returned, ..deleted });
         }
     }
@@ -135,7 +141,7 @@ impl Listings {
         let began = player.now();
         let mut keys = Vec::new();
         let mut stood = None;
-        let mut listing = self.open(player, level, None);
+        let mut listing = self.listing(player, level, None);
         let mut pages = 0_u32;
         while let Some(page) = listing.next_page().await? {
             pages += 1;
@@ -149,7 +155,7 @@ impl Listings {
             if player.rng.chance(200_000) {
                 player.trace.count("list resumed");
                 let token = next.to_token();
-                listing = self.open(player, level, Cursor::from_token(&token).ok());
+                listing = self.listing(player, level, Cursor::from_token(&token).ok());
             }
         }
         let (count, stood) = (keys.len(), stood.unwrap_or_else(|| player.now()));
@@ -159,17 +165,13 @@ impl Listings {
             player.trace.count("list of several pages");
         }
         let strong = level == ReadLevel::Strong;
-        self.lock().lists.push(Listed { client: player.number, keys, began, stood, strong });
+        self.seen.lock().lists.push(Listed { client: player.number, keys, began, stood, strong });
         Ok(())
     }
 
-    fn open(&self, player: &Player, level: ReadLevel, from: Option<Cursor>) -> Listing {
+    fn listing(&self, player: &Player, level: ReadLevel, from: Option<Cursor>) -> Listing {
         let options = ListOptions { page: self.page, level, from, ..ListOptions::default() };
         player.client.list(&player.volume, PREFIX, options)
-    }
-
-    async fn look(self, mut player: Player) -> Result<(), ClientError> {
-        self.list(&mut player, ReadLevel::Strong).await
     }
 }
 
@@ -190,28 +192,5 @@ fn ended(
             player.failed(&format!("{verb} {key}"), &error);
             None
         }
-    }
-}
-
-impl Workload for Listings {
-    fn name(&self) -> &'static str {
-        "listings"
-    }
-
-    fn clients(&self) -> u32 {
-        self.writers + self.listers
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().begin(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().look(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let seen = self.lock();
-        listing::check(&seen.lives, &seen.lists)
     }
 }

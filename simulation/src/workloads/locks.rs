@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use actors::client::{ClientError, Lock};
 use cluster::{
-    catalog::record::{VolumeKind, VolumePolicy},
     mvcc::version::Version,
-    ports::network::BoxFuture,
     request::ReadLevel,
     shard::{
         range::Range,
@@ -20,7 +18,7 @@ use cluster::{
     },
 };
 
-use super::{Player, Shared, Workload, halve};
+use super::{Play, Player, Shared, Wrong, halve};
 
 /// The lock, and what it protects.
 const LOCK: &str = "lock";
@@ -41,7 +39,7 @@ pub struct Locks {
 struct Seen {
     /// Writes that were let in: version and token.
     written: Vec<(Version, Version)>,
-    wrong: Option<String>,
+    wrong: Wrong,
 }
 
 fn volume(player: &Player) -> String {
@@ -53,10 +51,21 @@ impl Locks {
     pub fn new(clients: u32, rest: (Duration, Duration)) -> Self {
         Self { clients, rest, seen: Shared::default() }
     }
+}
+
+impl Play for Locks {
+    const NAME: &'static str = "locks";
+
+    fn clients(&self) -> u32 {
+        self.clients
+    }
+
+    fn make_smaller(&mut self) -> bool {
+        halve(&mut self.clients)
+    }
 
     async fn open(self, player: Player) -> Result<(), ClientError> {
-        let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
-        player.client.create_volume(&volume(&player), policy).await.map(drop)
+        player.create_single(&volume(&player)).await
     }
 
     async fn work(self, mut player: Player) {
@@ -73,6 +82,19 @@ impl Locks {
         }
     }
 
+    async fn look(self, player: Player) -> Result<(), ClientError> {
+        let guarded = Range::of(Keys::from(GUARDED));
+        player.client.range(&volume(&player), guarded, ReadLevel::Strong).await.map(drop)
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        let seen = self.seen.lock();
+        seen.wrong.verdict()?;
+        judge(&seen.written)
+    }
+}
+
+impl Locks {
     /// Writes a few times; then gives the lock back, or sleeps and writes again.
     async fn hold(&self, player: &mut Player, lock: Lock) -> Result<(), ClientError> {
         for _ in 0..=player.rng.below(3) {
@@ -121,11 +143,6 @@ impl Locks {
         }
         Ok(true)
     }
-
-    async fn look(self, player: Player) -> Result<(), ClientError> {
-        let guarded = Range::of(Keys::from(GUARDED));
-        player.client.range(&volume(&player), guarded, ReadLevel::Strong).await.map(drop)
-    }
 }
 
 fn token_of(value: &[u8]) -> Option<Version> {
@@ -140,38 +157,6 @@ fn judge(written: &[(Version, Version)]) -> Result<(), String> {
     fall.map_or(Ok(()), |[(_, before), (version, token)]| {
         Err(format!("token {token} was let in at {version}, after {before}"))
     })
-}
-
-impl Workload for Locks {
-    fn name(&self) -> &'static str {
-        "locks"
-    }
-
-    fn clients(&self) -> u32 {
-        self.clients
-    }
-
-    fn make_smaller(&mut self) -> bool {
-        halve(&mut self.clients)
-    }
-
-    fn setup(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().open(player))
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().look(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let seen = self.seen.lock();
-        seen.wrong.clone().map_or(Ok(()), Err)?;
-        judge(&seen.written)
-    }
 }
 
 #[cfg(test)]

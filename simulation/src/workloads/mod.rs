@@ -28,6 +28,8 @@ pub mod watches;
 
 use std::{
     fmt,
+    future::ready,
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -38,6 +40,7 @@ use std::{
 use actors::client::{Client, ClientError, Door};
 use cluster::{
     auth::Principal,
+    catalog::record::{VolumeKind, VolumePolicy},
     ids::{Epoch, NodeId, ShardId},
     mvcc::version::Hlc,
     ports::network::BoxFuture,
@@ -52,11 +55,11 @@ const LEISURE_MAX: Duration = Duration::from_secs(4);
 /// Time for one machine to answer what no client library asks.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// A kind of work, with what its clients were told so far. Its futures outlive
-/// the borrow, so state that they share lies behind an `Arc`.
-pub trait Workload: Send + Sync + fmt::Debug {
+/// A kind of work, with what its clients were told so far, as it is written: each part has a
+/// clone of it, so state that they share lies behind [`Shared`].
+pub trait Play: Clone + Send + Sync + fmt::Debug + 'static {
     /// Its name in traces and failures.
-    fn name(&self) -> &'static str;
+    const NAME: &'static str;
 
     /// How many clients run it at a time.
     fn clients(&self) -> u32;
@@ -68,24 +71,81 @@ pub trait Workload: Send + Sync + fmt::Debug {
     }
 
     /// Prepares, before anything goes wrong.
-    fn setup(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
+    fn open(self, player: Player) -> impl Future<Output = Result<(), ClientError>> + Send {
         let _ = player;
-        Box::pin(async { Ok(()) })
+        ready(Ok(()))
     }
 
     /// One client's work, until [`Player::is_over`].
-    fn run(&self, player: Player) -> BoxFuture<()>;
+    fn work(self, player: Player) -> impl Future<Output = ()> + Send;
 
     /// Looks at what is there: after the faults (others may still have an
     /// operation under way) and again after all machines lost power. Must
     /// succeed: the world is whole.
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>>;
+    fn look(self, player: Player) -> impl Future<Output = Result<(), ClientError>> + Send;
 
     /// Judges what clients were told, when all is over.
     ///
     /// # Errors
     /// The promise that was broken.
+    fn verdict(&self) -> Result<(), String>;
+}
+
+/// Any of them, as it is run.
+pub trait Workload: Send + Sync + fmt::Debug {
+    /// See [`Play::NAME`].
+    fn name(&self) -> &'static str;
+
+    /// See [`Play::clients`].
+    fn clients(&self) -> u32;
+
+    /// See [`Play::make_smaller`].
+    fn make_smaller(&mut self) -> bool;
+
+    /// See [`Play::open`].
+    fn setup(&self, player: Player) -> BoxFuture<Result<(), ClientError>>;
+
+    /// See [`Play::work`].
+    fn run(&self, player: Player) -> BoxFuture<()>;
+
+    /// See [`Play::look`].
+    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>>;
+
+    /// See [`Play::verdict`].
+    ///
+    /// # Errors
+    /// The promise that was broken.
     fn check(&self) -> Result<(), String>;
+}
+
+impl<P: Play> Workload for P {
+    fn name(&self) -> &'static str {
+        P::NAME
+    }
+
+    fn clients(&self) -> u32 {
+        Play::clients(self)
+    }
+
+    fn make_smaller(&mut self) -> bool {
+        Play::make_smaller(self)
+    }
+
+    fn setup(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
+        Box::pin(self.clone().open(player))
+    }
+
+    fn run(&self, player: Player) -> BoxFuture<()> {
+        Box::pin(self.clone().work(player))
+    }
+
+    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
+        Box::pin(self.clone().look(player))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.verdict()
+    }
 }
 
 /// What the clients of a workload know and were told.
@@ -103,6 +163,26 @@ impl<T> Clone for Shared<T> {
 impl<T> Shared<T> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared<u32> {
+    /// The next number, from zero: clients that begin take turns by it.
+    pub(crate) fn turn(&self) -> u32 {
+        let mut turn = self.lock();
+        *turn += 1;
+        *turn - 1
+    }
+}
+
+/// The first thing that was seen and must never be.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wrong(Option<String>);
+
+impl Wrong {
+    /// Passes it on, if there was any.
+    pub(crate) fn verdict(&self) -> Result<(), String> {
+        self.0.clone().map_or(Ok(()), Err)
     }
 }
 
@@ -175,6 +255,12 @@ impl Player {
         }
     }
 
+    /// Creates a volume of one shard, as the etcd door has.
+    pub(crate) async fn create_single(&self, volume: &str) -> Result<(), ClientError> {
+        let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
+        self.client.create_volume(volume, policy).await.map(drop)
+    }
+
     /// Notes what the client was told.
     pub fn note(&self, line: &str) {
         self.trace.note(self.now(), &format!("c{} {line}", self.number));
@@ -207,9 +293,9 @@ impl Player {
     }
 
     /// Notes what must never be, and keeps the first of it for the judge.
-    pub(crate) fn accuse(&self, first: &mut Option<String>, what: String) {
+    pub(crate) fn accuse(&self, wrong: &mut Wrong, what: String) {
         self.note(&what);
-        first.get_or_insert(what);
+        wrong.0.get_or_insert(what);
     }
 
     /// Notes an error, and whether what failed may have happened all the same.
@@ -230,6 +316,16 @@ impl Player {
         let leisure = if self.is_over() { 1 } else { self.leisure };
         tokio::time::sleep(span.max(LEISURE_MAX.min(span * leisure))).await;
     }
+}
+
+/// The shortest and the longest rest between two operations; the longest is drawn.
+pub(crate) fn draw_rest(
+    rng: &mut Rng,
+    shortest_ms: u64,
+    longest_ms: Range<u64>,
+) -> (Duration, Duration) {
+    let longest_ms = longest_ms.start + rng.below(longest_ms.end - longest_ms.start);
+    (Duration::from_millis(shortest_ms), Duration::from_millis(longest_ms))
 }
 
 /// Halves a number that stays above zero; false if it is one.

@@ -4,15 +4,12 @@
 //! Judged thrice: the history of each key must be linearizable, no acknowledged
 //! write may be gone at the end, and versions rise.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use actors::client::ClientError;
-use cluster::{ports::network::BoxFuture, units::Instant};
+use cluster::units::Instant;
 
-use super::{Player, Workload};
+use super::{Play, Player, Shared, draw_rest, halve};
 use crate::{
     oracle::{
         durable,
@@ -27,11 +24,10 @@ use crate::{
 /// different sizes.
 const PADDING_MAX: u64 = 600;
 
-/// What keys held when last observed. A lock, though there is one thread:
-/// client tasks must be `Send`.
-type Found = Arc<Mutex<Vec<(String, Option<Value>)>>>;
+/// What keys held when last observed.
+type Found = Shared<Vec<(String, Option<Value>)>>;
 /// Versions that writes were told.
-type Stamps = Arc<Mutex<Vec<Stamped>>>;
+type Stamps = Shared<Vec<Stamped>>;
 
 /// The workload.
 #[derive(Clone, Debug)]
@@ -62,8 +58,20 @@ impl Registers {
 
     /// Few or many clients, few or many keys, lazy or busy.
     pub fn draw(rng: &mut Rng) -> Self {
-        let busy = Duration::from_millis(5 + rng.below(60));
-        Self::new(2 + rng.number(6), 1 + rng.number(8), (Duration::from_millis(1), busy))
+        let rest = draw_rest(rng, 1, 5..65);
+        Self::new(2 + rng.number(6), 1 + rng.number(8), rest)
+    }
+}
+
+impl Play for Registers {
+    const NAME: &'static str = "registers";
+
+    fn clients(&self) -> u32 {
+        self.clients
+    }
+
+    fn make_smaller(&mut self) -> bool {
+        halve(&mut self.clients) || halve(&mut self.keys)
     }
 
     async fn work(self, mut player: Player) {
@@ -88,6 +96,27 @@ impl Registers {
         }
     }
 
+    async fn look(self, player: Player) -> Result<(), ClientError> {
+        let mut found = Vec::new();
+        for key in (0..self.keys).map(|key| format!("key-{key}")) {
+            let value = self.read(&player, &key).await?;
+            found.push((key, value));
+        }
+        *self.found.lock() = found;
+        Ok(())
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        let history = self.history.operations();
+        for (key, value) in self.found.lock().iter() {
+            durable::check(&history, key, *value).map_err(|loss| loss.to_string())?;
+        }
+        versions::check(&self.stamps.lock())?;
+        linearizable::check(&history).map_err(|violation| violation.to_string())
+    }
+}
+
+impl Registers {
     async fn read(&self, player: &Player, key: &str) -> Result<Option<Value>, ClientError> {
         let called = player.now();
         let item = player.client.get(&player.volume, key).await?;
@@ -111,7 +140,7 @@ impl Registers {
                 if let (Some(version), Action::Write(Some(_))) = (written.version, action) {
                     let (key, returned) = (key.to_owned(), player.now());
                     let stamp = Stamped { key, called, returned, version };
-                    self.stamps.lock().unwrap_or_else(PoisonError::into_inner).push(stamp);
+                    self.stamps.lock().push(stamp);
                 }
             }
             Err(error) => {
@@ -131,47 +160,6 @@ impl Registers {
             player.count_operation();
         }
         self.history.add(operation);
-    }
-
-    async fn look(self, player: Player) -> Result<(), ClientError> {
-        let mut found = Vec::new();
-        for key in (0..self.keys).map(|key| format!("key-{key}")) {
-            let value = self.read(&player, &key).await?;
-            found.push((key, value));
-        }
-        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
-        Ok(())
-    }
-}
-
-impl Workload for Registers {
-    fn name(&self) -> &'static str {
-        "registers"
-    }
-
-    fn clients(&self) -> u32 {
-        self.clients
-    }
-
-    fn make_smaller(&mut self) -> bool {
-        super::halve(&mut self.clients) || super::halve(&mut self.keys)
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().look(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let history = self.history.operations();
-        for (key, value) in self.found.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            durable::check(&history, key, *value).map_err(|loss| loss.to_string())?;
-        }
-        versions::check(&self.stamps.lock().unwrap_or_else(PoisonError::into_inner))?;
-        linearizable::check(&history).map_err(|violation| violation.to_string())
     }
 }
 

@@ -15,10 +15,8 @@ use std::{sync::Arc, time::Duration};
 
 use actors::client::{ClientError, Ranged};
 use cluster::{
-    catalog::record::{VolumeKind, VolumePolicy},
     ids::LeaseId,
     mvcc::version::Version,
-    ports::network::BoxFuture,
     request::{Fault, ReadLevel},
     shard::{
         range::Range,
@@ -28,7 +26,7 @@ use cluster::{
 };
 
 use super::{
-    Player, Shared, Workload, halve,
+    Play, Player, Shared, draw_rest, halve,
     streams::{REST_LONG, Streams, state},
 };
 use crate::{
@@ -58,14 +56,14 @@ pub struct Restores {
     keys: u32,
     rest: (Duration, Duration),
     streams: Streams,
+    /// Clients that began.
+    begun: Shared<u32>,
     seen: Shared<Seen>,
 }
 
 /// What clients were told, but for the streams.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Clients that began.
-    begun: u32,
     eras: Eras,
     /// What may be restored.
     saved: Vec<Arc<Saved>>,
@@ -106,43 +104,92 @@ impl Restores {
     /// Clients that write, and that watch and read.
     pub fn new(writers: u32, watchers: u32, keys: u32, rest: (Duration, Duration)) -> Self {
         let streams = Streams::new("restored", PREFIX);
-        Self { writers, watchers, keys, rest, streams, seen: Shared::default() }
+        Self {
+            writers,
+            watchers,
+            keys,
+            rest,
+            streams,
+            begun: Shared::default(),
+            seen: Shared::default(),
+        }
     }
 
     /// Few or many of them.
     pub fn draw(rng: &mut Rng) -> Self {
-        let rest = (Duration::from_millis(5), Duration::from_millis(20 + rng.below(120)));
+        let rest = draw_rest(rng, 5, 20..140);
         Self::new(1 + rng.number(2), 1 + rng.number(2), 4 + rng.number(8), rest)
     }
 
     fn accuse(&self, player: &Player, what: String) {
         self.streams.accuse(player, what);
     }
+}
+
+impl Play for Restores {
+    const NAME: &'static str = "restores";
+
+    fn clients(&self) -> u32 {
+        OPERATORS + self.writers + self.watchers
+    }
+
+    fn make_smaller(&mut self) -> bool {
+        halve(&mut self.watchers) || halve(&mut self.writers) || halve(&mut self.keys)
+    }
 
     async fn open(self, player: Player) -> Result<(), ClientError> {
-        let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
-        player.client.create_volume(&self.streams.volume(&player), policy).await?;
+        player.create_single(&self.streams.volume(&player)).await?;
         self.streams.open(self.watchers);
         self.seen.lock().saved.push(Arc::new(operator::foreign()));
         Ok(())
     }
 
     async fn work(self, player: Player) {
-        let turn = {
-            let mut seen = self.seen.lock();
-            seen.begun += 1;
-            seen.begun - 1
-        };
+        let turn = self.begun.turn();
         if turn < OPERATORS {
             return self.operate(player, turn).await;
         }
         let player = Player { client: player.client.with_deadline(DEADLINE), ..player };
-        match usize::try_from(turn.wrapping_sub(OPERATORS + self.writers)) {
-            Ok(stream) if turn >= OPERATORS + self.writers => self.follow(player, stream).await,
-            Ok(_) | Err(_) => self.write(player).await,
+        match turn.checked_sub(OPERATORS + self.writers) {
+            Some(stream) => self.follow(player, stream as usize).await,
+            None => self.write(player).await,
         }
     }
 
+    /// Ends the restore that others left; brings every stream to what is there then.
+    async fn look(self, mut player: Player) -> Result<(), ClientError> {
+        while self.seen.lock().at_work {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.finish(&mut player).await?;
+        let Some(read) = self.show(&player, None, ReadLevel::Strong).await? else {
+            self.accuse(&player, "the volume is not whole after the last restore".to_owned());
+            return Ok(());
+        };
+        for stream in 0..self.watchers as usize {
+            self.streams.catch_up(&player, stream, read.at).await;
+            let at = self.streams.upto(stream);
+            let Some(then) = self.show(&player, Some(at), ReadLevel::Strong).await? else {
+                continue;
+            };
+            let found = state(&then.result.items);
+            let verdict = self.streams.lock().telling.compare(stream, &found, at);
+            if let Err(wrong) = verdict {
+                self.accuse(&player, format!("stream {stream} {wrong}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        let known = self.streams.lock();
+        known.wrong.verdict()?;
+        known.telling.check()?;
+        self.seen.lock().eras.check()
+    }
+}
+
+impl Restores {
     fn asked(&self) -> Asked {
         let seen = self.seen.lock();
         Asked { newest: seen.eras.newest(), whole: seen.whole, unwhole: seen.unwhole }
@@ -254,11 +301,11 @@ impl Restores {
         let back = player.rng.below(PAST);
         let past = player.rng.chance(300_000);
         let at = self.asked().newest.0.saturating_sub(back).max(1);
-        self.look(player, past.then_some(Version(at)), level).await.map(drop)
+        self.show(player, past.then_some(Version(at)), level).await.map(drop)
     }
 
     /// Reads all keys and judges what is shown; none if that is refused by name.
-    async fn look(
+    async fn show(
         &self,
         player: &Player,
         at: Option<Version>,
@@ -309,63 +356,5 @@ impl Restores {
         if let Err(wrong) = fits {
             self.accuse(player, wrong);
         }
-    }
-
-    /// Ends the restore that others left; brings every stream to what is there then.
-    async fn settle(self, mut player: Player) -> Result<(), ClientError> {
-        while self.seen.lock().at_work {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        self.finish(&mut player).await?;
-        let Some(read) = self.look(&player, None, ReadLevel::Strong).await? else {
-            self.accuse(&player, "the volume is not whole after the last restore".to_owned());
-            return Ok(());
-        };
-        for stream in 0..self.watchers as usize {
-            self.streams.catch_up(&player, stream, read.at).await;
-            let at = self.streams.upto(stream);
-            let Some(then) = self.look(&player, Some(at), ReadLevel::Strong).await? else {
-                continue;
-            };
-            let found = state(&then.result.items);
-            let verdict = self.streams.lock().telling.compare(stream, &found, at);
-            if let Err(wrong) = verdict {
-                self.accuse(&player, format!("stream {stream} {wrong}"));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Workload for Restores {
-    fn name(&self) -> &'static str {
-        "restores"
-    }
-
-    fn clients(&self) -> u32 {
-        OPERATORS + self.writers + self.watchers
-    }
-
-    fn make_smaller(&mut self) -> bool {
-        halve(&mut self.watchers) || halve(&mut self.writers) || halve(&mut self.keys)
-    }
-
-    fn setup(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().open(player))
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().settle(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let known = self.streams.lock();
-        known.wrong.clone().map_or(Ok(()), Err)?;
-        known.telling.check()?;
-        self.seen.lock().eras.check()
     }
 }

@@ -13,7 +13,7 @@ use cluster::{
     },
 };
 
-use super::{Player, Shared};
+use super::{Player, Shared, Wrong};
 use crate::oracle::watched::{Piece, State, Telling, Told};
 
 /// Answers that bring a stream to what is there, once the world is whole.
@@ -33,7 +33,7 @@ pub(super) struct Streams {
 pub(super) struct Known {
     pub(super) telling: Telling,
     /// The first of what must never be.
-    pub(super) wrong: Option<String>,
+    pub(super) wrong: Wrong,
     streams: Vec<Stream>,
     /// The client that watchers share.
     door: Option<Client>,

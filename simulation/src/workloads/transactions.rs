@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use actors::client::ClientError;
 use cluster::{
-    catalog::record::{VolumeKind, VolumePolicy},
     mvcc::version::Version,
-    ports::network::BoxFuture,
     request::{Fault, Item, ReadLevel, WriteLevel},
     shard::{
         range::{Range, RangeResult},
@@ -24,7 +22,7 @@ use cluster::{
 };
 
 use self::draw::{LEASES, Sight};
-use super::{Player, Shared, Workload, halve};
+use super::{Play, Player, Shared, draw_rest, halve};
 use crate::{
     oracle::keyspace::{self, Answer, Call, Operation},
     rng::Rng,
@@ -68,14 +66,25 @@ impl Transactions {
 
     /// Few or many of them.
     pub fn draw(rng: &mut Rng) -> Self {
-        let busy = Duration::from_millis(20 + rng.below(100));
-        Self::new(2 + rng.number(3), 2 + rng.number(5), (Duration::from_millis(5), busy))
+        let rest = draw_rest(rng, 5, 20..120);
+        Self::new(2 + rng.number(3), 2 + rng.number(5), rest)
+    }
+}
+
+impl Play for Transactions {
+    const NAME: &'static str = "transactions";
+
+    fn clients(&self) -> u32 {
+        self.clients
+    }
+
+    fn make_smaller(&mut self) -> bool {
+        halve(&mut self.clients) || halve(&mut self.keys)
     }
 
     async fn open(self, player: Player) -> Result<(), ClientError> {
-        let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
         let volume = volume(&player);
-        player.client.create_volume(&volume, policy).await?;
+        player.create_single(&volume).await?;
         for lease in LEASES {
             player.client.grant_lease(&volume, Some(lease), LEASE_MS).await?;
         }
@@ -96,6 +105,23 @@ impl Transactions {
         }
     }
 
+    /// Reads all there is, as of now.
+    async fn look(self, player: Player) -> Result<(), ClientError> {
+        let call = Call::Range(Range::of(Keys::prefix(PREFIX)).counted());
+        let called = player.now();
+        let answer = put(&player, &call).await?;
+        self.note(&player, call, called, Some(answer));
+        Ok(())
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        let seen = self.seen.lock();
+        let verdict = keyspace::check(seen.begin, &seen.history);
+        verdict.map(drop).map_err(|violation| violation.to_string())
+    }
+}
+
+impl Transactions {
     /// Asks, and notes what came of it.
     async fn ask(&self, player: &Player, call: Call) -> Option<Answer> {
         let called = player.now();
@@ -130,15 +156,6 @@ impl Transactions {
         let operation = Operation { client: player.number, call, called, answered };
         player.trace.note(now, &operation.to_string());
         self.seen.lock().history.push(operation);
-    }
-
-    /// Reads all there is, as of now.
-    async fn look(self, player: Player) -> Result<(), ClientError> {
-        let call = Call::Range(Range::of(Keys::prefix(PREFIX)).counted());
-        let called = player.now();
-        let answer = put(&player, &call).await?;
-        self.note(&player, call, called, Some(answer));
-        Ok(())
     }
 }
 
@@ -238,36 +255,4 @@ fn count(player: &Player, call: &Call, answer: &Answer) {
         (_, _) => return,
     };
     player.trace.count(name);
-}
-
-impl Workload for Transactions {
-    fn name(&self) -> &'static str {
-        "transactions"
-    }
-
-    fn clients(&self) -> u32 {
-        self.clients
-    }
-
-    fn make_smaller(&mut self) -> bool {
-        halve(&mut self.clients) || halve(&mut self.keys)
-    }
-
-    fn setup(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().open(player))
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().look(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let seen = self.seen.lock();
-        let verdict = keyspace::check(seen.begin, &seen.history);
-        verdict.map(drop).map_err(|violation| violation.to_string())
-    }
 }

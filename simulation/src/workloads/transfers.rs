@@ -14,7 +14,6 @@ use std::{collections::BTreeMap, time::Duration};
 use actors::client::ClientError;
 use cluster::{
     mvcc::version::Version,
-    ports::network::BoxFuture,
     request::{Item, WriteLevel},
     shard::{
         command::Op,
@@ -24,8 +23,9 @@ use cluster::{
 };
 
 use super::{
-    Heard, Player, Shared, Workload,
+    Heard, Play, Player, Shared, Wrong,
     bank::{ACCOUNTS, accounts_of},
+    draw_rest, halve,
 };
 use crate::{
     oracle::versions::{self, Stamped},
@@ -51,7 +51,7 @@ struct Seen {
     accounts: Vec<String>,
     /// Acknowledged transfers.
     moved: Vec<Moved>,
-    wrong: Option<String>,
+    wrong: Wrong,
 }
 
 /// One transfer.
@@ -72,8 +72,20 @@ impl Transfers {
 
     /// Few or many of them.
     pub fn draw(rng: &mut Rng) -> Self {
-        let busy = Duration::from_millis(20 + rng.below(100));
-        Self::new(2 + rng.number(3), (Duration::from_millis(5), busy))
+        let rest = draw_rest(rng, 5, 20..120);
+        Self::new(2 + rng.number(3), rest)
+    }
+}
+
+impl Play for Transfers {
+    const NAME: &'static str = "transfers";
+
+    fn clients(&self) -> u32 {
+        self.clients
+    }
+
+    fn make_smaller(&mut self) -> bool {
+        halve(&mut self.clients)
     }
 
     async fn open(self, player: Player) -> Result<(), ClientError> {
@@ -104,6 +116,18 @@ impl Transfers {
         }
     }
 
+    async fn look(self, player: Player) -> Result<(), ClientError> {
+        self.audit(&player).await
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        let seen = self.seen.lock();
+        seen.wrong.verdict()?;
+        judge(&seen.moved)
+    }
+}
+
+impl Transfers {
     /// Reads two accounts and moves a part of what is in the first.
     async fn transfer(&self, player: &mut Player, accounts: &[String]) -> Result<(), ClientError> {
         let from = player.rng.index(accounts.len());
@@ -145,10 +169,6 @@ impl Transfers {
             player.accuse(&mut self.seen.lock().wrong, told);
         }
         Ok(())
-    }
-
-    async fn look(self, player: Player) -> Result<(), ClientError> {
-        self.audit(&player).await
     }
 }
 
@@ -209,38 +229,6 @@ fn judge(moved: &[Moved]) -> Result<(), String> {
         version: one.version,
     };
     versions::check(&moved.iter().map(stamp).collect::<Vec<_>>())
-}
-
-impl Workload for Transfers {
-    fn name(&self) -> &'static str {
-        "transfers"
-    }
-
-    fn clients(&self) -> u32 {
-        self.clients
-    }
-
-    fn make_smaller(&mut self) -> bool {
-        super::halve(&mut self.clients)
-    }
-
-    fn setup(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().open(player))
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().look(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let seen = self.seen.lock();
-        seen.wrong.clone().map_or(Ok(()), Err)?;
-        judge(&seen.moved)
-    }
 }
 
 #[cfg(test)]

@@ -7,12 +7,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use actors::client::ClientError;
-use cluster::{
-    catalog::record::{VolumeKind, VolumePolicy, VolumeState},
-    ports::network::BoxFuture,
-};
+use cluster::catalog::record::{VolumeKind, VolumePolicy, VolumeState};
 
-use super::{Player, Shared, Workload};
+use super::{Play, Player, Shared, Wrong};
 use crate::rng::Rng;
 
 /// The workload.
@@ -34,7 +31,7 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 struct Seen {
     /// Whether the volume of a name is known to be there, or not to be.
     there: BTreeMap<String, bool>,
-    wrong: Option<String>,
+    wrong: Wrong,
 }
 
 impl Volumes {
@@ -51,6 +48,14 @@ impl Volumes {
 
     fn wrong(&self, player: &Player, what: String) {
         player.accuse(&mut self.seen.lock().wrong, what);
+    }
+}
+
+impl Play for Volumes {
+    const NAME: &'static str = "volumes";
+
+    fn clients(&self) -> u32 {
+        self.clients
     }
 
     async fn work(self, mut player: Player) {
@@ -70,6 +75,31 @@ impl Volumes {
         }
     }
 
+    /// Compares the list of volumes with what clients know. A node that cannot
+    /// reach the catalog's leader lists what its copy holds, so a difference
+    /// counts once it stays.
+    async fn look(self, mut player: Player) -> Result<(), ClientError> {
+        let mut differing = self.differences(&player).await?;
+        for _ in 0..LOOKS {
+            if differing.is_empty() {
+                break;
+            }
+            player.rest((LOOK_PAUSE, LOOK_PAUSE)).await;
+            let again = self.differences(&player).await?;
+            differing.retain(|name, found| again.get(name) == Some(found));
+        }
+        for (name, found) in differing {
+            self.wrong(&player, format!("{name} is {}", if found { "back" } else { "gone" }));
+        }
+        Ok(())
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        self.seen.lock().wrong.verdict()
+    }
+}
+
+impl Volumes {
     /// Creates a volume, uses it, and mostly removes it.
     async fn life(&self, player: &mut Player, name: &str) -> Result<(), ClientError> {
         let shards = 1 + player.rng.number(3);
@@ -116,25 +146,6 @@ impl Volumes {
         }
     }
 
-    /// Compares the list of volumes with what clients know. A node that cannot
-    /// reach the catalog's leader lists what its copy holds, so a difference
-    /// counts once it stays.
-    async fn look(self, mut player: Player) -> Result<(), ClientError> {
-        let mut differing = self.differences(&player).await?;
-        for _ in 0..LOOKS {
-            if differing.is_empty() {
-                break;
-            }
-            player.rest((LOOK_PAUSE, LOOK_PAUSE)).await;
-            let again = self.differences(&player).await?;
-            differing.retain(|name, found| again.get(name) == Some(found));
-        }
-        for (name, found) in differing {
-            self.wrong(&player, format!("{name} is {}", if found { "back" } else { "gone" }));
-        }
-        Ok(())
-    }
-
     /// Names whose volumes are listed otherwise than they are known to be, and
     /// whether they are listed.
     async fn differences(&self, player: &Player) -> Result<BTreeMap<String, bool>, ClientError> {
@@ -154,27 +165,5 @@ impl Volumes {
             .filter(|(found, _, there)| found != there)
             .map(|(found, name, _)| (name, found))
             .collect())
-    }
-}
-
-impl Workload for Volumes {
-    fn name(&self) -> &'static str {
-        "volumes"
-    }
-
-    fn clients(&self) -> u32 {
-        self.clients
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().look(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        self.seen.lock().wrong.clone().map_or(Ok(()), Err)
     }
 }

@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use actors::client::ClientError;
 use cluster::{
-    catalog::record::{VolumeKind, VolumePolicy},
     mvcc::version::Version,
-    ports::network::BoxFuture,
     request::{Fault, ReadLevel},
     shard::{
         range::Range,
@@ -21,7 +19,7 @@ use cluster::{
 };
 
 use super::{
-    Player, Shared, Workload, halve,
+    Play, Player, Shared, draw_rest, halve,
     streams::{REST_LONG, Streams, state},
 };
 use crate::{oracle::watched::Shown, rng::Rng};
@@ -51,30 +49,62 @@ impl Watches {
 
     /// Few or many of them.
     pub fn draw(rng: &mut Rng) -> Self {
-        let busy = Duration::from_millis(20 + rng.below(120));
-        let rest = (Duration::from_millis(5), busy);
+        let rest = draw_rest(rng, 5, 20..140);
         Self::new(1 + rng.number(3), 1 + rng.number(3), 2 + rng.number(5), rest)
+    }
+}
+
+impl Play for Watches {
+    const NAME: &'static str = "watches";
+
+    fn clients(&self) -> u32 {
+        self.writers + self.watchers
+    }
+
+    fn make_smaller(&mut self) -> bool {
+        halve(&mut self.watchers) || halve(&mut self.writers) || halve(&mut self.keys)
     }
 
     async fn open(self, player: Player) -> Result<(), ClientError> {
-        let policy = VolumePolicy::new(VolumeKind::Single, 3, 1);
-        player.client.create_volume(&self.streams.volume(&player), policy).await?;
+        player.create_single(&self.streams.volume(&player)).await?;
         self.streams.open(self.watchers);
         Ok(())
     }
 
     async fn work(self, player: Player) {
-        let turn = {
-            let mut begun = self.begun.lock();
-            *begun += 1;
-            *begun - 1
-        };
-        match usize::try_from(turn.wrapping_sub(self.writers)) {
-            Ok(stream) if turn >= self.writers => self.follow(player, stream).await,
-            Ok(_) | Err(_) => self.write(player).await,
+        match self.begun.turn().checked_sub(self.writers) {
+            Some(stream) => self.follow(player, stream as usize).await,
+            None => self.write(player).await,
         }
     }
 
+    /// Brings every stream to what is there now, and compares.
+    async fn look(self, player: Player) -> Result<(), ClientError> {
+        let all = Range::of(Keys::prefix(PREFIX));
+        let volume = self.streams.volume(&player);
+        let read = player.client.range(&volume, all.clone(), ReadLevel::Strong).await?;
+        for stream in 0..self.watchers as usize {
+            self.streams.catch_up(&player, stream, read.at).await;
+            let upto = self.streams.upto(stream);
+            let then = player.client.range(&volume, all.clone().at(upto), ReadLevel::Strong).await;
+            let Ok(then) = then else { continue };
+            let verdict =
+                self.streams.lock().telling.compare(stream, &state(&then.result.items), upto);
+            if let Err(wrong) = verdict {
+                self.streams.accuse(&player, format!("stream {stream} {wrong}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        let known = self.streams.lock();
+        known.wrong.verdict()?;
+        known.telling.check().map(drop)
+    }
+}
+
+impl Watches {
     async fn write(&self, mut player: Player) {
         let volume = self.streams.volume(&player);
         let mut made = 0_u32;
@@ -204,56 +234,5 @@ impl Watches {
                 player.failed("read the past", &error);
             }
         }
-    }
-
-    /// Brings every stream to what is there now, and compares.
-    async fn look(self, player: Player) -> Result<(), ClientError> {
-        let all = Range::of(Keys::prefix(PREFIX));
-        let volume = self.streams.volume(&player);
-        let read = player.client.range(&volume, all.clone(), ReadLevel::Strong).await?;
-        for stream in 0..self.watchers as usize {
-            self.streams.catch_up(&player, stream, read.at).await;
-            let upto = self.streams.upto(stream);
-            let then = player.client.range(&volume, all.clone().at(upto), ReadLevel::Strong).await;
-            let Ok(then) = then else { continue };
-            let verdict =
-                self.streams.lock().telling.compare(stream, &state(&then.result.items), upto);
-            if let Err(wrong) = verdict {
-                self.streams.accuse(&player, format!("stream {stream} {wrong}"));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Workload for Watches {
-    fn name(&self) -> &'static str {
-        "watches"
-    }
-
-    fn clients(&self) -> u32 {
-        self.writers + self.watchers
-    }
-
-    fn make_smaller(&mut self) -> bool {
-        halve(&mut self.watchers) || halve(&mut self.writers) || halve(&mut self.keys)
-    }
-
-    fn setup(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().open(player))
-    }
-
-    fn run(&self, player: Player) -> BoxFuture<()> {
-        Box::pin(self.clone().work(player))
-    }
-
-    fn observe(&self, player: Player) -> BoxFuture<Result<(), ClientError>> {
-        Box::pin(self.clone().look(player))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let known = self.streams.lock();
-        known.wrong.clone().map_or(Ok(()), Err)?;
-        known.telling.check().map(drop)
     }
 }

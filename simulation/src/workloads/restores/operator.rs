@@ -121,7 +121,7 @@ impl Restores {
     /// Saves a snapshot, as of one version, and the leases after it.
     async fn save(&self, player: &mut Player) -> Result<(), ClientError> {
         let volume = self.streams.volume(player);
-        let Some(read) = self.look(player, None, ReadLevel::Strong).await? else { return Ok(()) };
+        let Some(read) = self.show(player, None, ReadLevel::Strong).await? else { return Ok(()) };
         let items = read.result.items;
         let named: BTreeSet<LeaseId> =
             items.iter().map(|item| item.lease).filter(|lease| *lease != LeaseId(0)).collect();
@@ -380,7 +380,7 @@ impl Restores {
         let (Some(under), Some(era)) = (under, era) else { return Ok(()) };
         player.note(&format!("the restore at {} has ended", era.at));
         player.trace.count("restore ended");
-        let Some(read) = self.look(player, None, ReadLevel::Strong).await? else {
+        let Some(read) = self.show(player, None, ReadLevel::Strong).await? else {
             self.accuse(player, "a restore has ended, and the volume is not whole".to_owned());
             return Ok(());
         };
