@@ -22,11 +22,8 @@ use cluster::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
-use super::{Play, Player, Shared, Wrong, draw_rest, halve, streams::told};
-use crate::{
-    oracle::watched::{Piece, Telling},
-    rng::Rng,
-};
+use super::{Play, Player, Shared, Wrong, draw_rest, halve, streams::whole};
+use crate::{oracle::watched::Telling, rng::Rng};
 
 /// Watches of a stream, each of keys of its own.
 const WATCHES: usize = 3;
@@ -121,21 +118,20 @@ impl Follower {
                     continue;
                 }
             };
-            let (upto, now) = (happened.upto, happened.now);
-            let whole = upto.version.0.saturating_sub(u64::from(!upto.is_whole()));
+            let (upto, now) = (whole(happened.upto), happened.now);
             let quiet = happened.events.is_empty();
             self.held.extend(happened.events);
-            let complete = |event: &Event| event.item.modified.0 <= whole;
+            let complete = |event: &Event| event.item.modified <= upto;
             let count = self.held.iter().take_while(|event| complete(event)).count();
             let events: Vec<Event> = self.held.drain(..count).collect();
             if !events.is_empty() {
-                let said = Said::Events { watch: self.number, events, upto: Version(whole) };
+                let said = Said::Events { watch: self.number, events, upto };
                 if self.sender.send(said).await.is_err() {
                     return;
                 }
             }
-            self.standing.reached(Version(whole));
-            if quiet && whole < now.0 {
+            self.standing.reached(upto);
+            if quiet && upto < now {
                 tokio::time::sleep(BEHIND_PAUSE).await;
             }
         }
@@ -169,11 +165,9 @@ impl Play for Doors {
     async fn open(self, player: Player) -> Result<(), ClientError> {
         player.create_single(&volume(&player)).await?;
         let mut seen = self.seen.lock();
-        for _ in 0..self.streams {
-            seen.progress.push(Version(0));
-            for told in &mut seen.told {
-                told.streams.push(vec![Piece::starting(Version(1))]);
-            }
+        seen.progress.extend((0..self.streams).map(|_| Version(0)));
+        for told in &mut seen.told {
+            told.open(self.streams);
         }
         Ok(())
     }
@@ -313,7 +307,7 @@ impl Doors {
         number: usize,
         sender: &mpsc::Sender<Said>,
     ) -> Option<(Follower, Arc<Standing>)> {
-        let upto = self.seen.lock().told[number].streams.get(stream)?.last()?.upto;
+        let upto = self.seen.lock().told[number].upto(stream);
         let (watch, from) =
             (Watch::of(Keys::prefix(prefix(number))).with_previous(), Version(upto.0 + 1));
         match player.client.watch(&volume(player), watch, Some(from)).await {
@@ -341,20 +335,16 @@ impl Doors {
                     let what = format!("stream {stream} told {late:?} after a progress to {last}");
                     player.accuse(&mut seen.wrong, what);
                 }
-                let piece = seen.told[watch].streams.get_mut(stream).and_then(|own| own.last_mut());
-                if let Some(piece) = piece {
-                    player.trace.count("event at a door");
-                    player.count_operation();
-                    piece.told.extend(events.into_iter().map(told));
-                    piece.upto = piece.upto.max(upto);
+                player.trace.count("event at a door");
+                player.count_operation();
+                if let Err(wrong) = seen.told[watch].hear(stream, events, upto) {
+                    player.accuse(&mut seen.wrong, wrong);
                 }
                 last
             }
             Said::Gone { watch, compacted } => {
                 player.trace.count("watch compacted");
-                if let Some(pieces) = seen.told[watch].streams.get_mut(stream) {
-                    pieces.push(Piece::starting(compacted));
-                }
+                seen.told[watch].begin_anew(stream, compacted);
                 last
             }
             Said::Progress(version) => {
@@ -364,10 +354,7 @@ impl Doors {
                     player.accuse(&mut seen.wrong, what);
                 }
                 for told in &mut seen.told {
-                    let piece = told.streams.get_mut(stream).and_then(|own| own.last_mut());
-                    if let Some(piece) = piece {
-                        piece.upto = piece.upto.max(version);
-                    }
+                    told.reach(stream, version);
                 }
                 if let Some(last) = seen.progress.get_mut(stream) {
                     *last = version;

@@ -9,7 +9,7 @@ use cluster::{
     request::{Fault, Item},
     shard::{
         transaction::Keys,
-        watch::{Event, EventKind, Watch},
+        watch::{Event, EventKind, Place, Watch},
     },
 };
 
@@ -71,10 +71,8 @@ impl Streams {
     /// So many that begin with the first version.
     pub(super) fn open(&self, count: u32) {
         let mut known = self.lock();
-        for _ in 0..count {
-            known.telling.streams.push(vec![Piece::starting(Version(1))]);
-            known.streams.push(Stream::default());
-        }
+        known.telling.open(count);
+        known.streams.extend((0..count).map(|_| Stream::default()));
     }
 
     /// Lets a watcher share its client with others, as streams of one door do: with it
@@ -112,11 +110,8 @@ impl Streams {
         if let Some(own) = known.streams.get_mut(stream) {
             own.places.clear();
         }
-        if let Some(pieces) = known.telling.streams.get_mut(stream)
-            && let Some(upto) = pieces.last().map(|piece| piece.upto)
-        {
-            pieces.push(Piece::starting(Version(upto.0 + ahead)));
-        }
+        let from = known.telling.upto(stream).0 + ahead;
+        known.telling.begin_anew(stream, Version(from));
     }
 
     /// Brings a stream to a version, and says whether it got there.
@@ -141,9 +136,7 @@ impl Streams {
     }
 
     pub(super) fn upto(&self, stream: usize) -> Version {
-        let known = self.lock();
-        let piece = known.telling.streams.get(stream).and_then(|pieces| pieces.last());
-        piece.map_or(Version(0), |piece| piece.upto)
+        self.lock().telling.upto(stream)
     }
 
     /// Begins a stream, or goes on with it.
@@ -191,19 +184,12 @@ impl Streams {
                 let mut known = self.lock();
                 let Some(own) = known.streams.get_mut(stream) else { return false };
                 own.places.clone_from(watching.places());
-                let piece = known.telling.streams.get_mut(stream).and_then(|own| own.last_mut());
-                let Some(piece) = piece else { return false };
-                let early = happened.events.iter().any(|event| event.item.modified < piece.from);
-                for event in happened.events {
+                for _ in &happened.events {
                     player.count_operation();
                     player.trace.count("watch event");
-                    piece.told.push(told(event));
                 }
-                let whole = happened.upto.is_whole();
-                let upto = happened.upto.version.0.saturating_sub(u64::from(!whole));
-                piece.upto = piece.upto.max(Version(upto));
-                if early {
-                    let wrong = format!("stream {stream} was told what was before its beginning");
+                let upto = whole(happened.upto);
+                if let Err(wrong) = known.telling.hear(stream, happened.events, upto) {
                     player.accuse(&mut known.wrong, wrong);
                 }
                 true
@@ -214,9 +200,7 @@ impl Streams {
                 let mut known = self.lock();
                 let Some(own) = known.streams.get_mut(stream) else { return false };
                 own.places.clear();
-                if let Some(pieces) = known.telling.streams.get_mut(stream) {
-                    pieces.push(Piece::starting(compacted));
-                }
+                known.telling.begin_anew(stream, compacted);
                 false
             }
             Err(error) => {
@@ -224,6 +208,59 @@ impl Streams {
                 true
             }
         }
+    }
+}
+
+/// The last version of which all was told up to a place.
+pub(super) fn whole(upto: Place) -> Version {
+    Version(upto.version.0.saturating_sub(u64::from(!upto.is_whole())))
+}
+
+impl Telling {
+    /// So many streams that begin with the first version.
+    pub(super) fn open(&mut self, count: u32) {
+        self.streams.extend((0..count).map(|_| vec![Piece::starting(Version(1))]));
+    }
+
+    /// Up to which version a stream was told everything.
+    pub(super) fn upto(&self, stream: usize) -> Version {
+        let piece = self.streams.get(stream).and_then(|pieces| pieces.last());
+        piece.map_or(Version(0), |piece| piece.upto)
+    }
+
+    /// What a stream is told from a version on, with what was before it let go of.
+    pub(super) fn begin_anew(&mut self, stream: usize, from: Version) {
+        if let Some(pieces) = self.streams.get_mut(stream) {
+            pieces.push(Piece::starting(from));
+        }
+    }
+
+    fn piece(&mut self, stream: usize) -> Option<&mut Piece> {
+        self.streams.get_mut(stream).and_then(|pieces| pieces.last_mut())
+    }
+
+    /// A stream was told all up to a version.
+    pub(super) fn reach(&mut self, stream: usize, upto: Version) {
+        if let Some(piece) = self.piece(stream) {
+            piece.upto = piece.upto.max(upto);
+        }
+    }
+
+    /// A stream is told events, and with them all up to a version.
+    pub(super) fn hear(
+        &mut self,
+        stream: usize,
+        events: Vec<Event>,
+        upto: Version,
+    ) -> Result<(), String> {
+        let Some(piece) = self.piece(stream) else { return Ok(()) };
+        let early = events.iter().any(|event| event.item.modified < piece.from);
+        piece.told.extend(events.into_iter().map(told));
+        self.reach(stream, upto);
+        if early {
+            return Err(format!("stream {stream} was told what was before its beginning"));
+        }
+        Ok(())
     }
 }
 
@@ -236,7 +273,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// An event as it is judged.
-pub(super) fn told(event: Event) -> Told {
+fn told(event: Event) -> Told {
     let Event { kind, item, sub, previous } = event;
     Told {
         place: (item.modified, sub),
