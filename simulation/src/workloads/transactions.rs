@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use actors::client::ClientError;
 use cluster::{
+    limits::LIST_PAGE_BYTES_MAX,
     mvcc::version::Version,
     request::{Fault, Item, ReadLevel, WriteLevel},
     shard::{
@@ -21,7 +22,10 @@ use cluster::{
     units::Instant,
 };
 
-use self::draw::{LEASES, Sight};
+use self::{
+    draw::{LEASES, Sight, Taste},
+    values::{named, whole},
+};
 use super::{Play, Player, Shared, draw_rest, halve};
 use crate::{
     oracle::keyspace::{self, Answer, Call, Operation},
@@ -30,6 +34,7 @@ use crate::{
 
 pub(crate) mod draw;
 mod past;
+mod values;
 
 /// What all keys begin with.
 const PREFIX: &str = "all/";
@@ -43,6 +48,7 @@ pub struct Transactions {
     clients: u32,
     keys: u32,
     rest: (Duration, Duration),
+    taste: Taste,
     seen: Shared<Seen>,
 }
 
@@ -61,7 +67,14 @@ fn volume(player: &Player) -> String {
 impl Transactions {
     /// Clients that share keys.
     pub fn new(clients: u32, keys: u32, rest: (Duration, Duration)) -> Self {
-        Self { clients, keys, rest, seen: Shared::default() }
+        Self { clients, keys, rest, taste: Taste::Everything, seen: Shared::default() }
+    }
+
+    /// The same for the first keys in any order, among values of which some do not fit into
+    /// one answer.
+    #[must_use]
+    pub fn sorting(self) -> Self {
+        Self { taste: Taste::SortedRanges, ..self }
     }
 
     /// Few or many of them.
@@ -95,7 +108,7 @@ impl Play for Transactions {
     }
 
     async fn work(self, mut player: Player) {
-        let mut sight = Sight::new(self.keys);
+        let mut sight = Sight::new(self.taste, self.keys);
         while !player.is_over() {
             let call = sight.draw(&mut player.rng, player.number);
             if let Some(answer) = self.ask(&player, call).await {
@@ -166,9 +179,14 @@ async fn put(player: &Player, call: &Call) -> Result<Answer, ClientError> {
         Call::Get(key) => {
             client.get(&volume, key).await.map(|found| Answer::Item(found.map(plain)))
         }
-        Call::Range(range) => past(range_of(player, range.clone()).await),
+        Call::Range(range) => match range_of(player, range.clone()).await {
+            // One of several answers: by the next one, what it began with may be gone.
+            Err(error) if range.at.is_none() && range.is_sorted_and_cut() => Err(error),
+            read => past(read),
+        },
         Call::Write(ops) => {
-            let written = client.write(&volume, ops.clone(), WriteLevel::Strong).await?;
+            let ops = ops.iter().cloned().map(whole).collect();
+            let written = client.write(&volume, ops, WriteLevel::Strong).await?;
             let version = written.version.unwrap_or_default();
             Ok(Answer::Written { version, deleted: written.deleted })
         }
@@ -197,7 +215,16 @@ async fn put(player: &Player, call: &Call) -> Result<Answer, ClientError> {
 }
 
 async fn range_of(player: &Player, range: Range) -> Result<Answer, ClientError> {
+    let is_cut = range.is_sorted_and_cut();
     let read = player.client.range(&volume(player), range, ReadLevel::Strong).await?;
+    if is_cut && read.result.more {
+        player.trace.count("sorted range cut");
+        let values = read.result.items.iter().map(|item| item.value.len());
+        // What fits goes as one answer, and that may end with a larger value.
+        if values.rev().skip(1).sum::<usize>() >= LIST_PAGE_BYTES_MAX {
+            player.trace.count("sorted range of several answers");
+        }
+    }
     Ok(Answer::Range { result: plain_range(read.result), at: read.at, now: read.now })
 }
 
@@ -212,9 +239,9 @@ fn past(outcome: Result<Answer, ClientError>) -> Result<Answer, ClientError> {
     }
 }
 
-/// An item without the time of a wall.
+/// An item without the time of a wall, and with the name of a large value in its place.
 fn plain(item: Item) -> Item {
-    Item { modified_ms: 0, ..item }
+    named(Item { modified_ms: 0, ..item })
 }
 
 fn plain_range(result: RangeResult) -> RangeResult {

@@ -12,7 +12,10 @@ use cluster::{
 };
 
 use super::*;
-use crate::{rng::Rng, workloads::transactions::draw::Sight};
+use crate::{
+    rng::Rng,
+    workloads::transactions::draw::{Sight, Taste},
+};
 
 fn at(ms: u64) -> Instant {
     Instant::ORIGIN + Duration::from_millis(ms)
@@ -423,7 +426,7 @@ fn brute(history: &[Operation]) -> bool {
 
 /// What clients that overlap ask of a true store, and are told; some of it is lost.
 fn drawn(rng: &mut Rng, count: usize, width: u64) -> Vec<Operation> {
-    let (mut teller, mut sight) = (Teller::new(), Sight::new(3));
+    let (mut teller, mut sight) = (Teller::new(), Sight::new(Taste::Everything, 3));
     let mut now = 0;
     for client in 0..count {
         now += 1 + rng.below(10);

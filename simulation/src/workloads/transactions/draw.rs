@@ -14,7 +14,7 @@ use cluster::{
     },
 };
 
-use super::PREFIX;
+use super::{PREFIX, values::LARGE};
 use crate::{
     oracle::keyspace::{Answer, Call},
     rng::Rng,
@@ -30,9 +30,19 @@ const DEPTH: u32 = 3;
 /// Draws of a transaction until one changes no key twice.
 const TRIES: u32 = 8;
 
+/// What a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taste {
+    /// All there is.
+    Everything,
+    /// The first keys in any order, among values of which few fit into an answer.
+    SortedRanges,
+}
+
 /// What a client saw last, and how often it wrote.
 #[derive(Debug)]
 pub(crate) struct Sight {
+    taste: Taste,
     keys: u32,
     writes: u32,
     now: Version,
@@ -40,8 +50,8 @@ pub(crate) struct Sight {
 }
 
 impl Sight {
-    pub(crate) fn new(keys: u32) -> Self {
-        Self { keys, writes: 0, now: Version(0), items: BTreeMap::new() }
+    pub(crate) fn new(taste: Taste, keys: u32) -> Self {
+        Self { taste, keys, writes: 0, now: Version(0), items: BTreeMap::new() }
     }
 
     /// Learns from an answer. What it does not show stays as it was seen: compares
@@ -74,6 +84,26 @@ impl Sight {
 
     /// The next request. `number` makes values of clients differ.
     pub(crate) fn draw(&mut self, rng: &mut Rng, number: u32) -> Call {
+        match self.taste {
+            Taste::Everything => self.anything(rng, number),
+            Taste::SortedRanges => self.sorted(rng, number),
+        }
+    }
+
+    /// The first keys in some order, or what changes which they are.
+    fn sorted(&mut self, rng: &mut Rng, number: u32) -> Call {
+        match rng.below(10) {
+            0..5 => {
+                let range = Range { keys: Keys::prefix(PREFIX), ..self.range(rng) };
+                let range = range.limit(2 + rng.number(3));
+                Call::Range(if rng.chance(200_000) { range.at(self.past(rng)) } else { range })
+            }
+            5 if self.now.0 > KEPT => Call::Compact(Version(self.now.0 - KEPT)),
+            _ => Call::Write(vec![self.op(rng, number)]),
+        }
+    }
+
+    fn anything(&mut self, rng: &mut Rng, number: u32) -> Call {
         match rng.below(20) {
             0..2 => Call::Get(self.key(rng)),
             2..5 => Call::Range(self.range(rng)),
@@ -102,7 +132,8 @@ impl Sight {
 
     fn value(&mut self, number: u32) -> String {
         self.writes += 1;
-        format!("{number}-{}", self.writes)
+        let large = self.taste == Taste::SortedRanges && self.writes.is_multiple_of(2);
+        format!("{number}-{}{}", self.writes, if large { LARGE } else { "" })
     }
 
     fn op(&mut self, rng: &mut Rng, number: u32) -> Op {
