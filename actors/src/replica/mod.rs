@@ -12,6 +12,7 @@
 
 mod accounts;
 pub mod apply;
+mod beginning;
 mod calls;
 mod commits;
 mod effects;
