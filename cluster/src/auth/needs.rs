@@ -90,6 +90,22 @@ pub fn of_body(body: &ShardBody) -> Vec<Need> {
     }
 }
 
+/// Whether only the cluster itself may do it: told without what else it needs, for
+/// nothing else matters where accounts are not in force.
+pub fn is_for_the_cluster(action: &Action) -> bool {
+    match action {
+        Action::Catalog { .. } | Action::Restore { .. } | Action::Advance { .. } => true,
+        Action::Lease { command, .. } => matches!(command, LeaseCommand::Expire(_)),
+        Action::Close
+        | Action::OpenSession
+        | Action::CloseSession(_)
+        | Action::Write { .. }
+        | Action::Transact { .. }
+        | Action::Compact { .. }
+        | Action::Auth { .. } => false,
+    }
+}
+
 /// What an entry of the log needs.
 pub fn of_action(action: &Action) -> Vec<Need> {
     match action {

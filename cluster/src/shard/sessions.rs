@@ -141,11 +141,13 @@ impl Sessions {
     /// to be executed changes nothing yet: [`Self::keep`] follows, and these
     /// maps are the dearest part of applying a small write.
     pub fn admit(&mut self, request: &SessionRequest, now_ms: u64) -> Admission {
-        let Some(session) = self.used(request, now_ms) else {
+        let Some(session) = self.by_id.get(&request.session) else {
             return Admission::Refuse(Refusal::UnknownOutcome(request.session));
         };
         let admission = session.judge(request);
-        if admission != Admission::Execute {
+        if admission != Admission::Execute
+            && let Some(session) = self.used(request, now_ms)
+        {
             self.put(request.session, session);
         }
         admission
@@ -184,12 +186,17 @@ impl Sessions {
     }
 
     fn put(&mut self, id: SessionId, session: Session) {
-        if let Some(old) = self.by_id.get(&id) {
-            self.read_bytes -= old.read_bytes;
-            self.by_use.remove_mut(&(old.used_ms, id));
-        }
+        let before = self.by_id.get(&id).map(|old| (old.used_ms, old.read_bytes));
         self.read_bytes += session.read_bytes;
-        self.by_use.insert_mut((session.used_ms, id), ());
+        self.read_bytes -= before.map_or(0, |(_, bytes)| bytes);
+        // Of many entries that are applied together, most are of one moment.
+        let used_before = before.map(|(used_ms, _)| used_ms);
+        if used_before != Some(session.used_ms) {
+            if let Some(used_ms) = used_before {
+                self.by_use.remove_mut(&(used_ms, id));
+            }
+            self.by_use.insert_mut((session.used_ms, id), ());
+        }
         self.by_id.insert_mut(id, Arc::new(session));
     }
 
@@ -261,15 +268,19 @@ impl Session {
         self.read_bytes = 0;
     }
 
+    /// Judges a request, whose sender has all replies up to the one it names.
     fn judge(&self, request: &SessionRequest) -> Admission {
-        if let Some(outcome) = self.replies.get(&request.number) {
+        let answered = self.answered.max(request.answered);
+        if request.number > answered
+            && let Some(outcome) = self.replies.get(&request.number)
+        {
             return Admission::Repeat(outcome.clone());
         }
-        if request.number <= self.answered {
+        if request.number <= answered {
             // A late duplicate of something its sender has long been told.
             return Admission::Refuse(Refusal::UnknownOutcome(request.session));
         }
-        if request.number - self.answered > SESSION_IN_FLIGHT_MAX as u64 {
+        if request.number - answered > SESSION_IN_FLIGHT_MAX as u64 {
             let in_flight_max = u32::try_from(SESSION_IN_FLIGHT_MAX).unwrap_or(u32::MAX);
             let session = request.session;
             return Admission::Refuse(Refusal::TooManyInFlight { session, in_flight_max });
