@@ -13,6 +13,9 @@
 //! `CDB_OTHER=PATH` measures another build of `cdb` beside them, in the same turns:
 //! whether a change helped.
 //!
+//! `train` asks that other build alone, compares nothing and needs no etcd: what
+//! `.ci/release` builds by is seen there.
+//!
 //! *Ceiling* are three processes that answer puts and gets at once and store nothing:
 //! what this library and this client reach on this machine at best, in the same turns.
 //!
@@ -59,7 +62,7 @@ fn main() {
     if ceiling::is_asked_for() {
         return runtime.block_on(ceiling::serve());
     }
-    if !RealEtcd::is_installed() {
+    if !is_training() && !RealEtcd::is_installed() {
         println!("no etcd here: nothing to compare with");
         return;
     }
@@ -75,26 +78,39 @@ fn is_wanted(what: &str, clients: usize) -> bool {
     words.peek().is_none() || words.any(|word| word == format!("{what}@{clients}"))
 }
 
+/// Whether the other build is to run for its profile only.
+fn is_training() -> bool {
+    std::env::args().any(|word| word == "train")
+}
+
+/// Who is asked, and the ceiling beside them.
+fn whom() -> (Vec<Server>, Option<Server>) {
+    let other = std::env::var_os("CDB_OTHER").map(|path| Server::other(path.as_ref()));
+    if is_training() {
+        return (vec![other.expect("the build to run: set CDB_OTHER")], None);
+    }
+    let servers = [Server::etcd(), Server::ours()].into_iter().chain(other).collect();
+    (servers, Some(Server::ceiling()))
+}
+
 /// What answers at once has no range to show.
-fn ceiling_of(kind: Kind, ceiling: &Server) -> Option<&Server> {
-    (kind != Kind::Range).then_some(ceiling)
+fn ceiling_of(kind: Kind, ceiling: Option<&Server>) -> Option<&Server> {
+    ceiling.filter(|_| kind != Kind::Range)
 }
 
 async fn compare(seconds: u64, rounds: u64, keys: u64) {
     let scratch = tempfile::tempdir().unwrap();
     let before = Floor::measure(scratch.path()).await;
-    let mut servers = vec![Server::etcd(), Server::ours()];
-    servers.extend(std::env::var_os("CDB_OTHER").map(|path| Server::other(path.as_ref())));
+    let (servers, ceiling) = whom();
     for server in &servers {
         server.serves().await;
         asks::fill(server).await;
     }
-    let ceiling = Server::ceiling();
     let mut report = Report::begin();
     for _ in 0..rounds {
         for kind in [Kind::Put, Kind::Get, Kind::Range] {
             for clients in CLIENTS.into_iter().filter(|count| is_wanted(kind.name(), *count)) {
-                let answers = ceiling_of(kind, &ceiling);
+                let answers = ceiling_of(kind, ceiling.as_ref());
                 for server in servers.iter().chain(answers) {
                     let figures = asks::measure(server, kind, clients, seconds).await;
                     report.note(server.name, kind.name(), clients, figures);
