@@ -106,9 +106,7 @@ pub struct RangeResult {
 }
 
 /// A range whose answer must be sorted as a whole and is too large for it.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Archive, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Archive, Serialize, Deserialize)]
 #[error("an answer that is sorted as a whole takes at most {bytes_max} bytes")]
 pub struct TooLarge {
     /// The limit.
