@@ -11,12 +11,14 @@ use cluster::{
         Access, Accounts, AuthCommand, AuthError, AuthQuery, AuthView, Denial, Need, Permission,
         Principal, needs,
     },
-    ids::LeaseId,
+    ids::{LeaseId, SessionId},
+    mvcc::version::Version,
     request::{ReadLevel, ShardBody},
     shard::{
         command::{Action, Op, SessionRequest},
         leases::LeaseCommand,
         range::Range,
+        restore::{RestoreCommand, RestoreStep, SavedId},
         transaction::{Block, Compare, Keys, Put, Step, Transaction},
     },
 };
@@ -468,4 +470,34 @@ fn permissions_that_touch_cover_what_none_covers_alone() {
         *(if plain { &mut covered } else { &mut open }) += 1;
     }
     assert!(covered > 50 && open > 300, "{covered} {open}");
+}
+
+#[test]
+fn what_is_for_the_cluster_is_what_needs_its_trust() {
+    let key = || b"k".to_vec();
+    let saved = SavedId([1; 16]);
+    let restore =
+        RestoreCommand { saved, step: RestoreStep::Begin { version: Version(2), bump: 0 } };
+    let lease = |command| Action::Lease { request: None, command };
+    let transaction = Transaction { blocks: vec![Block::default()] };
+    let actions = [
+        Action::Close,
+        Action::OpenSession,
+        Action::CloseSession(SessionId(7)),
+        Action::Write { request: None, ops: vec![Op::Delete { key: key() }] },
+        Action::Transact { request: None, transaction },
+        Action::Restore { request: None, command: restore },
+        Action::Advance { version: Version(3) },
+        Action::Compact { version: Version(3) },
+        Action::Auth { request: None, command: AuthCommand::Enable },
+        lease(LeaseCommand::Grant { lease: LeaseId(1), ttl_ms: 1_000 }),
+        lease(LeaseCommand::KeepAlive(LeaseId(1))),
+        lease(LeaseCommand::Revoke(LeaseId(1))),
+        lease(LeaseCommand::Expire(LeaseId(1))),
+    ];
+    let trusted: Vec<_> = actions.iter().map(needs::is_for_the_cluster).collect();
+    let needing: Vec<_> =
+        actions.iter().map(|action| needs::of_action(action) == [Need::Trust]).collect();
+    assert_eq!(trusted, needing);
+    assert_eq!(trusted.iter().filter(|trusted| **trusted).count(), 3);
 }
