@@ -345,8 +345,7 @@ fn a_lease_is_as_far_out_of_reach_as_the_keys_that_hang_on_it() {
     };
     let may = |needs: &[Need]| accounts.check(&ann, needs, keys_of).is_ok();
     let lease = |command| {
-        let request =
-            SessionRequest { session: cluster::ids::SessionId(1), number: 1, answered: 0 };
+        let request = SessionRequest { session: SessionId(1), number: 1, answered: 0 };
         needs::of_body(&ShardBody::Lease { request, command })
     };
     let put = |lease| {
@@ -370,7 +369,7 @@ fn a_lease_is_as_far_out_of_reach_as_the_keys_that_hang_on_it() {
 
 #[test]
 fn what_comes_as_a_request_and_goes_into_the_log_needs_the_same() {
-    let request = SessionRequest { session: cluster::ids::SessionId(1), number: 1, answered: 0 };
+    let request = SessionRequest { session: SessionId(1), number: 1, answered: 0 };
     let ops =
         vec![Op::Put { key: b"a".to_vec(), value: Vec::new() }, Op::Delete { key: b"b".to_vec() }];
     let transaction = Transaction {
@@ -396,10 +395,7 @@ fn what_comes_as_a_request_and_goes_into_the_log_needs_the_same() {
             ShardBody::Auth { request, command: account.clone() },
             Action::Auth { request: some, command: account },
         ),
-        (
-            ShardBody::Compact { version: cluster::mvcc::version::Version(1) },
-            Action::Compact { version: cluster::mvcc::version::Version(1) },
-        ),
+        (ShardBody::Compact { version: Version(1) }, Action::Compact { version: Version(1) }),
     ];
     for (body, action) in both {
         assert_eq!(needs::of_body(&body), needs::of_action(&action), "{body:?}");
