@@ -100,6 +100,8 @@ pub(super) const ALL: &[Scenario] = &[
         plan: |seed| {
             Directed {
                 nodes: 5,
+                // Where volumes come to lie is judged once all were there for ten seconds.
+                round: SECOND * 20,
                 faults: &["2.000 +2.000 isolate {n}", "6.000 +0.500 kill {m}"],
                 workloads: vec![
                     Box::new(Volumes::new(3, 3, (SECOND / 10, SECOND))),

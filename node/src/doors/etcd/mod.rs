@@ -133,13 +133,13 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) -> anyhow::Resu
     let upkeep = keep_volume(gateway.client.clone(), gateway.config.clone());
     let counting = gateway.quotas.keep(&gateway.client, gateway.volume());
     let mut guarded = server().layer(cors::guard(&gateway.config.cors));
-    let server = guarded.add_routes(services(gateway.clone())?);
+    let routed = guarded.add_routes(services(gateway.clone())?);
     let serve = async {
         match handshakes {
-            None => server.serve_with_incoming(connections::incoming(listener, &gateway)).await,
+            None => routed.serve_with_incoming(connections::incoming(listener, &gateway)).await,
             Some(handshakes) => {
                 let secured = connections::secured(listener, &gateway, handshakes);
-                server.serve_with_incoming(secured).await
+                routed.serve_with_incoming(secured).await
             }
         }
     };

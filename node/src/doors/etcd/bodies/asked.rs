@@ -167,8 +167,8 @@ mod tests {
     async fn a_message_that_does_not_come_whole_gives_its_room_back() {
         let bound = Arc::new(Semaphore::new(1_000));
         let room = Arc::new(Room::of(bound.clone()));
-        let begin = Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[0, 0, 0, 1, 0, 7])));
-        let stuck = stream::once(ready(begin)).chain(stream::pending());
+        let first = Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[0, 0, 0, 1, 0, 7])));
+        let stuck = stream::once(ready(first)).chain(stream::pending());
         let body = Body::new(StreamBody::new(stuck));
         let within = Duration::from_millis(100);
         let due = Due { within, at: None };
