@@ -56,7 +56,7 @@ const LEISURE_MAX: Duration = Duration::from_secs(4);
 const ANSWER: Duration = Duration::from_secs(1);
 
 /// A kind of work, with what its clients were told so far, as it is written: each part has a
-/// clone of it, so state that they share lies behind [`Shared`].
+/// clone of it, so state that they share lies behind `Shared`.
 pub trait Play: Clone + Send + Sync + fmt::Debug + 'static {
     /// Its name in traces and failures.
     const NAME: &'static str;
