@@ -88,7 +88,11 @@ impl Client {
             let request = Request::Shard(request);
             let answer = self.call(node, request.class(), request, time).await;
             match self.judge(trial, shard, node, answer)? {
-                Judged::Result(result) => return Ok(Reply::Result(result)),
+                Judged::Result(result) => {
+                    // Whoever goes on, page by page, asks the same one again.
+                    trial.all_anew();
+                    return Ok(Reply::Result(result));
+                }
                 Judged::Again => {}
                 // What is rare waits in a box of its own: every request would carry its room.
                 Judged::Pause(pause) => Box::pin(trial.pause_for(pause)).await?,

@@ -72,7 +72,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`]; [`Fault::Compacted`] or [`Fault::NoSuchVersion`] if
-    /// its version cannot be read.
+    /// the version it names cannot be read.
     pub async fn range(
         &self,
         volume: &str,
@@ -80,31 +80,60 @@ impl Client {
         level: ReadLevel,
     ) -> Result<Ranged, ClientError> {
         let mut trial = self.trial(format!("volume {volume}"));
-        'anew: loop {
-            let shards = self.shards_of(&mut trial, volume, &range.keys).await?;
-            let mut at = range.at;
-            if at.is_none() && shards.len() > 1 && level == ReadLevel::Strong {
-                at = self.cut_of(&mut trial, &shards).await?;
-                if at.is_none() {
-                    continue;
+        let held = self.room.as_ref().map_or(0, |room| room.taken());
+        loop {
+            match self.range_once(&mut trial, volume, &range, level).await {
+                Ok(Some(all)) => return Ok(all),
+                Ok(None) => {}
+                // Nobody named a version: the one of the first answer was let go of before
+                // the last came.
+                Err(ClientError::Fault { fault: fault @ Fault::Compacted { .. }, .. })
+                    if range.at.is_none() =>
+                {
+                    trial.note_fault(&fault, false);
+                    if trial.try_for().is_none() {
+                        return Err(trial.ended());
+                    }
                 }
+                Err(error) => return Err(error),
             }
-            let parts = shards.iter().map(|shard| self.range_of(volume, *shard, &range, at, level));
-            let mut all: Option<Ranged> = None;
-            for part in join_all(parts).await {
-                let Some(part) = part? else { continue 'anew };
-                match &mut all {
-                    None => all = Some(part),
-                    Some(all) => all.join(part),
-                }
+            if let Some(room) = &self.room {
+                room.give_back(room.taken().saturating_sub(held));
             }
-            let mut all = all.ok_or_else(|| ClientError::BadAnswer {
-                subject: trial.subject().to_owned(),
-                cause: "the volume has no shards".to_owned(),
-            })?;
-            range.arrange(&mut all.result);
-            return Ok(all);
         }
+    }
+
+    /// The range at one version; none if shards must be found again.
+    async fn range_once(
+        &self,
+        trial: &mut Trial,
+        volume: &str,
+        range: &Range,
+        level: ReadLevel,
+    ) -> Result<Option<Ranged>, ClientError> {
+        let shards = self.shards_of(trial, volume, &range.keys).await?;
+        let mut at = range.at;
+        if at.is_none() && shards.len() > 1 && level == ReadLevel::Strong {
+            at = self.cut_of(trial, &shards).await?;
+            if at.is_none() {
+                return Ok(None);
+            }
+        }
+        let parts = shards.iter().map(|shard| self.range_of(volume, *shard, range, at, level));
+        let mut all: Option<Ranged> = None;
+        for part in join_all(parts).await {
+            let Some(part) = part? else { return Ok(None) };
+            match &mut all {
+                None => all = Some(part),
+                Some(all) => all.join(part),
+            }
+        }
+        let mut all = all.ok_or_else(|| ClientError::BadAnswer {
+            subject: trial.subject().to_owned(),
+            cause: "the volume has no shards".to_owned(),
+        })?;
+        range.arrange(&mut all.result);
+        Ok(Some(all))
     }
 
     /// One shard's part, page by page; none if it must be found again. Not yet

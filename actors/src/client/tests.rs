@@ -2,7 +2,7 @@
 
 mod model;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use cluster::{
     catalog::record::{VolumeKind, VolumePolicy},
@@ -15,15 +15,15 @@ use cluster::{
     shard::{
         command::Op,
         range::{Range, RangeResult, SortBy, TooLarge},
-        transaction::{Compare, Keys, Step, StepResult, Transaction},
+        transaction::{Compare, Keys, Step, StepResult, Transaction, item_bytes},
     },
     units::WallTime,
 };
 use futures_util::future::join_all;
 use model::{Dice, Mishap, Model, NODES};
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
-use super::{Client, ClientError, ListOptions};
+use super::{Client, ClientError, ListOptions, Room};
 
 fn hash_volume() -> (Model, Client) {
     let model = Model::with_volume("data", VolumeKind::Hash, 4);
@@ -451,6 +451,34 @@ async fn only_a_sorted_range_that_does_not_fit_is_asked_page_by_page() {
     assert_eq!((read.unwrap(), calls), (found, 2));
     let (refused, calls) = last(Some(Fault::Invalid("a bound is too long".into()))).await;
     assert_eq!((refused.unwrap_err().code(), calls), (ErrorCode::InvalidRequest, 1));
+}
+
+/// It was told *compacted*, which is for who names a version.
+#[tokio::test(start_paused = true)]
+async fn a_range_of_now_whose_version_is_let_go_of_between_two_answers_begins_anew() {
+    let model = Model::with_volume("data", VolumeKind::Single, 1);
+    let client = model.client();
+    for key in ["a", "b", "c"] {
+        client.put("data", key, "").await.unwrap();
+    }
+    model.state().page_keys = 2;
+    let all = Range::of(Keys::prefix(""));
+    let read = async |range: Range, let_go| {
+        model.state().let_go = let_go;
+        model.state().calls.clear();
+        let read = client.range("data", range, ReadLevel::Strong).await;
+        (read.map(|read| read.result.items.len()), model.state().calls.len())
+    };
+    let (found, calls) = read(all.clone(), 0).await;
+    assert_eq!((found.unwrap(), calls), (3, 2), "the one that answered is asked again");
+    let (found, calls) = read(all.clone(), 2).await;
+    assert_eq!((found.unwrap(), calls), (3, 6), "the first page anew, each time");
+    let (named, _) = read(all.clone().at(Version(2)), 1).await;
+    assert_eq!(named.unwrap_err().code(), ErrorCode::Compacted);
+    let room = Arc::new(Room::of(Arc::new(Semaphore::new(64 << 20))));
+    model.state().let_go = 3;
+    let within = client.within(room.clone()).range("data", all, ReadLevel::Strong).await;
+    assert_eq!(room.taken(), within.unwrap().result.items.iter().map(item_bytes).sum::<usize>());
 }
 
 #[tokio::test(start_paused = true)]

@@ -94,7 +94,7 @@ impl Trial {
         self.in_doubt = false;
     }
 
-    /// The map is another one: everybody may be asked at once.
+    /// The map is another one, or somebody has answered: everybody may be asked at once.
     pub(super) fn all_anew(&mut self) {
         self.asked.clear();
     }

@@ -102,7 +102,11 @@ pub(super) const ALL: &[Scenario] = &[
                 nodes: 5,
                 // Where volumes come to lie is judged once all were there for ten seconds.
                 round: SECOND * 20,
-                faults: &["2.000 +2.000 isolate {n}", "6.000 +0.500 kill {m}"],
+                faults: &[
+                    "1.000 +2.000 isolate {n}",
+                    "3.500 +0.500 kill {m}",
+                    "5.000 +2.000 isolate {m}",
+                ],
                 workloads: vec![
                     Box::new(Volumes::new(3, 3, (SECOND / 10, SECOND))),
                     Box::new(Registers::new(3, 3, USUAL)),

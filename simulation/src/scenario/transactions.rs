@@ -1,5 +1,5 @@
-//! Transactions of every kind and ranges in every order, while leaders die and clients lose their quorum. Row A2 of
-//! the bug catalogue.
+//! Transactions of every kind and ranges in every order, while leaders die and clients lose
+//! their quorum. Row A2 of the bug catalogue.
 
 use std::time::Duration;
 

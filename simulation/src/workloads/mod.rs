@@ -91,7 +91,8 @@ pub trait Play: Clone + Send + Sync + fmt::Debug + 'static {
     fn verdict(&self) -> Result<(), String>;
 }
 
-/// Any of them, as it is run.
+/// Any of them, as it is run. Its names are others than those of [`Play`], for each play is one
+/// too and a call must say which it means.
 pub trait Workload: Send + Sync + fmt::Debug {
     /// See [`Play::NAME`].
     fn name(&self) -> &'static str;

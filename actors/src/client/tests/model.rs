@@ -90,6 +90,10 @@ pub(super) struct State {
     pub(super) show_to: Version,
     /// What hears who asks for the first of a range in another order.
     pub(super) sorted: Option<Fault>,
+    /// Keys of one answer to a range; zero for all.
+    pub(super) page_keys: usize,
+    /// How many who name a version of a range hear that it was let go of.
+    pub(super) let_go: u32,
     sessions: BTreeMap<(ShardId, SessionId), Session>,
     data: BTreeMap<ShardId, BTreeMap<Vec<u8>, Versions>>,
     changes: Vec<(String, Option<Vec<u8>>)>,
@@ -149,6 +153,8 @@ impl Model {
             calls: Vec::new(),
             show_to: Version(u64::MAX),
             sorted: None,
+            page_keys: 0,
+            let_go: 0,
             sessions: BTreeMap::new(),
             data: BTreeMap::new(),
             changes: Vec::new(),
@@ -462,6 +468,11 @@ impl State {
                 if let Some(fault) = self.sorted.clone().filter(|_| range.is_sorted_and_cut()) {
                     return Err(fault);
                 }
+                if let Some(at) = range.at.filter(|_| self.let_go > 0) {
+                    self.let_go -= 1;
+                    let newest = Version(self.last);
+                    return Err(Fault::Compacted { at, compacted: newest });
+                }
                 self.range(id, &range)
             }
             ShardBody::Compact { .. }
@@ -601,6 +612,10 @@ impl State {
         let items = items.filter_map(|key| self.item(shard, key, at)).collect();
         let mut result = RangeResult { items, ..RangeResult::default() };
         range.arrange(&mut result);
+        if self.page_keys > 0 && result.items.len() > self.page_keys {
+            result.items.truncate(self.page_keys);
+            result.more = true;
+        }
         ShardResult::Range { result, at, now }
     }
 

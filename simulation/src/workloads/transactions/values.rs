@@ -5,7 +5,8 @@ use cluster::{request::Item, shard::command::Op};
 
 /// What the names of large values end with.
 pub(super) const LARGE: &str = "+";
-/// Zeros behind such a name: of two that stand before a third one, more than fits.
+/// Zeros behind such a name: two such values are more than one answer holds, so a range that
+/// shows a third takes several.
 const PADDING_BYTES: usize = 600 << 10;
 
 /// A change with its value as it is stored.
@@ -23,8 +24,9 @@ pub(super) fn whole(op: Op) -> Op {
 pub(super) fn named(mut item: Item) -> Item {
     let Some(name_bytes) = item.value_bytes.checked_sub(PADDING_BYTES as u64) else { return item };
     let bytes = usize::try_from(name_bytes).unwrap_or(usize::MAX);
-    let sound = item.value.get(bytes..).unwrap_or_default().iter().all(|byte| *byte == 0);
-    if sound {
+    // Without the value, if only heads were asked for.
+    let whole = item.value.is_empty() || item.value.len() as u64 == item.value_bytes;
+    if whole && item.value.iter().skip(bytes).all(|byte| *byte == 0) {
         item.value.truncate(bytes);
         item.value_bytes = name_bytes;
     }
@@ -55,6 +57,8 @@ mod tests {
         assert_eq!(named(item(&value)), item(b"1-2+"));
         let head = Item { value: Vec::new(), ..item(&value) };
         assert_eq!(named(head), Item { value: Vec::new(), ..item(b"1-2+") });
+        let short = Item { value_bytes: value.len() as u64, ..item(&value[..1_000]) };
+        assert_eq!(named(short.clone()), short);
         let mut damaged = value;
         damaged[10] ^= 1;
         assert_eq!(named(item(&damaged)), item(&damaged));
