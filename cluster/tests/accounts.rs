@@ -11,6 +11,7 @@ use cluster::{
         Access, Accounts, AuthCommand, AuthError, AuthQuery, AuthView, Denial, Need, Permission,
         Principal, needs,
     },
+    catalog::command::CatalogCommand,
     ids::{LeaseId, SessionId},
     mvcc::version::Version,
     request::{ReadLevel, ShardBody},
@@ -21,6 +22,7 @@ use cluster::{
         restore::{RestoreCommand, RestoreStep, SavedId},
         transaction::{Block, Compare, Keys, Put, Step, Transaction},
     },
+    units::WallTime,
 };
 use model::Chance;
 
@@ -476,7 +478,9 @@ fn what_is_for_the_cluster_is_what_needs_its_trust() {
         RestoreCommand { saved, step: RestoreStep::Begin { version: Version(2), bump: 0 } };
     let lease = |command| Action::Lease { request: None, command };
     let transaction = Transaction { blocks: vec![Block::default()] };
+    let token = CatalogCommand::AddToken { hash: [0; 32], expires: WallTime(1) };
     let actions = [
+        Action::Catalog { request: None, command: token },
         Action::Close,
         Action::OpenSession,
         Action::CloseSession(SessionId(7)),
@@ -495,5 +499,5 @@ fn what_is_for_the_cluster_is_what_needs_its_trust() {
     let needing: Vec<_> =
         actions.iter().map(|action| needs::of_action(action) == [Need::Trust]).collect();
     assert_eq!(trusted, needing);
-    assert_eq!(trusted.iter().filter(|trusted| **trusted).count(), 3);
+    assert_eq!(trusted.iter().filter(|trusted| **trusted).count(), 4);
 }

@@ -4,7 +4,7 @@
 use cluster::{
     auth::{AuthError, Need, Principal, needs},
     ports::engine::View,
-    request::{ShardBody, ShardRequest},
+    request::ShardRequest,
     shard::reader::ReadError,
 };
 
@@ -14,7 +14,7 @@ use super::apply::ReadHalf;
 #[derive(Debug)]
 pub(super) struct Guard {
     principal: Principal,
-    /// None of a change: apply finds out, and nothing is read with it here.
+    /// None of what apply judges, for nothing is read with it here; and of the cluster itself.
     needs: Option<Vec<Need>>,
 }
 
@@ -22,10 +22,9 @@ impl Guard {
     /// What a request needs is of no matter to the cluster itself.
     pub(super) fn of(request: &ShardRequest) -> Self {
         let principal = request.principal.clone();
-        let is_change =
-            matches!(request.body, ShardBody::Write { .. } | ShardBody::Transact { .. });
-        let is_judged = principal != Principal::Trusted && !is_change;
-        let needs = is_judged.then(|| needs::of_body(&request.body));
+        let is_judged_here =
+            principal != Principal::Trusted && !needs::is_judged_by_apply(&request.body);
+        let needs = is_judged_here.then(|| needs::of_body(&request.body));
         Self { principal, needs }
     }
 
@@ -40,6 +39,7 @@ impl Guard {
         if self.principal == Principal::Trusted {
             return Ok(());
         }
+        debug_assert!(self.needs.is_some(), "what apply judges reads nothing");
         let needs = self.needs.as_ref().ok_or(AuthError::Denied)?;
         half.reader.check(view, &self.principal, needs)
     }

@@ -90,8 +90,32 @@ pub fn of_body(body: &ShardBody) -> Vec<Need> {
     }
 }
 
-/// Whether only the cluster itself may do it: told without what else it needs, for
-/// nothing else matters where accounts are not in force.
+/// Whether apply judges it, on every replica: what is proposed needs nothing before.
+pub fn is_judged_by_apply(body: &ShardBody) -> bool {
+    match body {
+        ShardBody::OpenSession
+        | ShardBody::CloseSession(_)
+        | ShardBody::Write { .. }
+        | ShardBody::Transact { .. }
+        | ShardBody::Catalog { .. }
+        | ShardBody::Restore { .. }
+        | ShardBody::Advance { .. }
+        | ShardBody::Lease { .. }
+        | ShardBody::Compact { .. }
+        | ShardBody::Auth { .. } => true,
+        ShardBody::Get { .. }
+        | ShardBody::List { .. }
+        | ShardBody::Range { .. }
+        | ShardBody::Watch { .. }
+        | ShardBody::ShowLease { .. }
+        | ShardBody::ListLeases { .. }
+        | ShardBody::ShowAuth(_)
+        | ShardBody::Inspect => false,
+    }
+}
+
+/// Whether only the cluster itself may do it: told without what else it would need, which
+/// does not matter where accounts are not in force.
 pub fn is_for_the_cluster(action: &Action) -> bool {
     match action {
         Action::Catalog { .. } | Action::Restore { .. } | Action::Advance { .. } => true,
@@ -108,6 +132,10 @@ pub fn is_for_the_cluster(action: &Action) -> bool {
 
 /// What an entry of the log needs.
 pub fn of_action(action: &Action) -> Vec<Need> {
+    // Told in one place, for apply trusts it alone where accounts are not in force.
+    if is_for_the_cluster(action) {
+        return vec![Need::Trust];
+    }
     match action {
         Action::Close | Action::OpenSession | Action::CloseSession(_) => vec![Need::Nothing],
         Action::Write { ops, .. } => ops.iter().map(of_op).collect(),

@@ -90,8 +90,10 @@ pub fn refusal_reaction(refusal: &Refusal) -> Reaction {
 mod tests {
     use super::*;
     use crate::{
+        auth::AuthError,
         ids::{SessionId, ShardId},
         mvcc::version::Version,
+        shard::range::TooLarge,
     };
 
     #[test]
@@ -118,6 +120,8 @@ mod tests {
             Fault::NoSuchVersion(String::new()),
             Fault::Compacted { at: Version(1), compacted: Version(2) },
             Fault::NotAllowed(String::new()),
+            Fault::Denied(AuthError::Denied),
+            Fault::TooLarge(TooLarge { bytes_max: 1 }),
             Fault::Invalid(String::new()),
         ] {
             assert_eq!(reaction(&fault), Reaction::GiveUp, "{fault}");

@@ -110,6 +110,22 @@ async fn reads_of_every_kind_are_judged_where_they_are_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_only_the_cluster_may_see_is_shown_to_nobody_else_while_accounts_are_off() {
+    let stand = Stand::start(1, 1).await;
+    stand.leader(SHARD).await;
+    let mut root = Root::new(&stand).await;
+    let hash = Some("#".into());
+    root.change(&stand, AuthCommand::AddUser { name: "ann".into(), hash }).await;
+    let node = stand.node(1);
+    let secret = || ShardBody::ShowAuth(AuthQuery::Secret("ann".into()));
+    let nameless = |body| node.ask_as(Principal::Nameless, SHARD, body);
+    let read = nameless(get("a", ReadLevel::Strong)).await;
+    assert!(read.is_ok(), "{read:?}");
+    assert_eq!(nameless(secret()).await, denied(AuthError::Denied));
+    assert_eq!(node.ask(SHARD, secret()).await, denied(AuthError::NotEnabled), "there is none");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_is_refused_by_apply_and_a_wait_ends_with_the_right_to_it() {
     let mut stand = Stand::start(3, 1).await;
     let leader = stand.leader(SHARD).await;
