@@ -12,3 +12,5 @@ pub mod status;
 pub mod storage;
 
 pub use assemble::run as run_node;
+#[cfg(feature = "etcd")]
+pub use doors::etcd::proto::etcdserverpb as etcd;

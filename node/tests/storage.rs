@@ -12,9 +12,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use cluster::limits::VALUE_BYTES_MAX;
 use clusterdb::storage::{
-    Backend, BackendConfig, BackendError, BackendResult, CompactionMode, Compactor, Compare, Event,
-    KeyIndex, KeyValue, MvccStore, OpResponse, RangeResult, RequestOp, Revision, StorageError,
-    StorageResult, Version,
+    Backend, BackendConfig, BackendError, BackendResult, Command, CompactionMode, Compactor,
+    Compare, Event, KeyIndex, KeyValue, LeaseManager, LogEntry, MvccStore, OpResponse, RaftNode,
+    RangeResult, RequestOp, Revision, StorageError, StorageResult, Version, WatchService,
 };
 use futures_util::StreamExt;
 
@@ -214,6 +214,78 @@ fn leases_end_by_themselves_and_take_their_keys_along() {
     assert!(began.elapsed() >= Duration::from_millis(1_900), "{:?}", began.elapsed());
 }
 
+/// Whether asked for in tasks or by a thread, it is one store.
+#[tokio::test]
+async fn services_of_one_store_see_what_each_other_did() {
+    let (folder, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(folder.path());
+    let (leases, watches) = (LeaseManager::new(store.clone()), WatchService::new(store.clone()));
+    let mut followed = watches.follow(b"a", b"z", 0).await.unwrap();
+
+    leases.grant(7, 60).await.unwrap();
+    assert!(matches!(leases.grant(7, 60).await, Err(StorageError::Conflict(_))));
+    assert!(matches!(leases.grant(0, 60).await, Err(StorageError::InvalidArgument(_))));
+    store.put(b"held", b"1", 7).unwrap();
+    let (_, kv) = store.put(b"later", b"2", 0).unwrap();
+    leases.on_key_put(&kv, 7).await.unwrap();
+    leases.on_key_put(&kv, 0).await.expect("zero is none");
+    leases.keep_alive(7).await.unwrap();
+    let shown = leases.time_to_live(7).await.unwrap().unwrap();
+    assert_eq!((shown.granted_ttl, shown.keys), (60, vec![b"held".to_vec(), b"later".to_vec()]));
+    assert!((50..=60).contains(&shown.ttl), "{}", shown.ttl);
+    assert_eq!(leases.leases().await.unwrap(), [7]);
+    leases.revoke(7).await.unwrap();
+    assert!(matches!(leases.keep_alive(7).await, Err(StorageError::NotFound)));
+    assert_eq!(
+        (leases.time_to_live(7).await.unwrap(), leases.leases().await.unwrap()),
+        (None, vec![])
+    );
+
+    let seen = |event: &Event| (event.event_type.clone(), event.kv.key.clone());
+    let told: Vec<_> = watches.watch(b"h", b"i", 2).await.unwrap().iter().map(seen).collect();
+    let put = |key: &str| ("Put".to_owned(), key.as_bytes().to_vec());
+    assert_eq!(told, [put("held"), ("Delete".to_owned(), b"held".to_vec())]);
+    for expected in [put("held"), put("later"), put("later")] {
+        assert_eq!(seen(&followed.next().await.unwrap().unwrap()), expected);
+    }
+    assert!(matches!(watches.follow(b"a", b"", -1).await, Err(StorageError::InvalidArgument(_))));
+
+    let mut node = RaftNode::new(store.clone());
+    assert_eq!(node.last_applied_revision(), store.current_revision());
+    let put = |key: &str| Command::Put { key: key.into(), value: b"v".to_vec(), lease: 0 };
+    for command in [
+        put("x1"),
+        put("x2"),
+        Command::Delete { key: b"x1".to_vec(), range_end: Vec::new() },
+        Command::Delete { key: b"y".to_vec(), range_end: b"z".to_vec() },
+    ] {
+        node.apply_entry(LogEntry { command }).await.unwrap();
+    }
+    let unknown = Command::Put { key: b"x".to_vec(), value: Vec::new(), lease: 9 };
+    let refused = node.apply_entry(LogEntry { command: unknown }).await;
+    assert!(matches!(refused, Err(StorageError::NotFound)), "{refused:?}");
+    assert_eq!(node.last_applied_revision(), store.current_revision());
+    let snapshot = node.create_snapshot().await.unwrap();
+    let other = open(second.path());
+    let mut restored = RaftNode::new(other.clone());
+    restored.restore_snapshot(&snapshot).await.unwrap();
+    assert_eq!(keys(&other.range(b"x", b"y", 0, 0, false).unwrap().kvs), [b"x2"]);
+    assert!(restored.last_applied_revision() > node.last_applied_revision());
+    assert!(matches!(restored.restore_snapshot(b"none").await, Err(StorageError::Snapshot(_))));
+}
+
+/// The last store goes with the task that waits for it.
+#[tokio::test]
+async fn a_store_ends_in_order_though_nobody_waits_for_what_was_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let leases = LeaseManager::new(open(folder.path()));
+    let asked = tokio::spawn(async move { leases.grant(7, 60).await });
+    tokio::task::yield_now().await;
+    asked.abort();
+    assert!(asked.await.unwrap_err().is_cancelled());
+    assert_eq!(open(folder.path()).current_revision(), 1);
+}
+
 #[test]
 fn what_was_written_is_there_after_the_end_and_one_at_a_time_has_the_directory() {
     let folder = tempfile::tempdir().unwrap();
@@ -331,5 +403,88 @@ fn what_a_store_refuses_has_its_code_of_grpc() {
     ] {
         let status = Status::from(error);
         assert_eq!((status.code(), status.message()), (code, text));
+    }
+}
+
+#[cfg(feature = "etcd")]
+mod etcd {
+    use clusterdb::{
+        etcd::{
+            CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, MemberListRequest,
+            PutRequest, RangeRequest, TxnRequest, cluster_client::ClusterClient,
+            kv_client::KvClient, lease_client::LeaseClient,
+        },
+        storage::{ApiService, KvService},
+    };
+    use tokio::net::{TcpListener, TcpStream};
+    use tonic::{Code, transport::Endpoint};
+
+    use super::*;
+
+    fn put(key: &str, value: &str) -> PutRequest {
+        PutRequest { key: key.into(), value: value.into(), prev_kv: true, ..Default::default() }
+    }
+
+    fn get(key: &str) -> RangeRequest {
+        RangeRequest { key: key.into(), ..Default::default() }
+    }
+
+    #[tokio::test]
+    async fn a_store_answers_as_etcd_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let service: KvService = ApiService::new(store.clone());
+        assert_eq!(service.range(get("key1")).await.unwrap().count, 0);
+        let first = service.put(put("key1", "1")).await.unwrap();
+        assert_eq!((first.header.unwrap().revision, first.prev_kv), (2, None));
+        let again = service.put(put("key1", "2")).await.unwrap();
+        assert_eq!(again.prev_kv.unwrap().value, b"1");
+        assert_eq!(store.range(b"key1", b"", 0, 0, false).unwrap().kvs[0].value, b"2");
+        let nothing = service.txn(TxnRequest::default()).await.unwrap();
+        assert!(nothing.succeeded && nothing.header.unwrap().revision == 3);
+        let gone = DeleteRangeRequest { key: b"key1".to_vec(), ..Default::default() };
+        assert_eq!(service.delete_range(gone).await.unwrap().deleted, 1);
+        let compaction = CompactionRequest { revision: 4, physical: true };
+        service.compact(compaction).await.unwrap();
+        let past = service.range(RangeRequest { revision: 2, ..get("key1") }).await.unwrap_err();
+        let text = "etcdserver: mvcc: required revision has been compacted";
+        assert_eq!((past.code(), past.message()), (Code::OutOfRange, text));
+        let empty = service.put(put("", "1")).await.unwrap_err();
+        assert_eq!(empty.message(), "etcdserver: key is not provided");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_store_is_served_at_a_port_until_the_program_ends_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let service = ApiService::new(store.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn({
+            let service = service.clone();
+            async move { service.serve(listener).await }
+        });
+        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+        let mut kv = KvClient::new(channel.clone());
+        kv.put(put("by", "port")).await.unwrap();
+        assert_eq!(store.range(b"by", b"", 0, 0, false).unwrap().kvs[0].value, b"port");
+        let granted = LeaseClient::new(channel.clone())
+            .lease_grant(LeaseGrantRequest { ttl: 60, id: 5 })
+            .await
+            .unwrap();
+        assert_eq!(granted.into_inner().ttl, 60);
+        assert_eq!(LeaseManager::new(store).leases().await.unwrap(), [5]);
+        let mut cluster = ClusterClient::new(channel);
+        let listed = cluster.member_list(MemberListRequest::default()).await.unwrap();
+        assert_eq!(listed.into_inner().members[0].client_ur_ls, [format!("http://{address}")]);
+        serving.abort();
+        assert!(serving.await.unwrap_err().is_cancelled());
+        kv.put(put("by", "port")).await.expect_err("connections are closed");
+        TcpStream::connect(address).await.expect_err("and nobody listens");
+        service.put(put("by", "call")).await.expect("the store serves on");
+
+        let open = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let refused = service.serve(open).await.unwrap_err().to_string();
+        assert!(refused.contains("reachable from other machines, in plain text"), "{refused}");
     }
 }

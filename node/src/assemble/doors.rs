@@ -80,25 +80,35 @@ impl Doors {
         let mut open = Vec::new();
         #[cfg(feature = "etcd")]
         if let Some(OpenEtcd { config, listener }) = self.etcd {
-            use crate::doors::{
-                accounts::Accounts,
-                etcd::{Gateway, serve},
-            };
             let door =
                 LocalDoor::new(actors.switchboard.clone(), network.clone(), node, "etcd door");
             let client = Client::new(Arc::new(door), clock.clone(), entropy.clone());
-            let accounts = Arc::new(Accounts::new(client.clone(), &config.volume, clock, entropy));
-            let (router, space) = (actors.router.clone(), actors.space.clone());
-            let gateway = Gateway::new(&client, router, space, node, config, accounts);
-            let gateway = gateway
+            let gateway = etcd_gateway(&client, actors, node, config, clock, entropy)
                 .with_audit(self.audit.as_deref().cloned())
                 .with_metrics(Arc::new(move || page.render()));
+            let serve = crate::doors::etcd::serve(Arc::new(gateway), listener);
             open.push(tokio::spawn(async move {
-                if let Err(error) = Box::pin(serve(Arc::new(gateway), listener)).await {
+                if let Err(error) = Box::pin(serve).await {
                     tracing::error!(error = format!("{error:#}"), "the etcd door is closed");
                 }
             }));
         }
         open
     }
+}
+
+/// What etcd's services over a volume of a started node share.
+#[cfg(feature = "etcd")]
+pub(super) fn etcd_gateway(
+    client: &Client,
+    actors: &NodeActors,
+    node: NodeId,
+    config: crate::config::EtcdConfig,
+    clock: Arc<SystemClock>,
+    entropy: Arc<SystemEntropy>,
+) -> crate::doors::etcd::Gateway {
+    use crate::doors::{accounts::Accounts, etcd::Gateway};
+    let accounts = Arc::new(Accounts::new(client.clone(), &config.volume, clock, entropy));
+    let (router, space) = (actors.router.clone(), actors.space.clone());
+    Gateway::new(client, router, space, node, config, accounts)
 }

@@ -47,6 +47,7 @@ const THREADS: usize = 1;
 pub(crate) struct Embedded {
     /// Asks it anything.
     pub(crate) client: Client,
+    node: NodeId,
     actors: NodeActors,
     storage: Storage,
     /// Locks the directory for as long as the node lives.
@@ -133,7 +134,7 @@ impl Embedded {
         let door =
             LocalDoor::new(actors.switchboard.clone(), network, identity.node, "embedded program");
         let client = Client::new(Arc::new(door), clock, entropy);
-        Ok(Self { client, actors, storage, _dir: dir, _fenced: fenced })
+        Ok(Self { client, node: identity.node, actors, storage, _dir: dir, _fenced: fenced })
     }
 
     /// Bytes its data takes on the disk.
@@ -141,10 +142,14 @@ impl Embedded {
         self.storage.gauge.measure().used_bytes
     }
 
-    /// Its actors.
-    #[cfg(test)]
-    pub(crate) fn actors(&self) -> &NodeActors {
-        &self.actors
+    /// What etcd's services over one of its volumes share.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn etcd_gateway(
+        &self,
+        config: crate::config::EtcdConfig,
+    ) -> crate::doors::etcd::Gateway {
+        let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
+        super::doors::etcd_gateway(&self.client, &self.actors, self.node, config, clock, entropy)
     }
 
     /// Ends it; everything acknowledged is durable already.

@@ -235,6 +235,30 @@ struct TlsSection {
     client_optional: bool,
 }
 
+impl Default for EtcdConfig {
+    fn default() -> Self {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, ETCD_PORT_DEFAULT));
+        Self {
+            listen,
+            advertise: HostPort::from(listen),
+            volume: "etcd".to_owned(),
+            replicas: ETCD_REPLICAS_DEFAULT,
+            request: ETCD_REQUEST_DEFAULT,
+            operations: ETCD_OPERATIONS_DEFAULT,
+            watches: ETCD_WATCHES_DEFAULT,
+            connections: ETCD_CONNECTIONS_DEFAULT,
+            memory: ETCD_MEMORY_DEFAULT,
+            progress: ETCD_PROGRESS_DEFAULT,
+            auto_compaction: None,
+            rates: Vec::new(),
+            quotas: Vec::new(),
+            cors: Vec::new(),
+            metrics: true,
+            tls: None,
+        }
+    }
+}
+
 impl DoorsConfig {
     /// Where the open ones are reached, by name.
     pub fn addresses(&self) -> BTreeMap<String, String> {
@@ -265,8 +289,8 @@ impl DoorsSection {
 impl EtcdSection {
     fn validate(self) -> Result<EtcdConfig, String> {
         let line = self.listen.as_ref().map_or(0, |listen| listen.defined.line());
-        let default = SocketAddr::from((Ipv4Addr::LOCALHOST, ETCD_PORT_DEFAULT));
-        let listen = self.listen.map_or(default, |listen| listen.value.0);
+        let default = EtcdConfig::default();
+        let listen = self.listen.map_or(default.listen, |listen| listen.value.0);
         let advertise = match self.advertise {
             Some(advertise) => advertise,
             None if listen.ip().is_unspecified() => {
@@ -284,7 +308,7 @@ impl EtcdSection {
                  give the door `tls`, or say `plain_text: true`"
             ));
         }
-        let volume = self.volume.unwrap_or_else(|| "etcd".to_owned());
+        let volume = self.volume.unwrap_or(default.volume);
         check_volume_name(&volume).map_err(|refusal| format!("`doors.etcd.volume`: {refusal}"))?;
         if let Some(request) = self.request.as_ref().filter(|size| size.value.0 > ETCD_REQUEST_MAX)
         {
@@ -301,20 +325,20 @@ impl EtcdSection {
             listen,
             advertise,
             volume,
-            replicas: self.replicas.unwrap_or(ETCD_REPLICAS_DEFAULT).clamp(1, 7),
-            request: self.request.map_or(ETCD_REQUEST_DEFAULT, |size| size.value.0),
-            operations: self.operations.map_or(ETCD_OPERATIONS_DEFAULT, |number| number.value),
-            watches: self.watches.unwrap_or(ETCD_WATCHES_DEFAULT).max(1),
-            connections: self.connections.unwrap_or(ETCD_CONNECTIONS_DEFAULT).max(1),
-            memory: memory.unwrap_or(ETCD_MEMORY_DEFAULT),
+            replicas: self.replicas.unwrap_or(default.replicas).clamp(1, 7),
+            request: self.request.map_or(default.request, |size| size.value.0),
+            operations: self.operations.map_or(default.operations, |number| number.value),
+            watches: self.watches.unwrap_or(default.watches).max(1),
+            connections: self.connections.unwrap_or(default.connections).max(1),
+            memory: memory.unwrap_or(default.memory),
             progress: self
                 .progress_seconds
                 .filter(|seconds| *seconds > 0)
-                .map_or(ETCD_PROGRESS_DEFAULT, |seconds| Duration::from_secs(u64::from(seconds))),
+                .map_or(default.progress, |seconds| Duration::from_secs(u64::from(seconds))),
             rates: of_prefixes("rates", self.rates, rate, |rate| &rate.prefix)?,
             quotas: of_prefixes("quotas", self.quotas, quota, |quota| &quota.prefix)?,
             cors: cors(self.cors)?,
-            metrics: self.metrics.unwrap_or(true),
+            metrics: self.metrics.unwrap_or(default.metrics),
             auto_compaction: self.auto_compaction.as_ref().map(compaction).transpose()?,
             tls: self.tls.map(|tls| TlsConfig {
                 certificate: tls.certificate,

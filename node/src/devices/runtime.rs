@@ -65,6 +65,17 @@ impl OwnRuntime {
         answer.recv().map_err(|_| Unanswered)
     }
 
+    /// The same for a task, of any runtime.
+    ///
+    /// # Errors
+    /// If it panics, or the runtime ends.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Unanswered> {
+        self.handle.spawn(task).await.map_err(|_| Unanswered)
+    }
+
     /// Begins a task nobody waits for here.
     pub fn begin(
         &self,
@@ -95,6 +106,7 @@ mod tests {
         assert_eq!(own.run(async { 7 }), Ok(7));
         let panicked = own.run(async { assert!(std::env::args().count() == 0, "on purpose") });
         assert_eq!(panicked, Err(Unanswered));
+        assert_eq!(own.ask(async { 8 }).await, Ok(8));
         own.begin(std::future::pending());
         drop(own);
     }

@@ -75,6 +75,17 @@ impl Backend {
         node.ok_or_else(|| BackendError::Serve("it has ended".to_owned()))
     }
 
+    /// What etcd's services over a volume of the node share.
+    #[cfg(feature = "etcd")]
+    pub(super) fn etcd_gateway(
+        &self,
+        config: crate::config::EtcdConfig,
+    ) -> crate::doors::etcd::Gateway {
+        #[expect(clippy::expect_used, reason = "it is taken when the last clone is dropped")]
+        let node = self.0.node.as_ref().expect("a backend has its node");
+        node.etcd_gateway(config)
+    }
+
     pub(super) fn runtime(&self) -> &OwnRuntime {
         &self.0.runtime
     }

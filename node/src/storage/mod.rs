@@ -21,11 +21,14 @@
 //! made from any thread. The node is that of a cluster with one machine: log,
 //! stores and recovery are the same, there is only nobody to copy to.
 
+mod asked;
 mod backend;
 mod compactor;
 mod error;
 mod kinds;
 mod leases;
+mod services;
+mod snapshot;
 mod store;
 mod watch;
 
@@ -35,6 +38,9 @@ pub(crate) use compactor::keep_compacted;
 pub use compactor::{CompactionMode, Compactor, CompactorHandle};
 pub use error::{BackendError, BackendResult, StorageError, StorageResult};
 pub use kinds::{Event, KeyValue, OpResponse, RangeResult, Revision, StorageMetrics, TxnResult};
+#[cfg(feature = "etcd")]
+pub use services::{ApiService, KvService};
+pub use services::{Command, LeaseManager, LogEntry, RaftNode, TimeToLive, WatchService};
 pub use store::{KeyIndex, MvccStore};
 pub use watch::Events;
 

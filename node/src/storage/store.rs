@@ -1,47 +1,30 @@
 //! The versioned store: ranges, changes, transactions, what happened, snapshots.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    future::Future,
-    time::Duration,
-};
+use std::{future::Future, time::Duration};
 
-use actors::client::{Client, ClientError};
+use actors::client::{Client, ClientError, Ranged};
 use cluster::{
     catalog::record::{VolumeKind, VolumePolicy},
     codes::ErrorCode,
-    formats,
     ids::LeaseId,
-    limits::LEASE_TTL_MS_MIN,
     mvcc::version::Version,
-    request::{Fault, Item, ReadLevel},
+    request::{Fault, ReadLevel},
     shard::{
-        leases::LeaseError,
-        range::{self, Range},
-        transaction::{Block, Compare, Keys, Put, Step, StepResult, Transaction, TransactionError},
-        watch::Watch,
+        range::Range,
+        transaction::{Block, Compare, Keys, Put, Step, Transaction},
     },
 };
 
 use super::{
+    asked,
     backend::Backend,
     error::{StorageError, StorageResult},
     kinds::{Event, KeyValue, RangeResult, Revision, StorageMetrics, TxnResult, keys_of, signed},
+    snapshot::{self, Snapshot},
 };
 
 /// The volume of an embedded store.
 pub(super) const VOLUME: &str = "store";
-/// Version of the bytes of a snapshot.
-const SNAPSHOT_VERSION: u16 = 1;
-/// What a restore adds to the larger of both revisions, so that a cache that saw
-/// either store sees that this is a later one.
-const RESTORE_BUMP: u64 = 1_000_000;
-/// Keys of one transaction of a restore, and bytes of their values.
-const RESTORE_KEYS: usize = 512;
-const RESTORE_BYTES: usize = 1 << 20;
-
-/// All of a store at a revision: it, the leases with their milliseconds, the keys.
-type Dump = (Version, Vec<(LeaseId, u64)>, Vec<Item>);
 
 /// A store with the history of its keys. It is shared by `Arc`.
 #[derive(Clone, Debug)]
@@ -75,12 +58,24 @@ impl MvccStore {
     }
 
     /// Asks the node, and waits for the answer on this thread.
-    pub(super) fn run<T, F>(&self, ask: impl FnOnce(Client) -> F) -> StorageResult<T>
+    pub(super) fn run<T, E, F>(&self, ask: impl FnOnce(Client) -> F) -> StorageResult<T>
     where
         T: Send + 'static,
-        F: Future<Output = Result<T, ClientError>> + Send + 'static,
+        E: Into<StorageError> + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        Ok(self.backend.runtime().run(ask(self.client.clone()))??)
+        self.backend.runtime().run(ask(self.client.clone()))?.map_err(Into::into)
+    }
+
+    /// The same for a task, of any runtime. What was begun goes on if nobody waits any more.
+    pub(super) async fn ask<T, E, F>(&self, ask: impl FnOnce(Client) -> F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StorageError> + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let answer = self.backend.runtime().ask(ask(self.client.clone()));
+        answer.await.map_err(StorageError::from)?
     }
 
     /// Begins a task in the node's runtime.
@@ -93,6 +88,11 @@ impl MvccStore {
 
     pub(super) fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    #[cfg(feature = "etcd")]
+    pub(super) fn backend(&self) -> &Backend {
+        &self.backend
     }
 
     /// Reads keys at a revision; zero for the newest, a limit of zero for none.
@@ -114,14 +114,11 @@ impl MvccStore {
             Ok(0) | Err(_) => range,
             Ok(at) => range.at(Version(at)),
         };
-        self.read(range).map(|(result, _)| result.into())
+        self.read(range).map(|read| read.result.into())
     }
 
-    /// A range as it was read, and the newest version then.
-    fn read(&self, range: Range) -> StorageResult<(range::RangeResult, Version)> {
-        let read =
-            self.run(|client| async move { client.range(VOLUME, range, ReadLevel::Strong).await })?;
-        Ok((read.result, read.now))
+    fn read(&self, range: Range) -> StorageResult<Ranged> {
+        self.run(|client| async move { client.range(VOLUME, range, ReadLevel::Strong).await })
     }
 
     /// Writes a key, under a lease unless that is zero; its revision, and the key
@@ -132,23 +129,7 @@ impl MvccStore {
     /// [`StorageError::InvalidArgument`] if the value is too large.
     pub fn put(&self, key: &[u8], value: &[u8], lease: i64) -> StorageResult<(i64, KeyValue)> {
         let put = Put::new(key, value).under(LeaseId(lease.cast_unsigned()));
-        self.put_as(key, put)
-    }
-
-    /// The same as a put says; the key comes without a value that it leaves as it is.
-    pub(super) fn put_as(&self, key: &[u8], put: Put) -> StorageResult<(i64, KeyValue)> {
-        // What was written is known here: an answer has no room for the largest value.
-        let value = put.value.clone();
-        let head = Step::Read(Range::of(key.to_vec()).heads());
-        let transaction = Transaction::new().then(Step::Put(put)).then(head);
-        let done = self.run(|client| async move { client.transact(VOLUME, transaction).await })?;
-        let written = done.results.into_iter().flatten().find_map(|result| match result {
-            StepResult::Read(read) => read.items.into_iter().next(),
-            StepResult::Put { .. } | StepResult::Deleted { .. } | StepResult::Nested { .. } => None,
-        });
-        let written = written.ok_or(StorageError::NotFound)?;
-        let written = Item { value: value.unwrap_or_default(), ..written };
-        Ok((signed(done.version.0), written.into()))
+        self.run(|client| asked::put(client, put))
     }
 
     /// Deletes keys; the revision, and what they were. More than one entry of the
@@ -162,10 +143,7 @@ impl MvccStore {
         range_end: &[u8],
     ) -> StorageResult<(i64, Vec<KeyValue>)> {
         let keys = keys_of(key, range_end);
-        let deleted = self
-            .run(|client| async move { client.delete_range_in_parts(VOLUME, keys, true).await })?;
-        let previous = deleted.previous.into_iter().map(KeyValue::from).collect();
-        Ok((signed(deleted.version.0), previous))
+        self.run(|client| asked::delete(client, keys))
     }
 
     /// If all compares hold, does the first steps, else the second; at one
@@ -192,32 +170,13 @@ impl MvccStore {
     /// # Errors
     /// [`StorageError::Mvcc`] if some of it is compacted.
     pub fn watch_events(&self, start_revision: i64) -> StorageResult<Vec<Event>> {
-        let from = Version(u64::try_from(start_revision).unwrap_or(0).max(1));
-        let now = self.now()?;
-        if from > now {
-            return Ok(Vec::new());
-        }
-        self.run(|client| async move {
-            let watch = Watch::of(Keys::range("", "")).with_previous();
-            let mut watching = client.watch(VOLUME, watch, Some(from)).await?;
-            let mut events = Vec::new();
-            loop {
-                let happened = watching.next().await?;
-                events.extend(happened.events.into_iter().map(Event::from));
-                if happened.upto.is_whole() && happened.upto.version >= now {
-                    return Ok(events);
-                }
-            }
-        })
-    }
-
-    fn now(&self) -> StorageResult<Version> {
-        Ok(self.read(Range::of(Keys::range("", "")).limit(1).heads())?.1)
+        let all = Keys::range("", "");
+        self.run(|client| asked::events(client, all, start_revision))
     }
 
     /// The newest revision; zero if the node does not serve.
     pub fn current_revision(&self) -> i64 {
-        self.now().map_or(0, |now| signed(now.0))
+        self.run(asked::now).map_or(0, |now| signed(now.0))
     }
 
     /// The oldest revision that can be read; zero if nothing was compacted.
@@ -264,20 +223,7 @@ impl MvccStore {
     /// # Errors
     /// If it is larger, or the node does not serve.
     pub fn snapshot(&self) -> StorageResult<Vec<u8>> {
-        let (all, now) = self.read(Range::of(Keys::range("", "")))?;
-        let leases = self.run(|client| async move {
-            let (mut leases, mut after) = (Vec::new(), Some(LeaseId(0)));
-            while let Some(last) = after {
-                let page = client.leases_after(VOLUME, last).await?;
-                leases.extend(page.leases.iter().map(|shown| (shown.lease, shown.ttl_ms)));
-                after = page.next();
-            }
-            Ok(leases)
-        })?;
-        let leases = with_ended(leases, &all.items);
-        let dump: Dump = (now, leases, all.items);
-        let body = formats::to_versioned_bytes(SNAPSHOT_VERSION, &dump);
-        Ok([&crc32c::crc32c(&body).to_le_bytes()[..], &body].concat())
+        self.run(snapshot::take)
     }
 
     /// Puts what a snapshot holds in the place of what is here. The revision rises
@@ -288,21 +234,8 @@ impl MvccStore {
     /// # Errors
     /// [`StorageError::Snapshot`] if the bytes are none.
     pub fn restore(&self, snapshot: &[u8]) -> StorageResult<()> {
-        let (version, leases, items) = read_dump(snapshot)?;
-        let now = self.now()?;
-        let bump = Version(version.0.max(now.0).saturating_add(RESTORE_BUMP));
-        self.run(|client| async move {
-            client.delete_range_in_parts(VOLUME, Keys::range("", ""), false).await?;
-            client.advance(VOLUME, bump).await?;
-            let leases: BTreeMap<_, _> = leases.into_iter().collect();
-            for (lease, ttl_ms) in &leases {
-                grant(&client, *lease, *ttl_ms).await?;
-            }
-            for part in parts(items) {
-                put_part(&client, part, &leases).await?;
-            }
-            Ok(())
-        })
+        let snapshot = Snapshot::read(snapshot)?;
+        self.run(|client| snapshot.restore(client))
     }
 
     /// How long calls wait at most for the node.
@@ -315,7 +248,7 @@ impl KeyIndex {
     /// Keys at the newest revision; zero if the node does not serve.
     pub fn len(&self) -> usize {
         let all = Range::of(Keys::range("", "")).count_only();
-        let counted = self.0.read(all).map(|(result, _)| result.count);
+        let counted = self.0.read(all).map(|read| read.result.count);
         counted.map_or(0, |count| usize::try_from(count).unwrap_or(usize::MAX))
     }
 
@@ -332,117 +265,5 @@ impl KeyIndex {
         let found = self.0.range(key, &[], at_revision, 1, false)?;
         let first = found.kvs.into_iter().next();
         Ok(first.map(|kv| Revision { main: kv.mod_revision, sub: 0 }))
-    }
-}
-
-/// The leases of a snapshot, and those that ended between its keys and them: they
-/// get the least there is, so that their keys end a moment after a restore.
-fn with_ended(mut leases: Vec<(LeaseId, u64)>, items: &[Item]) -> Vec<(LeaseId, u64)> {
-    let known: BTreeSet<_> = leases.iter().map(|(lease, _)| *lease).collect();
-    let named: BTreeSet<_> = items.iter().map(|item| item.lease).collect();
-    let ended = named.difference(&known).filter(|lease| lease.0 != 0);
-    leases.extend(ended.map(|lease| (*lease, LEASE_TTL_MS_MIN)));
-    leases
-}
-
-/// Grants a lease, unless it is there.
-async fn grant(client: &Client, lease: LeaseId, ttl_ms: u64) -> Result<(), ClientError> {
-    match client.grant_lease(VOLUME, Some(lease), ttl_ms).await {
-        Err(error) if error.code() != ErrorCode::LeaseExists => Err(error),
-        Ok(_) | Err(_) => Ok(()),
-    }
-}
-
-/// Writes part of a restore. Leases that end meanwhile, a long restore or a short
-/// lease, are granted again: each of a part's keys may hang on another one.
-async fn put_part(
-    client: &Client,
-    part: Transaction,
-    leases: &BTreeMap<LeaseId, u64>,
-) -> Result<(), ClientError> {
-    for _ in 0..RESTORE_KEYS {
-        match client.transact(VOLUME, part.clone()).await {
-            Err(ClientError::BadTransaction(TransactionError::Lease(LeaseError::Unknown(
-                lease,
-            )))) => {
-                let ttl_ms = leases.get(&lease).copied().unwrap_or(LEASE_TTL_MS_MIN);
-                grant(client, lease, ttl_ms).await?;
-            }
-            other => return other.map(drop),
-        }
-    }
-    client.transact(VOLUME, part).await.map(drop)
-}
-
-fn read_dump(snapshot: &[u8]) -> StorageResult<Dump> {
-    let bad = |cause: &str| StorageError::Snapshot(cause.to_owned());
-    let (crc, body) = snapshot.split_first_chunk::<4>().ok_or_else(|| bad("it is cut short"))?;
-    if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
-        return Err(bad("its checksum does not fit"));
-    }
-    match body.split_first_chunk::<2>() {
-        Some((version, dump)) if u16::from_le_bytes(*version) == SNAPSHOT_VERSION => {
-            formats::from_bytes(dump).map_err(|error| StorageError::Snapshot(error.0))
-        }
-        Some(_) | None => Err(bad("it was written by another release")),
-    }
-}
-
-/// Keys as transactions that the log takes.
-fn parts(items: Vec<Item>) -> Vec<Transaction> {
-    let mut parts = Vec::new();
-    let (mut part, mut keys, mut bytes) = (Transaction::new(), 0, 0);
-    for item in items {
-        // Before, not after: one value more may be as large as a request.
-        if keys >= RESTORE_KEYS || (keys > 0 && bytes + item.value.len() > RESTORE_BYTES) {
-            parts.push(std::mem::take(&mut part));
-            (keys, bytes) = (0, 0);
-        }
-        bytes += item.value.len();
-        keys += 1;
-        part = part.then(Step::Put(Put::new(item.key, item.value).under(item.lease)));
-    }
-    parts.extend((keys > 0).then_some(part));
-    parts
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn item(number: u32, bytes: usize) -> Item {
-        Item {
-            key: number.to_be_bytes().to_vec(),
-            value: vec![7; bytes],
-            value_bytes: bytes as u64,
-            created: Version(2),
-            modified: Version(2),
-            changes: 1,
-            modified_ms: 0,
-            lease: LeaseId(0),
-        }
-    }
-
-    /// Leases are read after the keys, and one may end in between.
-    #[test]
-    fn a_snapshot_names_every_lease_that_its_keys_hang_on() {
-        let under = |lease| Item { lease: LeaseId(lease), ..item(1, 1) };
-        let (lives, ended) = ((LeaseId(7), 60_000), (LeaseId(8), LEASE_TTL_MS_MIN));
-        let leases = with_ended(vec![lives], &[under(0), under(8), under(7), under(8)]);
-        assert_eq!(leases, [lives, ended]);
-    }
-
-    /// What was there before is deleted by then: a part too large is data lost.
-    #[test]
-    fn the_log_takes_every_part_of_a_restore() {
-        let large = 4 << 20;
-        let items = vec![item(1, RESTORE_BYTES - 1), item(2, large), item(3, large), item(4, 9)];
-        let restored = parts(items);
-        assert!(restored.iter().all(|part| part.check().is_ok()), "{}", restored.len());
-        assert_eq!(restored.len(), 4);
-        let many =
-            parts((0..=u32::try_from(RESTORE_KEYS).unwrap_or(0)).map(|n| item(n, 1)).collect());
-        assert_eq!(many.len(), 2, "no more keys than one transaction takes");
-        assert!(parts(Vec::new()).is_empty());
     }
 }

@@ -14,8 +14,11 @@ use std::{
     time::Duration,
 };
 
-use actors::client::{Happened, Watching};
-use cluster::{mvcc::version::Version, shard::watch::Watch};
+use actors::client::{Client, Happened, Watching};
+use cluster::{
+    mvcc::version::Version,
+    shard::{transaction::Keys, watch::Watch},
+};
 use futures_util::Stream;
 use tokio::{sync::mpsc, time::sleep};
 
@@ -77,22 +80,38 @@ impl MvccStore {
         range_end: &[u8],
         start_revision: i64,
     ) -> StorageResult<Events> {
-        let from = u64::try_from(start_revision).map_err(|_| {
-            StorageError::InvalidArgument(format!("revision {start_revision} is negative"))
-        })?;
-        let from = (from > 0).then_some(Version(from));
-        let watch = Watch::of(keys_of(key, range_end)).with_previous();
-        let watching = self.run(|client| async move { client.watch(VOLUME, watch, from).await })?;
-        let place = watching.places().values().next().copied().unwrap_or_default();
-        let next = from.map_or(place.version.0 + 1, |from| from.0);
-        let (sender, pages) = mpsc::channel(1);
-        drop(self.begin(follow(watching, sender)));
-        let (at_hand, next) = (VecDeque::new(), signed(next));
-        Ok(Events { pages, at_hand, then: next, next })
+        let keys = keys_of(key, range_end);
+        let begun = self.run(move |client| begin(client, keys, start_revision))?;
+        Ok(Events::of(self, begun))
     }
 }
 
+/// Where a stream begins.
+pub(super) struct Begun {
+    watching: Watching,
+    next: i64,
+}
+
+/// Begins to follow keys.
+pub(super) async fn begin(client: Client, keys: Keys, start_revision: i64) -> StorageResult<Begun> {
+    let from = u64::try_from(start_revision).map_err(|_| {
+        StorageError::InvalidArgument(format!("revision {start_revision} is negative"))
+    })?;
+    let from = (from > 0).then_some(Version(from));
+    let watching = client.watch(VOLUME, Watch::of(keys).with_previous(), from).await?;
+    let place = watching.places().values().next().copied().unwrap_or_default();
+    let next = signed(from.map_or(place.version.0 + 1, |from| from.0));
+    Ok(Begun { watching, next })
+}
+
 impl Events {
+    /// What follows there.
+    pub(super) fn of(store: &MvccStore, Begun { watching, next }: Begun) -> Self {
+        let (sender, pages) = mpsc::channel(1);
+        drop(store.begin(follow(watching, sender)));
+        Self { pages, at_hand: VecDeque::new(), then: next, next }
+    }
+
     /// Where another stream goes on: all before this revision was told. After some of the
     /// events of one revision it is still that one, so another stream tells those again.
     /// It rises while nothing happens, too, and compactions pass below it.

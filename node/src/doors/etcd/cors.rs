@@ -3,8 +3,8 @@
 //! A door that asks for no name relies on who reaches it, and any page reaches what its
 //! browser does, loopback too. A browser hides answers from pages that are not allowed, but
 //! sends what they ask, the bytes of gRPC too: so who names an origin that is not allowed is
-//! refused, at every path. Whoever is no browser names none. Nothing goes by cookies and credentials are never allowed, so a
-//! page does no more than with a token of its own.
+//! refused, at every path. Whoever is no browser names none. Nothing goes by cookies and
+//! credentials are never allowed, so a page does no more than with a token of its own.
 //!
 //! Source: etcd's `embed/serve.go`; the Fetch standard, by way of tower-http.
 

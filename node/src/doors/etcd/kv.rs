@@ -40,9 +40,14 @@ const STREAMED_KEYS: usize = 256;
 
 /// The service.
 #[derive(Clone, Debug)]
-pub(super) struct KvService(pub(super) Arc<Gateway>);
+pub(crate) struct KvService(pub(super) Arc<Gateway>);
 
 impl KvService {
+    /// The service of a door.
+    pub(crate) fn new(gateway: Arc<Gateway>) -> Self {
+        Self(gateway)
+    }
+
     /// A range, and the room it holds. Of many large ones that meet, one after
     /// another is gathered: each gives back what it held and begins anew in its turn.
     async fn read(

@@ -57,10 +57,7 @@ impl ClusterService {
     }
 
     async fn member(&self, node: &NodeRecord) -> Member {
-        let client = self.gateway.client.with_deadline(ANSWER_MAX);
-        let status = client.node_status(Some(node.node)).await.ok();
-        let status = status.and_then(|json| serde_json::from_str::<NodeStatus>(&json).ok());
-        let told = status.and_then(|status| status.doors.get("etcd").cloned());
+        let told = self.door_of(node.node).await;
         let address = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(told) = told {
@@ -76,6 +73,16 @@ impl ClusterService {
             client_ur_ls: address.iter().map(|at| format!("{scheme}://{at}")).collect(),
             is_learner: false,
         }
+    }
+
+    /// Where clients reach a member, if it says so.
+    async fn door_of(&self, node: NodeId) -> Option<String> {
+        if node == self.gateway.node {
+            return Some(self.gateway.config.advertise.to_string());
+        }
+        let client = self.gateway.client.with_deadline(ANSWER_MAX);
+        let json = client.node_status(Some(node)).await.ok()?;
+        serde_json::from_str::<NodeStatus>(&json).ok()?.doors.remove("etcd")
     }
 
     /// Refuses a change with the command that makes it here.

@@ -63,7 +63,6 @@ use self::{
     auth::AuthService,
     election::ElectionService,
     health::HealthService,
-    kv::KvService,
     lease::LeaseService,
     lock::LockService,
     maintenance::MaintenanceService,
@@ -87,6 +86,7 @@ use crate::{
 };
 
 pub use gateway::Gateway;
+pub(crate) use kv::KvService;
 
 /// What a message may have beyond the request's own limit before it is not even
 /// read: as etcd's, and room for the longest key.
@@ -186,7 +186,7 @@ fn services(gateway: Arc<Gateway>) -> anyhow::Result<Routes> {
     let (bound, telling) = (gateway.asked.clone(), gateway.clone());
     let descriptors = json::descriptors()?;
     let calls = Arc::new(Calls::of(&[&descriptors, &health::descriptors()?]));
-    let kv = KvServer::new(KvService(gateway.clone())).max_decoding_message_size(message);
+    let kv = KvServer::new(KvService::new(gateway.clone())).max_decoding_message_size(message);
     let lease = LeaseServer::new(LeaseService(gateway.clone())).max_decoding_message_size(message);
     let watch = WatchServer::new(WatchService(gateway.clone())).max_decoding_message_size(message);
     let small = SMALL_MESSAGE_BYTES;

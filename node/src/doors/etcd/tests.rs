@@ -2,7 +2,7 @@
 
 use actors::client::ClientError;
 use cluster::{
-    ids::{LeaseId, NodeId},
+    ids::LeaseId,
     mvcc::version::Version,
     request::{Fault, ReadLevel},
     shard::{range::Range, transaction::Put},
@@ -11,12 +11,7 @@ use cluster::{
 use tokio::time::timeout;
 
 use super::*;
-use crate::{
-    assemble::{Embedded, embedded_config},
-    config::NodeConfig,
-    devices::{clock::SystemClock, entropy::SystemEntropy},
-    doors::accounts::Accounts,
-};
+use crate::assemble::{Embedded, embedded_config};
 
 /// A node of its own.
 async fn node() -> (Embedded, tempfile::TempDir) {
@@ -31,9 +26,7 @@ fn policy(kind: VolumeKind) -> VolumePolicy {
 
 /// A section of the door.
 fn config(volume: &str) -> EtcdConfig {
-    let text = "data_dir: d\ndoors:\n  etcd:\n    replicas: 1\n";
-    let etcd = NodeConfig::parse(text).unwrap().doors.etcd.unwrap();
-    EtcdConfig { volume: volume.to_owned(), ..etcd }
+    EtcdConfig { volume: volume.to_owned(), replicas: 1, ..EtcdConfig::default() }
 }
 
 /// A door onto a node of its own that nobody connects to: services are asked as they
@@ -51,11 +44,7 @@ impl Door {
         // The least there is.
         let config = EtcdConfig { memory: ByteSize::mib(16), ..config("etcd") };
         client.create_volume(&config.volume, policy(VolumeKind::Single)).await.unwrap();
-        let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
-        let accounts = Accounts::new(client.clone(), &config.volume, clock, entropy);
-        let (router, space) = (node.actors().router.clone(), node.actors().space.clone());
-        let gateway = Gateway::new(&client, router, space, NodeId(1), config, Arc::new(accounts));
-        Self { gateway: Arc::new(gateway), _node: node, _folder: folder }
+        Self { gateway: Arc::new(node.etcd_gateway(config)), _node: node, _folder: folder }
     }
 
     /// A lease of a minute.

@@ -2,11 +2,11 @@
 //!
 //! A request takes its bytes as they arrive, and is refused when there are no more:
 //! it must not wait, because those that hold part of the bound may wait for it. A
-//! message that has begun must be whole within `WHOLE_WITHIN`. An answer took its bytes
-//! as it was gathered ([`actors::client::Room`]), and gives them back when it is on its way. Whoever
-//! does not read a large answer holds what others wait for, so its stream ends after
-//! `UNREAD_MAX`, counted over all its pieces and longer the more was read
-//! (`READ_PACE_MIN`); that of watches only while others wait ([`WhileWaitedFor`]).
+//! message that has begun must be whole in time (`asked`). An answer took its bytes
+//! as it was gathered ([`actors::client::Room`]), and gives them back when it is on its
+//! way. Whoever does not read a large answer holds what others wait for, so its stream
+//! ends after a while, counted over all its pieces and longer the more was read
+//! (`answer`); that of watches only while others wait ([`WhileWaitedFor`]).
 //!
 //! What is not counted: an answer of [`PIECE_BYTES`] and less once it is made, a
 //! piece of a larger one that the connection has taken, and the second copy of an
