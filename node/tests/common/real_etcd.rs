@@ -18,9 +18,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Longest wait for a start, and for an end in order.
+/// Longest wait for a start.
 const START_MAX: Duration = Duration::from_mins(1);
-const END_MAX: Duration = Duration::from_secs(15);
+/// Longest wait for an end in order (`cdb dev` gives its nodes 20 s).
+const END_MAX: Duration = Duration::from_secs(25);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A cluster of etcd.
