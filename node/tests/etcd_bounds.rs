@@ -277,6 +277,24 @@ async fn whoever_comes_beyond_the_bound_of_connections_waits_and_the_silent_are_
     timeout(LONG, door.kv()).await.unwrap().range(get("a", "")).await.unwrap();
 }
 
+/// It would hold its place, and what is gathered for its streams.
+#[tokio::test]
+async fn who_does_not_answer_whether_it_lives_is_shown_out_and_who_does_stays() {
+    let door = Door::open("").await;
+    let mut lives = door.kv().await;
+    let mut dead = TcpStream::connect(door.address).await.unwrap();
+    let begun = Instant::now();
+    // The preface of HTTP/2 and settings of its own: from then on a server waits as long as
+    // it likes.
+    dead.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    dead.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    let end = async { while dead.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {} };
+    timeout(SECOND * 60, end).await.expect("an end");
+    let elapsed = begun.elapsed();
+    assert!((SECOND * 35..SECOND * 55).contains(&elapsed), "after {elapsed:?}");
+    lives.range(get("a", "")).await.expect("its library answered");
+}
+
 /// After the handshake nothing waited for its first words, and its place was kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_says_nothing_within_tls_is_shown_out_and_who_only_listens_stays() {

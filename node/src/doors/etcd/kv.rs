@@ -348,7 +348,11 @@ fn pieces_of(whole: RangeResponse) -> Vec<RangeStreamResponse> {
 #[cfg(test)]
 mod tests {
     use super::{super::tests::Door, *};
-    use crate::doors::etcd::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+    use crate::doors::etcd::proto::etcdserverpb::{
+        RequestOp,
+        range_request::{SortOrder, SortTarget},
+        request_op, response_op,
+    };
 
     /// Whoever asked for the one key that was changed last was refused for the size of
     /// all others.
@@ -378,5 +382,44 @@ mod tests {
         }
         let all = service.range(Request::new(sorted(0, SortTarget::Mod))).await;
         all.expect_err("more than there is room for");
+    }
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_transaction_reads_no_more_of_the_past_than_of_the_present() {
+        let door = Door::open().await;
+        let gateway = &door.gateway;
+        let put = async |key: &str, bytes: usize| {
+            let put = cluster::shard::transaction::Put::new(key, vec![7; bytes]);
+            gateway.client.put_as(gateway.volume(), put).await.unwrap().0
+        };
+        let mut past = Version(0);
+        for key in ["/1", "/2", "/3"] {
+            past = put(key, 600 << 10).await;
+        }
+        for key in ["/1", "/2", "/3"] {
+            put(key, 1).await;
+        }
+        let service = KvService(gateway.clone());
+        let read = async |limit, revision| {
+            let range = RangeRequest {
+                key: b"/".to_vec(),
+                range_end: b"0".to_vec(),
+                limit,
+                revision,
+                ..RangeRequest::default()
+            };
+            let step = RequestOp { request: Some(request_op::Request::RequestRange(range)) };
+            let request = TxnRequest { success: vec![step], ..TxnRequest::default() };
+            service.txn(Request::new(request)).await
+        };
+        let then = past.0.cast_signed();
+        read(0, 0).await.expect("they are small now");
+        // As of the present, the last key may be larger than what is left.
+        let two = read(2, then).await.unwrap().into_inner();
+        let Some(response_op::Response::ResponseRange(two)) = &two.responses[0].response else {
+            panic!("{two:?}")
+        };
+        assert_eq!(two.kvs.iter().map(|kv| kv.value.len()).collect::<Vec<_>>(), [600 << 10; 2]);
+        let all = read(0, then).await.unwrap_err();
+        assert_eq!(all.code(), tonic::Code::InvalidArgument, "{all}");
     }
 }
