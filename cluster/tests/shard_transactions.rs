@@ -16,6 +16,7 @@ use cluster::{
         command::{Action, Outcome, Refusal, SessionRequest},
         descriptor::Predicate,
         range::{Range, RangeResult, Show},
+        reader::ReadError,
         root::ShardRole,
         transaction::{
             Block, Compare, Keys, Put, Relation, Step, StepResult, Target, Transacted, Transaction,
@@ -39,6 +40,14 @@ fn transact(replica: &mut Replica, transaction: Transaction) -> Outcome {
 
 fn done(replica: &mut Replica, transaction: Transaction) -> Transacted {
     let Outcome::Transacted(done) = transact(replica, transaction) else { panic!("refused") };
+    done
+}
+
+/// The same without an entry, of one that changes nothing.
+fn look(replica: &Replica, transaction: &Transaction) -> Transacted {
+    let view = replica.store.view().unwrap();
+    let looked = replica.machine.reader().look(&*view, transaction).unwrap();
+    let Outcome::Transacted(done) = looked else { panic!("{looked:?}") };
     done
 }
 
@@ -229,6 +238,7 @@ fn without_times(done: &Transacted) -> Vec<StepResult> {
 
 #[test]
 fn random_transactions_do_what_a_naive_model_does() {
+    let mut read_only = 0;
     for kind in [VersionKind::Dense, VersionKind::Hybrid] {
         for seed in 0..60 {
             let mut chance = Chance(seed);
@@ -252,7 +262,13 @@ fn random_transactions_do_what_a_naive_model_does() {
                 }
                 ran += 1;
                 let before = naive.clone();
+                let looked = (!transaction.writes()).then(|| look(&replica, &transaction));
                 let done = done(&mut replica, transaction.clone());
+                if let Some(looked) = looked {
+                    read_only += 1;
+                    assert_eq!(looked.results, done.results, "seed {seed} {transaction:?}");
+                    assert_eq!(looked.succeeded, done.succeeded, "seed {seed} {transaction:?}");
+                }
                 let mut results = Vec::new();
                 let root = &transaction.blocks[0];
                 let version = done.version;
@@ -281,6 +297,32 @@ fn random_transactions_do_what_a_naive_model_does() {
             assert!(ran > 50, "only {ran} transactions were well formed");
         }
     }
+    assert!(read_only > 500, "only {read_only} changed nothing");
+}
+
+#[test]
+fn a_look_through_a_view_that_has_gone_on_is_refused() {
+    let mut replica = dense();
+    replica.write(vec![put(b"a", b"1")]);
+    let reader = replica.machine.reader();
+    replica.write(vec![put(b"a", b"2")]);
+    replica.flush();
+    let view = replica.store.view().unwrap();
+    let get = Transaction::new().then(Step::get("a"));
+    assert_eq!(reader.look(&*view, &get), Err(ReadError::GoneOn { now: Version(2) }));
+    drop(view);
+    let StepResult::Read(read) = &look(&replica, &get).results.unwrap()[0] else { panic!() };
+    assert_eq!(read.items[0].value, b"2");
+}
+
+#[test]
+fn a_look_refuses_what_an_entry_does() {
+    let shard = Predicate::Range { from: b"a".to_vec(), to: b"c".to_vec() };
+    let engine = MemoryEngine::default();
+    let replica = Replica::born_as(&engine, VersionKind::Dense, ShardRole::Data, &shard);
+    let (reader, view) = (replica.machine.reader(), replica.store.view().unwrap());
+    let outside = Transaction::new().then(Step::get("c"));
+    assert_eq!(reader.look(&*view, &outside), Ok(Outcome::Refused(Refusal::WrongShard)));
 }
 
 #[test]

@@ -119,11 +119,18 @@ async fn the_guide_works_as_it_is_written() {
 
     let index: KeyIndex = store.key_index();
     assert_eq!(index.get(b"key2", 4).unwrap(), Some(Revision { main: 4, sub: 0 }));
+    let pair = vec![RequestOp::put("first", ""), RequestOp::put("second", "")];
+    store.txn(vec![], pair, vec![]).unwrap();
+    assert_eq!(index.get(b"second", 0).unwrap(), Some(Revision { main: 7, sub: 1 }));
+    assert_eq!(index.get(b"none", 0).unwrap(), None);
     store.compact(5).unwrap();
     assert!(text(store.range(b"key1", b"", 4, 0, false).unwrap_err()).starts_with("MVCC error: "));
     let metrics = store.metrics();
-    assert_eq!((metrics.current_revision, metrics.compact_revision), (6, 5));
-    assert_eq!(metrics.key_count, 1);
+    assert_eq!((metrics.current_revision, metrics.compact_revision), (7, 5));
+    assert_eq!(metrics.key_count, 3);
+    store.compact(7).unwrap();
+    // Which of its changes is forgotten with the history.
+    assert_eq!(index.get(b"second", 0).unwrap().unwrap().main, 7);
     assert!(metrics.db_size_bytes > 0);
 }
 

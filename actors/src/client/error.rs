@@ -400,8 +400,9 @@ fn fault_fix(fault: &Fault) -> String {
             "wait until the restore has ended; if it was interrupted, run it again with the same file: cdb volume restore VOLUME FILE"
         }
         Fault::Stopped(_) => "see the node's log, then restart it: cdb node start N",
-        Fault::NoSuchVersion(_) | Fault::Compacted { .. } => {
-            "start the list or read anew, without a version"
+        Fault::NoSuchVersion(_) => "name a version up to the newest, or none to read that",
+        Fault::Compacted { .. } => {
+            "name a version from the oldest kept on, or none to read the newest; begin a list anew"
         }
         Fault::NotAllowed(_) => "use a profile that may",
         Fault::Denied(_) => {

@@ -2,18 +2,26 @@
 
 use cluster::{
     ids::ShardId,
-    request::{ShardBody, ShardResult},
+    request::{ReadLevel, ShardBody, ShardResult},
     shard::{
-        command::Outcome,
+        command::{Outcome, Refusal},
         transaction::{Transacted, Transaction},
     },
 };
 
-use super::{Client, error::ClientError, trial::Trial, write::strange_result};
+use super::{
+    Client,
+    ask::Reply,
+    error::ClientError,
+    read::who,
+    trial::Trial,
+    write::{refused, strange_result},
+};
 
 impl Client {
     /// Does a transaction, all of it at one version or nothing. All its keys
-    /// must lie in one shard: those of a volume of kind *single* always do.
+    /// must lie in one shard: those of a volume of kind *single* always do. One that
+    /// changes nothing is a read.
     ///
     /// # Errors
     /// See [`ClientError`]; after [`ClientError::NoQuorum`] with doubt and
@@ -23,6 +31,9 @@ impl Client {
         volume: &str,
         transaction: Transaction,
     ) -> Result<Transacted, ClientError> {
+        if !transaction.writes() {
+            return self.look(volume, transaction, ReadLevel::Strong).await;
+        }
         transaction.check().map_err(ClientError::BadTransaction)?;
         let mut trial = self.trial(format!("volume {volume}"));
         loop {
@@ -41,6 +52,36 @@ impl Client {
                     }
                 }
                 Some(other) => return Err(strange_result(&trial, &other)),
+            }
+        }
+    }
+
+    /// Does a transaction that changes nothing, at a level of reading.
+    ///
+    /// # Errors
+    /// As [`Self::transact`]; nothing is in doubt.
+    pub async fn look(
+        &self,
+        volume: &str,
+        transaction: Transaction,
+        level: ReadLevel,
+    ) -> Result<Transacted, ClientError> {
+        transaction.check().map_err(ClientError::BadTransaction)?;
+        let mut trial = self.trial(format!("volume {volume}"));
+        let body = || ShardBody::Look { transaction: transaction.clone(), level };
+        loop {
+            let shard = self.shard_of_all(&mut trial, volume, &transaction).await?;
+            match self.ask_shard(&mut trial, shard, who(level), &body).await? {
+                Reply::Reroute => {}
+                Reply::Result(ShardResult::Outcome(Outcome::Transacted(done))) => return Ok(done),
+                Reply::Result(ShardResult::Outcome(Outcome::Refused(Refusal::WrongShard))) => {
+                    trial.note(Refusal::WrongShard.to_string());
+                    Box::pin(self.renew_map(&mut trial)).await?;
+                }
+                Reply::Result(ShardResult::Outcome(Outcome::Refused(refusal))) => {
+                    return Err(refused(&trial, &refusal));
+                }
+                Reply::Result(other) => return Err(strange_result(&trial, &other)),
             }
         }
     }

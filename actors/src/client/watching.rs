@@ -229,21 +229,18 @@ impl Watching {
 async fn fill(client: &Client, volume: &str, events: &mut [Event]) -> Result<(), ClientError> {
     for event in events {
         let version = Version(event.item.modified.0.saturating_sub(1));
-        let Some(previous) = &mut event.previous else { continue };
+        let Some(previous) = &event.previous else { continue };
         if previous.value.len() as u64 == previous.value_bytes {
             continue;
         }
         let range = Range::of(previous.key.clone()).at(version);
         let read = client.range(volume, range, ReadLevel::Strong).await;
-        match read {
-            Ok(read) => {
-                let found = read.result.items.into_iter().next();
-                previous.value = found.map_or_else(Vec::new, |item| item.value);
-            }
-            // Compacted meanwhile: etcd tells nothing then, we the head.
-            Err(ClientError::Fault { fault: Fault::Compacted { .. }, .. }) => {}
+        event.previous = match read {
+            Ok(read) => read.result.items.into_iter().next(),
+            // Let go of: as etcd, that tells of none then. An empty value would be a lie.
+            Err(ClientError::Fault { fault: Fault::Compacted { .. }, .. }) => None,
             Err(error) => return Err(error),
-        }
+        };
     }
     Ok(())
 }

@@ -184,6 +184,9 @@ impl ReplicaState {
                 self.propose(asked, action, WriteLevel::Strong);
             }
             ShardBody::Range { range, level } => self.read(asked, ReadQuery::Range(range), level),
+            ShardBody::Look { transaction, level } => {
+                self.read(asked, ReadQuery::Look(transaction), level);
+            }
             ShardBody::Watch { watch, after, wait_ms } => self.watch(asked, watch, after, wait_ms),
             ShardBody::ShowLease { lease, keys } => {
                 self.read(asked, ReadQuery::Lease { lease, keys }, ReadLevel::Strong);
@@ -236,6 +239,12 @@ impl ReplicaState {
             ShardBody::Transact { transaction, .. } => {
                 transaction.check().map_err(|error| Fault::Invalid(error.to_string()))?;
                 self.admit_changes(transaction.puts().next().is_some(), transaction.writes())
+            }
+            ShardBody::Look { transaction, .. } if transaction.writes() => {
+                Err(Fault::Invalid("a transaction that changes keys goes by the log".to_owned()))
+            }
+            ShardBody::Look { transaction, .. } => {
+                transaction.check().map_err(|error| Fault::Invalid(error.to_string()))
             }
             ShardBody::Watch { watch: Watch { keys, .. }, .. }
             | ShardBody::Range { range: Range { keys, .. }, .. } => {

@@ -125,6 +125,7 @@ pub(crate) fn read_halt(error: &ReadError) -> Option<Halt> {
         | ReadError::WrongShard(_)
         | ReadError::ViewTooOld { .. }
         | ReadError::Overtaken { .. }
+        | ReadError::GoneOn { .. }
         | ReadError::Gone(_) => None,
     };
     loss.map(|loss| Halt::lost(loss, error.to_string()))

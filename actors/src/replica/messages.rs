@@ -352,7 +352,9 @@ pub(crate) fn request_bytes(request: &ShardRequest) -> usize {
             })
             .sum(),
         ShardBody::Watch { watch, .. } => watch.bytes(),
-        ShardBody::Transact { transaction, .. } => HEAD * transaction.ops() + transaction.bytes(),
+        ShardBody::Transact { transaction, .. } | ShardBody::Look { transaction, .. } => {
+            HEAD * transaction.ops() + transaction.bytes()
+        }
         ShardBody::Restore { command, .. } => HEAD + command.bytes(),
         ShardBody::OpenSession
         | ShardBody::CloseSession(_)

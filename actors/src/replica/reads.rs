@@ -18,6 +18,7 @@ use cluster::{
         leases::{LeaseRecord, LeaseView},
         range::Range,
         reader::ReadError,
+        transaction::Transaction,
     },
 };
 
@@ -33,11 +34,28 @@ use super::{
 /// What to read.
 #[derive(Clone, Debug)]
 pub(super) enum ReadQuery {
-    Get { key: Vec<u8>, at: Option<Version>, head_only: bool },
-    List { prefix: Vec<u8>, after: Option<Vec<u8>>, limit: u32, at: Option<Version>, values: bool },
+    Get {
+        key: Vec<u8>,
+        at: Option<Version>,
+        head_only: bool,
+    },
+    List {
+        prefix: Vec<u8>,
+        after: Option<Vec<u8>>,
+        limit: u32,
+        at: Option<Version>,
+        values: bool,
+    },
     Range(Range),
-    Lease { lease: LeaseId, keys: bool },
-    Leases { after: LeaseId },
+    /// A transaction that changes nothing.
+    Look(Transaction),
+    Lease {
+        lease: LeaseId,
+        keys: bool,
+    },
+    Leases {
+        after: LeaseId,
+    },
     Accounts(AuthQuery),
 }
 
@@ -66,7 +84,7 @@ impl ReplicaState {
         }
         let ahead_ms = at.wall().0.saturating_sub(self.world.clock.wall().0);
         if ahead_ms > CLOCK_AHEAD_MS_MAX {
-            let text = format!("version {at:?} lies {ahead_ms} ms in the future");
+            let text = format!("version {} lies {ahead_ms} ms in the future", at.0);
             return self.refuse(asked.reply, Fault::NoSuchVersion(text));
         }
         let _ = self.world.hybrid.observe(at, self.world.clock.wall());
@@ -112,7 +130,7 @@ impl ReadQuery {
         match self {
             Self::Get { at, .. } | Self::List { at, .. } => *at,
             Self::Range(range) => range.at,
-            Self::Lease { .. } | Self::Leases { .. } | Self::Accounts(_) => None,
+            Self::Look(_) | Self::Lease { .. } | Self::Leases { .. } | Self::Accounts(_) => None,
         }
     }
 
@@ -139,6 +157,9 @@ impl ReadQuery {
             Self::Range(range) => {
                 let (result, at) = half.reader.range(view.as_ref(), range)?;
                 Ok(ShardResult::Range { result, at, now })
+            }
+            Self::Look(transaction) => {
+                half.reader.look(view.as_ref(), transaction).map(ShardResult::Outcome)
             }
             Self::Lease { lease, keys } => {
                 let Ok(known) = half.reader.leases().get(*lease) else {
@@ -172,9 +193,10 @@ pub(super) fn read_fault(error: &ReadError, half: &ReadHalf) -> Fault {
         ReadError::Denied(error) => Fault::Denied(*error),
         ReadError::Future { .. } => Fault::NoSuchVersion(error.to_string()),
         ReadError::TooLarge(error) => Fault::TooLarge(*error),
-        ReadError::ViewTooOld { .. } | ReadError::Overtaken { .. } | ReadError::Gone(_) => {
-            Fault::Busy { retry_after_ms: RETRY_MS }
-        }
+        ReadError::ViewTooOld { .. }
+        | ReadError::Overtaken { .. }
+        | ReadError::GoneOn { .. }
+        | ReadError::Gone(_) => Fault::Busy { retry_after_ms: RETRY_MS },
         ReadError::Engine(_) | ReadError::Root(_) => Fault::Stopped(error.to_string()),
     }
 }

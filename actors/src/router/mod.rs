@@ -407,6 +407,7 @@ fn executes(body: &ShardBody) -> bool {
         | ShardBody::ShowLease { .. }
         | ShardBody::ListLeases { .. }
         | ShardBody::ShowAuth(_)
+        | ShardBody::Look { .. }
         | ShardBody::Inspect => false,
         ShardBody::OpenSession
         | ShardBody::CloseSession(_)
@@ -436,6 +437,7 @@ pub fn needs_leader(body: &ShardBody) -> bool {
     match body {
         ShardBody::Get { level, .. }
         | ShardBody::List { level, .. }
+        | ShardBody::Look { level, .. }
         | ShardBody::Range { level, .. } => match level {
             ReadLevel::Strong => true,
             ReadLevel::Bounded { .. } | ReadLevel::Eventual => false,

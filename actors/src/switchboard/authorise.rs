@@ -87,6 +87,7 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
         ShardBody::Get { .. }
         | ShardBody::List { .. }
         | ShardBody::Range { .. }
+        | ShardBody::Look { .. }
         | ShardBody::Watch { .. }
             if catalog =>
         {
@@ -105,6 +106,7 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
         | ShardBody::Auth { .. }
         | ShardBody::ShowAuth(_)
         | ShardBody::Range { .. }
+        | ShardBody::Look { .. }
         | ShardBody::Watch { .. }
         | ShardBody::Get { .. }
         | ShardBody::List { .. }

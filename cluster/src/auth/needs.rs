@@ -68,7 +68,9 @@ pub fn of_body(body: &ShardBody) -> Vec<Need> {
         // They hold numbers of a door's own; what is done under them is judged.
         ShardBody::OpenSession | ShardBody::CloseSession(_) => vec![Need::Nothing],
         ShardBody::Write { ops, .. } => ops.iter().map(of_op).collect(),
-        ShardBody::Transact { transaction, .. } => of_transaction(transaction),
+        ShardBody::Transact { transaction, .. } | ShardBody::Look { transaction, .. } => {
+            of_transaction(transaction)
+        }
         ShardBody::Catalog { .. } | ShardBody::Restore { .. } | ShardBody::Advance { .. } => {
             vec![Need::Trust]
         }
@@ -110,6 +112,7 @@ pub fn is_judged_by_apply(body: &ShardBody) -> bool {
         | ShardBody::ShowLease { .. }
         | ShardBody::ListLeases { .. }
         | ShardBody::ShowAuth(_)
+        | ShardBody::Look { .. }
         | ShardBody::Inspect => false,
     }
 }

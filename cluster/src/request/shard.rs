@@ -161,6 +161,13 @@ pub enum ShardBody {
     },
     /// State of the replica that gets it.
     Inspect,
+    /// Does a transaction that changes nothing: by a read, without an entry of the log.
+    Look {
+        /// What to compare and to read.
+        transaction: Transaction,
+        /// How fresh.
+        level: ReadLevel,
+    },
 }
 
 /// When a write is answered. The order is from strongest to weakest.

@@ -18,6 +18,8 @@ mod lease;
 mod restore;
 mod transact;
 
+pub(super) use transact::look;
+
 use super::{
     command::{Action, Command, CommandError, Op, Outcome, Refusal},
     configuration,

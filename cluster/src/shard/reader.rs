@@ -27,12 +27,15 @@ use std::{
 };
 
 use super::{
+    command::Outcome,
     descriptor::ShardDescriptor,
     leases::{LeaseRecord, LeaseView, Leases, attached_keys},
+    machine::look,
     range::TooLarge,
     restore::{Restore, RestoreError},
     root::{Mark, Root, RootError},
     sweep::swept,
+    transaction::Transaction,
 };
 use crate::{
     auth::{Accounts, AuthError, Denial, Need, Principal},
@@ -68,6 +71,12 @@ pub enum ReadError {
         now: Version,
         /// Oldest version that can be read by now.
         compacted: Version,
+    },
+    /// The view is of a later state than the reader, where both must be one: read again.
+    #[error("the store has gone on beyond {now}")]
+    GoneOn {
+        /// Where the reader stands.
+        now: Version,
     },
     /// The state is not whole: a restore is under way.
     #[error(transparent)]
@@ -250,6 +259,20 @@ impl Reader {
         }
         let stand = self.stand(view, at)?;
         Ok(self.record(&stand, key)?.map(|record| item(key, &record, !head_only)))
+    }
+
+    /// What a transaction that changes nothing comes to, as of now. It is done as apply does
+    /// it, on the newest of what there is; so a view that has gone on meanwhile is refused, and
+    /// the read asked again.
+    ///
+    /// # Errors
+    /// If the view is not of this very state, and those of the store.
+    pub fn look(&self, view: &dyn View, transaction: &Transaction) -> Result<Outcome, ReadError> {
+        let stand = self.stand(view, None)?;
+        if stand.past {
+            return Err(ReadError::GoneOn { now: stand.at });
+        }
+        Ok(look(self.root(), self.overlay(), view, transaction)?)
     }
 
     /// Leases behind one, a page of them without their keys, at a point of shard time;

@@ -71,6 +71,25 @@ pub(super) async fn events(
     }
 }
 
+/// What happened to a key at a revision that changed it.
+pub(super) async fn event_at(
+    client: Client,
+    key: Keys,
+    revision: i64,
+) -> Result<Option<Event>, ClientError> {
+    let from = Version(u64::try_from(revision).unwrap_or(0));
+    let mut watching = client.watch(VOLUME, Watch::of(key), Some(from)).await?;
+    loop {
+        let happened = watching.next().await?;
+        if let Some(first) = happened.events.into_iter().next() {
+            return Ok(Some(Event::from(first)));
+        }
+        if happened.upto.is_whole() && happened.upto.version >= from {
+            return Ok(None);
+        }
+    }
+}
+
 /// Grants a lease for so many seconds.
 pub(super) async fn grant(client: Client, lease_id: i64, ttl: i64) -> Result<(), ClientError> {
     let ttl_ms = u64::try_from(ttl).unwrap_or(0).saturating_mul(1_000);

@@ -257,13 +257,19 @@ impl KeyIndex {
         self.len() == 0
     }
 
-    /// The revision that changed a key last, as of a revision; zero for the newest.
+    /// The revision that changed a key last, as of a revision; zero for the newest. Which
+    /// of its changes it was is told by the history: zero once that is compacted.
     ///
     /// # Errors
     /// As [`MvccStore::range`].
     pub fn get(&self, key: &[u8], at_revision: i64) -> StorageResult<Option<Revision>> {
         let found = self.0.range(key, &[], at_revision, 1, false)?;
-        let first = found.kvs.into_iter().next();
-        Ok(first.map(|kv| Revision { main: kv.mod_revision, sub: 0 }))
+        let Some(kv) = found.kvs.into_iter().next() else { return Ok(None) };
+        let (keys, main) = (Keys::One(kv.key), kv.mod_revision);
+        match self.0.run(|client| asked::event_at(client, keys, main)) {
+            Ok(event) => Ok(event.map(|event| event.revision)),
+            Err(StorageError::Mvcc(_)) => Ok(Some(Revision { main, sub: 0 })),
+            Err(error) => Err(error),
+        }
     }
 }

@@ -13,12 +13,14 @@ const BEGIN: &str = "<!-- differences: ";
 const END: &str = "<!-- end of differences -->\n";
 
 /// Steps whose answers may differ, and why.
-const REASONS: [(&str, &str); 15] = [
+const REASONS: [(&str, &str); 17] = [
     (
         "lock it again under the same lease",
         "the place gets a new owner, so that who gave up before cannot give it up too",
     ),
     ("alarms", "etcd 3.4 leaves the header out, 3.5 does not"),
+    ("raise an alarm", ALARMS),
+    ("disarm it", ALARMS),
     ("grant it again", HTTP_400),
     ("switch accounts on without root", HTTP_400),
     ("a user again", HTTP_400),
@@ -34,6 +36,8 @@ const REASONS: [(&str, &str); 15] = [
     ("downgrade", "there is no older release to go back to; etcd 3.4 does not know the request"),
 ];
 
+/// Of alarms that somebody raises.
+const ALARMS: &str = "alarms come and go with what they are of";
 /// Of probes that etcd 3.4 does not know.
 const PROBES: &str = "etcd 3.5.11 and later have this path";
 /// Of a precondition that is not met, in JSON over HTTP.

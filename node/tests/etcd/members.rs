@@ -1,9 +1,9 @@
 //! Members and their upkeep.
 
 use clusterdb::doors::etcd::proto::etcdserverpb::{
-    AlarmRequest, DefragmentRequest, DowngradeRequest, HashKvRequest, MemberAddRequest,
+    AlarmRequest, AlarmType, DefragmentRequest, DowngradeRequest, HashKvRequest, MemberAddRequest,
     MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest,
-    MoveLeaderRequest, SnapshotRequest, StatusRequest,
+    MoveLeaderRequest, SnapshotRequest, StatusRequest, alarm_request::AlarmAction,
 };
 
 use crate::play::{Play, told};
@@ -18,6 +18,8 @@ pub(crate) async fn play(play: &mut Play) {
     play.say("members", &format!("each with one address: {reached}"));
     let answer = play.maintenance.alarm(AlarmRequest::default()).await;
     play.note("alarms", answer);
+    alarm(play, "raise an alarm", AlarmAction::Activate).await;
+    alarm(play, "disarm it", AlarmAction::Deactivate).await;
     let answer = play.maintenance.defragment(DefragmentRequest {}).await;
     play.note("defragment", answer);
     let target_id = 7;
@@ -30,6 +32,14 @@ pub(crate) async fn play(play: &mut Play) {
     play.say("move the leader to nobody", &format!("{:?}", refused.map(drop)));
     snapshot(play).await;
     changes(play).await;
+}
+
+async fn alarm(play: &mut Play, step: &str, action: AlarmAction) {
+    let of = AlarmType::Nospace as i32;
+    let request = AlarmRequest { action: action as i32, member_id: 0, alarm: of };
+    let answer = play.maintenance.alarm(request).await;
+    let alarms = answer.map(|answer| format!("{} alarms", answer.into_inner().alarms.len()));
+    play.say(step, &alarms.unwrap_or_else(|status| told(&status)));
 }
 
 /// The hash itself is of what each keeps.

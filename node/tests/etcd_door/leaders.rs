@@ -3,12 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-use clusterdb::doors::etcd::proto::etcdserverpb::{
-    AlarmRequest, LeaseGrantRequest, LeaseKeepAliveRequest, MemberListRequest, MoveLeaderRequest,
-    RangeRequest, ResponseHeader, StatusRequest, StatusResponse, cluster_client::ClusterClient,
-    kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
+use clusterdb::doors::etcd::proto::{
+    etcdserverpb::{
+        AlarmRequest, LeaseGrantRequest, LeaseKeepAliveRequest, MemberListRequest,
+        MoveLeaderRequest, RangeRequest, RequestOp, ResponseHeader, StatusRequest, StatusResponse,
+        TxnRequest, cluster_client::ClusterClient, kv_client::KvClient, lease_client::LeaseClient,
+        maintenance_client::MaintenanceClient, request_op,
+    },
+    v3electionpb::{LeaderRequest, election_client::ElectionClient},
 };
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Request, Status, metadata::MetadataMap, transport::Channel};
 
@@ -169,8 +173,17 @@ async fn without_a_quorum_whoever_requires_a_leader_is_refused_and_others_wait()
     let mut kv = KvClient::new(channel.clone());
     kv.put(requiring(put("a", b"1".to_vec()))).await.unwrap();
     let mut waits = Stream::open(channel.clone(), watch("a", "", 0)).await;
-    let mut requires = Stream::open_with(channel, watch("a", "", 0), required()).await;
+    let mut requires = Stream::open_with(channel.clone(), watch("a", "", 0), required()).await;
     assert!(waits.next().await.created && requires.next().await.created);
+    // Go's client keeps its leases by such a stream, and goes elsewhere when it ends.
+    let mut leases = LeaseClient::new(channel.clone());
+    let granted = leases.lease_grant(LeaseGrantRequest { ttl: 60, id: 7 }).await.unwrap();
+    let keep = LeaseKeepAliveRequest { id: granted.into_inner().id };
+    let keeps = stream::iter([keep]).chain(stream::pending());
+    let mut keeps = leases.lease_keep_alive(requiring(keeps)).await.unwrap().into_inner();
+    assert_eq!(keeps.message().await.unwrap().unwrap().ttl, 60);
+    let observes = requiring(LeaderRequest { name: b"e".to_vec() });
+    let mut observes = ElectionClient::new(channel).observe(observes).await.unwrap().into_inner();
     for node in &mut doors.cluster.nodes[..2] {
         node.kill();
     }
@@ -183,7 +196,16 @@ async fn without_a_quorum_whoever_requires_a_leader_is_refused_and_others_wait()
     let refused = kv.put(put("a", b"2".to_vec())).await.unwrap_err();
     assert_eq!(told(&refused), (Code::Unavailable, "etcdserver: request timed out"));
 
+    let read = RequestOp { request: Some(request_op::Request::RequestRange(own.clone())) };
+    let read = TxnRequest { success: vec![read], ..TxnRequest::default() };
+    let read = kv.txn(read).await.expect("of this member alone").into_inner();
+    assert!(read.succeeded && read.responses.len() == 1, "{read:?}");
+
     let ended = timeout(LONG, requires.told.message()).await.expect("an end").unwrap_err();
+    assert_eq!(told(&ended), (Code::Unavailable, NO_LEADER));
+    let ended = timeout(LONG, keeps.message()).await.expect("an end").unwrap_err();
+    assert_eq!(told(&ended), (Code::Unavailable, NO_LEADER));
+    let ended = timeout(LONG, observes.message()).await.expect("an end").unwrap_err();
     assert_eq!(told(&ended), (Code::Unavailable, NO_LEADER));
     let refused = kv.range(requiring(own.clone())).await.unwrap_err();
     assert_eq!(told(&refused), (Code::Unavailable, NO_LEADER));

@@ -375,9 +375,9 @@ impl State {
         let shard = request.shard;
         let descriptor = self.shards.get(&shard).ok_or(Fault::NoReplica(shard))?.clone();
         let anyone = match &request.body {
-            ShardBody::Get { level, .. } | ShardBody::List { level, .. } => {
-                *level != cluster::request::ReadLevel::Strong
-            }
+            ShardBody::Get { level, .. }
+            | ShardBody::List { level, .. }
+            | ShardBody::Look { level, .. } => *level != cluster::request::ReadLevel::Strong,
             ShardBody::OpenSession
             | ShardBody::CloseSession(_)
             | ShardBody::Write { .. }

@@ -1,5 +1,7 @@
 //! Volumes: birth, readiness, death.
 
+use std::time::Duration;
+
 use super::{Ledger, Stop};
 use crate::{
     catalog::{
@@ -63,9 +65,10 @@ fn check_history(kind: VolumeKind, history: HistoryPolicy) -> Result<(), Stop> {
         HistoryPolicy::Usual => Ok(()),
         HistoryPolicy::Age(ms) if (HISTORY_AGE_MS_MIN..=HISTORY_AGE_MS_MAX).contains(&ms) => Ok(()),
         HistoryPolicy::Age(ms) => Err(Stop::invalid(format!(
-            "a volume keeps {} seconds to {} days of its past, not {ms} milliseconds",
+            "a volume keeps {} seconds to {} days of its past, not {:?}",
             HISTORY_AGE_MS_MIN / 1_000,
-            HISTORY_AGE_MS_MAX / 86_400_000
+            HISTORY_AGE_MS_MAX / 86_400_000,
+            Duration::from_millis(ms)
         ))),
         HistoryPolicy::Versions(_) if kind != VolumeKind::Single => Err(Stop::invalid(
             "only a volume of kind single counts its versions: say how long the past is kept",

@@ -20,16 +20,18 @@ use crate::{
     ids::LeaseId,
     limits::{TRANSACTION_BYTES_MAX, TRANSACTION_KEYS_MAX, TRANSACTION_REPLY_BYTES_MAX},
     mvcc::{
-        draft::Draft,
+        draft::{Draft, Stamp},
+        overlay::Overlay,
         record::Record,
         version::{Hlc, Version},
     },
-    ports::engine::EngineError,
+    ports::engine::{EngineError, View},
     request::Item,
     shard::{
         leases::Leases,
         range::{Gather, Range},
         reader::item,
+        root::Root,
         transaction::{
             self, Compare, Keys, Put, StepResult, Target, Transacted, Transaction,
             TransactionError, item_bytes,
@@ -61,21 +63,13 @@ impl Step<'_> {
         point: Hlc,
         transaction: &Transaction,
     ) -> Result<Outcome, EngineError> {
-        if let Some(refusal) = self.transaction_refusal(transaction) {
+        if let Some(refusal) = refusal(&self.root, transaction) {
             return Ok(Outcome::Refused(refusal));
         }
         let stamp = self.stamp(point);
-        let leases = self.root.leases.clone();
-        let mut run = Run {
-            transaction,
-            draft: Draft::new(self.overlay, self.view, stamp),
-            leases,
-            path: BTreeMap::new(),
-            met: Met::default(),
-            results: Vec::new(),
-            result_bytes: 0,
-        };
-        match run.decide().and_then(|()| run.block(0)).and_then(|()| run.check_leases()) {
+        let draft = Draft::new(self.overlay, self.view, stamp);
+        let mut run = Run::new(transaction, draft, self.root.leases.clone());
+        match run.all() {
             Ok(()) => {}
             Err(Halt::Refused(refusal)) => return Ok(Outcome::Refused(refusal)),
             Err(Halt::Engine(error)) => return Err(error),
@@ -85,18 +79,46 @@ impl Step<'_> {
         let version = self.commit(point, stamp, run.draft);
         Ok(Outcome::Transacted(Transacted { version, succeeded, changed, results }))
     }
+}
 
-    /// Why this transaction is not for this shard.
-    fn transaction_refusal(&self, transaction: &Transaction) -> Option<Refusal> {
-        if self.root.role == ShardRole::Catalog {
-            return Some(Refusal::WrongKind);
-        }
-        if let Err(error) = transaction.check_form() {
-            return Some(Refusal::Transaction(error));
-        }
-        let owned = transaction.lies_in(&self.root.descriptor.predicate);
-        (!owned).then_some(Refusal::WrongShard)
+/// What a transaction that changes nothing comes to, without an entry: on the newest state
+/// of these, which must be one.
+///
+/// # Errors
+/// Those of the store.
+pub(in crate::shard) fn look(
+    root: &Root,
+    overlay: &Overlay,
+    view: &dyn View,
+    transaction: &Transaction,
+) -> Result<Outcome, EngineError> {
+    if let Some(refusal) = refusal(root, transaction) {
+        return Ok(Outcome::Refused(refusal));
     }
+    // Nothing is written under it.
+    let stamp = Stamp { versions: root.versions, version: root.now(), other: 0 };
+    let mut run = Run::new(transaction, Draft::new(overlay, view, stamp), root.leases.clone());
+    match run.all() {
+        Ok(()) => {}
+        Err(Halt::Refused(refusal)) => return Ok(Outcome::Refused(refusal)),
+        Err(Halt::Engine(error)) => return Err(error),
+    }
+    assert_eq!(run.draft.changes(), 0, "a transaction that changes keys goes by the log");
+    let (succeeded, results) = (run.succeeded(0), Some(run.results));
+    let version = root.now();
+    Ok(Outcome::Transacted(Transacted { version, succeeded, changed: false, results }))
+}
+
+/// Why this transaction is not for this shard.
+fn refusal(root: &Root, transaction: &Transaction) -> Option<Refusal> {
+    if root.role == ShardRole::Catalog {
+        return Some(Refusal::WrongKind);
+    }
+    if let Err(error) = transaction.check_form() {
+        return Some(Refusal::Transaction(error));
+    }
+    let owned = transaction.lies_in(&root.descriptor.predicate);
+    (!owned).then_some(Refusal::WrongShard)
 }
 
 /// What the ranges of a transaction have met so far.
@@ -127,7 +149,25 @@ struct Run<'a, 't> {
     result_bytes: usize,
 }
 
-impl Run<'_, '_> {
+impl<'a, 't> Run<'a, 't> {
+    fn new(transaction: &'t Transaction, draft: Draft<'a>, leases: Leases) -> Self {
+        Self {
+            transaction,
+            draft,
+            leases,
+            path: BTreeMap::new(),
+            met: Met::default(),
+            results: Vec::new(),
+            result_bytes: 0,
+        }
+    }
+
+    fn all(&mut self) -> Result<(), Halt> {
+        self.decide()?;
+        self.block(0)?;
+        self.check_leases()
+    }
+
     fn succeeded(&self, block: u32) -> bool {
         self.path.get(&block).copied().unwrap_or(false)
     }

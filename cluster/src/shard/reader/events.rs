@@ -48,7 +48,7 @@ impl Reader {
         if after.version > now {
             return Ok(Events { events: Vec::new(), upto: after, more: false, now });
         }
-        let Looked { wanted, mut upto, mut more } = self.look(&stand, watch, after)?;
+        let Looked { wanted, mut upto, mut more } = self.looked(&stand, watch, after)?;
         let (mut events, mut bytes) = (Vec::new(), 0);
         for change in wanted {
             let place = Place { version: change.version, sub: change.sub };
@@ -65,7 +65,7 @@ impl Reader {
     }
 
     /// The changes after a place that matter, and how far was looked.
-    fn look(&self, stand: &Stand<'_>, watch: &Watch, after: Place) -> Result<Looked, ReadError> {
+    fn looked(&self, stand: &Stand<'_>, watch: &Watch, after: Place) -> Result<Looked, ReadError> {
         let from = if after.is_whole() {
             change_start(Version(after.version.0.saturating_add(1))).to_vec()
         } else {

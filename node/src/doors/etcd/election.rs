@@ -25,7 +25,7 @@ use super::{
     bodies::WhileWaitedFor,
     faults::EtcdFault,
     frames::{self, Unused},
-    gateway::{Gateway, Telling},
+    gateway::{Gateway, Telling, needs_leader},
     kv::reading,
     proto::v3electionpb::{
         CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse,
@@ -291,6 +291,7 @@ impl Election for ElectionService {
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
+        let needs_leader = needs_leader(request.metadata());
         let (client, LeaderRequest { name }) = self.0.admit(request).await?;
         self.let_look(&client, &name).await?;
         let (sender, leaders) = mpsc::channel(LEADERS_WAITING_MAX);
@@ -302,10 +303,11 @@ impl Election for ElectionService {
             let mut listener = Listener { gateway, told, gathering, last: None };
             let over = tokio::select! {
                 () = sender.closed() => return,
-                over = service.tell(&client, &name, &mut listener) => over,
+                over = service.tell(&client, &name, &mut listener) => over.map_err(queue_fault),
+                fault = service.0.leaderless(needs_leader) => Err(fault.into()),
             };
-            if let Err(fault) = over {
-                drop(sender.send(Err(queue_fault(fault))).await);
+            if let Err(status) = over {
+                drop(sender.send(Err(status)).await);
             }
         }));
         let mut response = frames::stream(told(leaders));

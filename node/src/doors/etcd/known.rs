@@ -7,7 +7,7 @@
 //! reach knows one. What it heard is some seconds old at most ([`LOOK_EVERY`] and
 //! [`LOOK_MAX`]), as a member of etcd may be behind.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, future::pending, time::Duration};
 
 use cluster::request::ReplicaStatus;
 use tokio::{
@@ -15,7 +15,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::gateway::Gateway;
+use super::{faults::EtcdFault, gateway::Gateway};
 
 /// How often a node without a copy asks: one small question.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -26,6 +26,12 @@ const FIRST_LOOK_EVERY: Duration = Duration::from_millis(250);
 const LOOK_MAX: Duration = Duration::from_secs(2);
 /// Longest a request waits for a first word.
 const FIRST_WORD_MAX: Duration = Duration::from_secs(1);
+
+/// How often a stream that wants a leader looks for one.
+const LEADER_LOOK: Duration = Duration::from_secs(1);
+/// Looks without a leader after which the stream ends: etcd waits for three
+/// election timeouts.
+const LEADER_LOOKS_MAX: u32 = 3;
 
 /// What was last heard of the shard; nothing if nobody answered.
 #[derive(Debug, Default)]
@@ -40,6 +46,20 @@ impl Gateway {
     /// Whether anybody in sight knows a leader.
     pub(super) fn has_leader(&self) -> bool {
         self.known().is_some_and(|known| known.leader.is_some())
+    }
+
+    /// Why a stream that wants a leader ends: it returns once none has been in sight for a
+    /// while, and never if none is wanted.
+    pub(super) async fn leaderless(&self, is_wanted: bool) -> EtcdFault {
+        if !is_wanted {
+            return pending().await;
+        }
+        let mut looks = 0;
+        while looks < LEADER_LOOKS_MAX {
+            sleep(LEADER_LOOK).await;
+            looks = if self.has_leader() { 0 } else { looks + 1 };
+        }
+        EtcdFault::NoLeader
     }
 
     /// Listens for as long as the door is open.

@@ -24,7 +24,7 @@ use super::{
     proto::etcdserverpb::{
         CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
         PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
-        kv_server::Kv,
+        kv_server::Kv, request_op,
     },
     quotas::{brought_by, brought_by_put},
     rates::keys_of,
@@ -33,7 +33,7 @@ use super::{
         range_response, txn_of,
     },
 };
-use crate::observe::audit::{Subject, changed_by, changes};
+use crate::observe::audit::{Subject, changed_by};
 
 /// Keys in one message of a streamed range.
 const STREAMED_KEYS: usize = 256;
@@ -144,7 +144,7 @@ impl KvService {
         let Translated { transaction, past } = txn_of(request.clone(), self.0.config.operations)?;
         transaction.check().map_err(|error| EtcdFault::from(&error))?;
         let telling = || {
-            if changes(&transaction) {
+            if transaction.writes() {
                 self.0.telling(&client, "transaction", || changed_by(&transaction))
             } else {
                 Telling::nothing()
@@ -156,14 +156,25 @@ impl KvService {
         };
         self.0.pass(&client, telling, needs, || keys_of(&transaction, &past)).await?;
         let passes = self.0.within_quotas(|| brought_by(&transaction)).await?;
-        let past = self.read_past(&client, past).await?;
+        // As etcd: what only reads, and asks of nothing to be the newest, asks this member alone.
+        let level = match is_serializable(&request) {
+            true => ReadLevel::Eventual,
+            false => ReadLevel::Strong,
+        };
+        let past = self.read_past(&client, past, level).await?;
         // What it shows must have room before it happens.
         let shown = if shows(&transaction) { self.shown_most() } else { 0 };
         if shown > 0 && !room.grow(shown).await {
             return Err(EtcdFault::TooManyRequests);
         }
         let telling = telling();
-        let done = client.transact(self.0.volume(), transaction);
+        let done = async {
+            if transaction.writes() {
+                client.transact(self.0.volume(), transaction).await
+            } else {
+                client.look(self.0.volume(), transaction, level).await
+            }
+        };
         let done = telling.watch(done, |done| done.version).await?;
         if done.changed {
             passes.written(done.version);
@@ -180,11 +191,12 @@ impl KvService {
         &self,
         client: &Client,
         ranges: Vec<Range>,
+        level: ReadLevel,
     ) -> Result<Vec<RangeResult>, EtcdFault> {
         let mut results = Vec::with_capacity(ranges.len());
         let mut bytes = 0;
         for range in ranges {
-            let read = client.range(self.0.volume(), range, ReadLevel::Strong).await?;
+            let read = client.range(self.0.volume(), range, level).await?;
             for Item { key, value, .. } in &read.result.items {
                 if bytes > TRANSACTION_REPLY_BYTES_MAX {
                     return Err(EtcdFault::from(&TransactionError::ReadsTooMuch));
@@ -318,6 +330,20 @@ pub(super) fn reading(keys: &Keys) -> Vec<Need> {
     vec![Need::Keys(Access::Read, keys.clone())]
 }
 
+/// Whether all that a transaction does is to read, and none of it need be the newest.
+fn is_serializable(request: &TxnRequest) -> bool {
+    let mut steps = request.success.iter().chain(&request.failure).peekable();
+    steps.peek().is_some()
+        && steps.all(|step| match &step.request {
+            Some(request_op::Request::RequestRange(range)) => range.serializable,
+            Some(request_op::Request::RequestTxn(inner)) => is_serializable(inner),
+            Some(
+                request_op::Request::RequestPut(_) | request_op::Request::RequestDeleteRange(_),
+            )
+            | None => false,
+        })
+}
+
 /// Whether a transaction shows values.
 fn shows(transaction: &Transaction) -> bool {
     transaction.steps().any(|step| match step {
@@ -351,7 +377,7 @@ mod tests {
     use crate::doors::etcd::proto::etcdserverpb::{
         RequestOp,
         range_request::{SortOrder, SortTarget},
-        request_op, response_op,
+        response_op,
     };
 
     /// Whoever asked for the one key that was changed last was refused for the size of

@@ -1,7 +1,7 @@
 //! etcd's service Lease: keys that go when nobody keeps them.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -11,13 +11,13 @@ use cluster::{
     limits::{KEY_BYTES_MAX, LEASE_KEYS_MAX},
     shard::leases::{LeaseError, LeaseView},
 };
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     faults::EtcdFault,
-    gateway::Gateway,
+    gateway::{Gateway, needs_leader},
     kv::{counted, holding},
     proto::etcdserverpb::{
         LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
@@ -30,6 +30,8 @@ use crate::observe::audit::{Came, Subject};
 
 /// Answers of one stream that wait for their reader, 40 bytes each.
 const ANSWERS_WAITING_MAX: usize = 16;
+/// Keep-alives of one stream that are under way: entries of the log, a hundred bytes each.
+const KEPT_AT_ONCE_MAX: usize = 64;
 /// Bytes of all keys that may hang on one lease.
 const KEYS_BYTES_MAX: usize = LEASE_KEYS_MAX as usize * KEY_BYTES_MAX;
 
@@ -145,22 +147,28 @@ impl LeaseService {
         }
     }
 
-    /// Answers a stream of keep-alives, each in its turn.
+    /// Answers a stream of keep-alives in their order. Several are under way at a time, or a
+    /// client of thousands of leases would wait for a round of the log for each.
     async fn keep_all(
         self,
         client: Client,
-        mut asked: Streaming<LeaseKeepAliveRequest>,
+        needs_leader: bool,
+        asked: Streaming<LeaseKeepAliveRequest>,
         answers: mpsc::Sender<Result<LeaseKeepAliveResponse, Status>>,
     ) {
+        let keep = async |request: Result<LeaseKeepAliveRequest, Status>| {
+            Ok(self.keep(&client, request?.id).await?)
+        };
+        let mut kept = pin!(asked.map(keep).buffered(KEPT_AT_ONCE_MAX));
+        let mut leaderless = pin!(self.0.leaderless(needs_leader));
         loop {
-            let request = tokio::select! {
+            let answer = tokio::select! {
                 () = answers.closed() => return,
-                request = asked.message() => request,
-            };
-            let answer = match request {
-                Ok(Some(request)) => self.keep(&client, request.id).await.map_err(Status::from),
-                Ok(None) => return,
-                Err(status) => Err(status),
+                answer = kept.next() => match answer {
+                    Some(answer) => answer,
+                    None => return,
+                },
+                fault = &mut leaderless => Err(fault.into()),
             };
             let failed = answer.is_err();
             if answers.send(answer).await.is_err() || failed {
@@ -196,7 +204,8 @@ impl Lease for LeaseService {
         let (metadata, extensions, asked) = request.into_parts();
         let client = self.0.admit_stream(&metadata, &extensions).await?;
         let (sender, mut answers) = mpsc::channel(ANSWERS_WAITING_MAX);
-        tokio::spawn(Box::pin(self.clone().keep_all(client, asked, sender)));
+        let needs_leader = needs_leader(&metadata);
+        tokio::spawn(Box::pin(self.clone().keep_all(client, needs_leader, asked, sender)));
         Ok(Response::new(Box::pin(stream::poll_fn(move |context| answers.poll_recv(context)))))
     }
 

@@ -14,7 +14,7 @@ use cluster::{
 };
 use futures_util::{Stream, stream};
 use tokio::sync::mpsc;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::{
     faults::EtcdFault,
@@ -43,6 +43,11 @@ const PIECES_WAITING_MAX: usize = 1;
 /// that wait with the one that is about to.
 const SNAPSHOT_BYTES: usize =
     LIST_PAGE_BYTES_MAX + VALUE_BYTES_MAX + (PIECES_WAITING_MAX + 1) * PIECE_BYTES_MAX;
+
+/// Why nobody raises an alarm.
+const ALARMS_FOLLOW: &str = "etcdserver: alarms come and go with what they are of, a full disk: to \
+                             keep clients from writing, take their roles away (etcdctl role \
+                             revoke-permission)";
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -91,15 +96,22 @@ impl MaintenanceService {
     }
 
     async fn alarm(&self, request: Request<AlarmRequest>) -> Result<AlarmResponse, EtcdFault> {
-        let looks = request.get_ref().action == AlarmAction::Get as i32;
-        if looks {
+        let action = AlarmAction::try_from(request.get_ref().action);
+        if action == Ok(AlarmAction::Get) {
             self.0.admit(request).await?;
-        } else {
-            self.0.admit_root(request).await?;
+            let alarms = self.alarms();
+            return Ok(AlarmResponse { header: Some(self.0.header_now()), alarms });
         }
-        // Alarms follow the disk: they come and go with it, not by command.
-        let alarms = if looks { self.alarms() } else { Vec::new() };
-        Ok(AlarmResponse { header: Some(self.0.header_now()), alarms })
+        self.0.admit_root(request).await?;
+        match action {
+            Ok(AlarmAction::Activate) => {
+                Err(EtcdFault::Other(Code::FailedPrecondition, ALARMS_FOLLOW.to_owned()))
+            }
+            // There is nothing to disarm: an alarm goes with what it is of.
+            Ok(AlarmAction::Get | AlarmAction::Deactivate) | Err(_) => {
+                Ok(AlarmResponse { header: Some(self.0.header_now()), alarms: Vec::new() })
+            }
+        }
     }
 
     async fn hash_at(&self, at: Option<Version>) -> Result<Hashed, EtcdFault> {

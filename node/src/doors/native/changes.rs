@@ -12,7 +12,7 @@ use cluster::{
     },
 };
 
-use crate::observe::audit::{Subject, changed_accounts, changed_by, changes, name_of};
+use crate::observe::audit::{Subject, changed_accounts, changed_by, name_of};
 
 /// A change as it is told.
 type Told = (&'static str, Vec<Subject>);
@@ -34,7 +34,7 @@ fn of_body(body: &ShardBody) -> Option<Told> {
     match body {
         ShardBody::Write { ops, .. } => Some(of_ops(ops)),
         ShardBody::Transact { transaction, .. } => {
-            changes(transaction).then(|| ("transaction", changed_by(transaction)))
+            transaction.writes().then(|| ("transaction", changed_by(transaction)))
         }
         ShardBody::Catalog { command, .. } => Some(of_catalog(command)),
         ShardBody::Lease { command, .. } => match command {
@@ -59,6 +59,7 @@ fn of_body(body: &ShardBody) -> Option<Told> {
         | ShardBody::Get { .. }
         | ShardBody::List { .. }
         | ShardBody::Range { .. }
+        | ShardBody::Look { .. }
         | ShardBody::Watch { .. }
         | ShardBody::ShowLease { .. }
         | ShardBody::ListLeases { .. }

@@ -7,14 +7,6 @@ use cluster::{
 
 use super::Subject;
 
-/// Whether a transaction may change something.
-pub fn changes(transaction: &Transaction) -> bool {
-    transaction.steps().any(|step| match step {
-        Step::Put(_) | Step::Delete { .. } => true,
-        Step::Read(_) | Step::Nested(_) => false,
-    })
-}
-
 /// The keys that a transaction may change.
 pub fn changed_by(transaction: &Transaction) -> Vec<Subject> {
     let changed = transaction.steps().filter_map(|step| match step {

@@ -25,7 +25,7 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 pub use self::{
-    changes::{changed_accounts, changed_by, changes, name_of},
+    changes::{changed_accounts, changed_by, name_of},
     subject::{Subject, Told},
 };
 use self::{

@@ -1,6 +1,6 @@
 //! One stream of watches: what its client asks, in order.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, pin::pin, sync::Arc};
 
 use actors::client::{Client, ClientError, Standing, progress};
 use cluster::{
@@ -27,12 +27,6 @@ use crate::doors::etcd::{
     },
     translate::keys_of,
 };
-
-/// How often a stream that wants a leader looks for one.
-const LEADER_LOOK: Duration = Duration::from_secs(1);
-/// Looks without a leader after which the stream ends: etcd waits for three
-/// election timeouts.
-const LEADER_LOOKS_MAX: u32 = 3;
 
 /// One watch of the stream; ends with it.
 struct Running {
@@ -95,8 +89,9 @@ impl Session {
 
     /// Serves until the client goes, or must be sent elsewhere.
     pub(super) async fn run(mut self, mut asked: Streaming<WatchRequest>) {
-        let mut look = tokio::time::interval(LEADER_LOOK);
-        let (mut leaderless, mut asks) = (0, true);
+        let gateway = self.gateway.clone();
+        let mut leaderless = pin!(gateway.leaderless(self.needs_leader));
+        let mut asks = true;
         let ended = loop {
             tokio::select! {
                 () = self.responses.closed() => return,
@@ -110,12 +105,7 @@ impl Session {
                     Ok(None) => asks = false,
                     Err(status) => break status,
                 },
-                _ = look.tick(), if self.needs_leader => {
-                    leaderless = if self.gateway.has_leader() { 0 } else { leaderless + 1 };
-                    if leaderless >= LEADER_LOOKS_MAX {
-                        break EtcdFault::NoLeader.into();
-                    }
-                }
+                fault = &mut leaderless => break fault.into(),
             }
         };
         self.responses.end(ended).await;
