@@ -441,6 +441,9 @@ impl State {
                     self.once(id, request, |state| state.transact(shard, &transaction)),
                 )
             }
+            ShardBody::Look { transaction, .. } => {
+                ShardResult::Outcome(self.transact(shard, &transaction))
+            }
             ShardBody::Catalog { request, command } => {
                 let request = request.expect("catalog changes go by session");
                 ShardResult::Outcome(self.once(id, request, |state| state.change(command)))
