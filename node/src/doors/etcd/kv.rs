@@ -446,6 +446,6 @@ mod tests {
         };
         assert_eq!(two.kvs.iter().map(|kv| kv.value.len()).collect::<Vec<_>>(), [600 << 10; 2]);
         let all = read(0, then).await.unwrap_err();
-        assert_eq!(all.code(), tonic::Code::InvalidArgument, "{all}");
+        assert_eq!(all.code(), tonic::Code::ResourceExhausted, "{all}");
     }
 }
