@@ -41,33 +41,7 @@ pub fn authorise(from: &Peer, class: RequestClass, request: &Request) -> Result<
 /// What a client may ask of a shard.
 fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'static str> {
     match body {
-        ShardBody::Catalog { command, .. } => match command {
-            CatalogCommand::CreateVolume { tenant, .. }
-            | CatalogCommand::SetHistory { tenant, .. }
-            | CatalogCommand::DeleteVolume { tenant, .. } => match from {
-                Peer::Client { tenant: own, .. } if own == tenant => Ok(()),
-                Peer::Client { .. } | Peer::Node(_) | Peer::Anonymous => {
-                    Err("touch volumes of another tenant")
-                }
-            },
-            // As for tokens: the first tenant runs the cluster.
-            CatalogCommand::RemoveNode(_) if matches!(from, Peer::Client { tenant, .. } if *tenant == FIRST_TENANT) => {
-                Ok(())
-            }
-            CatalogCommand::Bootstrap { .. }
-            | CatalogCommand::AddToken { .. }
-            | CatalogCommand::AdmitNode { .. }
-            | CatalogCommand::RegisterBoot { .. }
-            | CatalogCommand::RemoveNode(_)
-            | CatalogCommand::PlaceShard { .. }
-            | CatalogCommand::ObserveShard(_)
-            | CatalogCommand::ForgetVolume(_)
-            | CatalogCommand::MarkReady(_)
-            | CatalogCommand::AllotReplica { .. }
-            | CatalogCommand::WithdrawReplica { .. }
-            | CatalogCommand::ReportLost { .. }
-            | CatalogCommand::ObserveDestroyed { .. } => Err("change the catalog in this way"),
-        },
+        ShardBody::Catalog { command, .. } => client_may_change(command, from),
         ShardBody::Write { .. } | ShardBody::Transact { .. } if catalog => {
             Err("write catalog records directly")
         }
@@ -111,5 +85,36 @@ fn client_may(catalog: bool, body: &ShardBody, from: &Peer) -> Result<(), &'stat
         | ShardBody::Get { .. }
         | ShardBody::List { .. }
         | ShardBody::Inspect => Ok(()),
+    }
+}
+
+/// What a client may change in the catalog.
+fn client_may_change(command: &CatalogCommand, from: &Peer) -> Result<(), &'static str> {
+    match command {
+        CatalogCommand::CreateVolume { tenant, .. }
+        | CatalogCommand::SetHistory { tenant, .. }
+        | CatalogCommand::DeleteVolume { tenant, .. } => match from {
+            Peer::Client { tenant: own, .. } if own == tenant => Ok(()),
+            Peer::Client { .. } | Peer::Node(_) | Peer::Anonymous => {
+                Err("touch volumes of another tenant")
+            }
+        },
+        // As for tokens: the first tenant runs the cluster.
+        CatalogCommand::RemoveNode(_) if matches!(from, Peer::Client { tenant, .. } if *tenant == FIRST_TENANT) => {
+            Ok(())
+        }
+        CatalogCommand::Bootstrap { .. }
+        | CatalogCommand::AddToken { .. }
+        | CatalogCommand::AdmitNode { .. }
+        | CatalogCommand::RegisterBoot { .. }
+        | CatalogCommand::RemoveNode(_)
+        | CatalogCommand::PlaceShard { .. }
+        | CatalogCommand::ObserveShard(_)
+        | CatalogCommand::ForgetVolume(_)
+        | CatalogCommand::MarkReady(_)
+        | CatalogCommand::AllotReplica { .. }
+        | CatalogCommand::WithdrawReplica { .. }
+        | CatalogCommand::ReportLost { .. }
+        | CatalogCommand::ObserveDestroyed { .. } => Err("change the catalog in this way"),
     }
 }

@@ -467,17 +467,7 @@ impl State {
                 let more = items.next().is_some();
                 ShardResult::Page { items: page, more, at }
             }
-            ShardBody::Range { range, .. } => {
-                if let Some(fault) = self.sorted.clone().filter(|_| range.is_sorted_and_cut()) {
-                    return Err(fault);
-                }
-                if let Some(at) = range.at.filter(|_| self.let_go > 0) {
-                    self.let_go -= 1;
-                    let newest = Version(self.last);
-                    return Err(Fault::Compacted { at, compacted: newest });
-                }
-                self.range(id, &range)
-            }
+            ShardBody::Range { range, .. } => self.page(id, &range)?,
             ShardBody::Compact { .. }
             | ShardBody::Restore { .. }
             | ShardBody::Advance { .. }
@@ -604,6 +594,18 @@ impl State {
             other => CatalogOutcome::Refused(CatalogRefusal::Invalid(format!("{other:?}"))),
         };
         Outcome::Catalog(outcome)
+    }
+
+    /// An answer to a range, with what is scripted for it.
+    fn page(&mut self, shard: ShardId, range: &Range) -> Result<ShardResult, Fault> {
+        if let Some(fault) = self.sorted.clone().filter(|_| range.is_sorted_and_cut()) {
+            return Err(fault);
+        }
+        if let Some(at) = range.at.filter(|_| self.let_go > 0) {
+            self.let_go -= 1;
+            return Err(Fault::Compacted { at, compacted: Version(self.last) });
+        }
+        Ok(self.range(shard, range))
     }
 
     /// All of it, in its order.

@@ -157,10 +157,7 @@ impl KvService {
         self.0.pass(&client, telling, needs, || keys_of(&transaction, &past)).await?;
         let passes = self.0.within_quotas(|| brought_by(&transaction)).await?;
         // As etcd: what only reads, and asks of nothing to be the newest, asks this member alone.
-        let level = match is_serializable(&request) {
-            true => ReadLevel::Eventual,
-            false => ReadLevel::Strong,
-        };
+        let level = if is_serializable(&request) { ReadLevel::Eventual } else { ReadLevel::Strong };
         let past = self.read_past(&client, past, level).await?;
         // What it shows must have room before it happens.
         let shown = if shows(&transaction) { self.shown_most() } else { 0 };
