@@ -15,6 +15,8 @@ mod doors;
 mod names;
 #[path = "common/real_etcd.rs"]
 mod real_etcd;
+#[path = "etcd_tls/renewal.rs"]
+mod renewal;
 #[path = "common/web.rs"]
 mod web;
 
@@ -44,7 +46,7 @@ struct Shown {
 
 /// A node whose etcd door is within TLS.
 struct Door {
-    _cluster: Cluster,
+    cluster: Cluster,
     folder: tempfile::TempDir,
     address: SocketAddr,
     shows: Shown,
@@ -96,7 +98,7 @@ impl Door {
         );
         let mut cluster = Cluster::prepare(folder.path(), 1, &extra);
         cluster.found();
-        let door = Self { _cluster: cluster, folder, address, shows, knows };
+        let door = Self { cluster, folder, address, shows, knows };
         await_volume(&mut KvClient::new(connect(door.endpoint(ROOT)).await)).await;
         door
     }
