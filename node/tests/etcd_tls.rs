@@ -13,6 +13,8 @@ mod common;
 mod doors;
 #[path = "etcd_tls/names.rs"]
 mod names;
+#[path = "common/need.rs"]
+mod need;
 #[path = "common/real_etcd.rs"]
 mod real_etcd;
 #[path = "etcd_tls/renewal.rs"]
@@ -162,7 +164,7 @@ impl Door {
             .current_dir(self.folder.path());
         let output = match curl.output() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                eprintln!("not compared: there is no curl");
+                need::missing("curl");
                 return None;
             }
             output => output.unwrap(),
