@@ -6,7 +6,8 @@
 //! reason. The table is made from the answers: `CDB_WRITE_DOCS=1` writes it.
 //!
 //! Needs Debian's `etcd-server` and `etcd-client`; without them it says so and
-//! compares nothing. A library that is not here is skipped, and named.
+//! compares nothing. A library that is not here is skipped, and named. What `CDB_NEED`
+//! names has to be here (`common/need.rs`).
 #![cfg(feature = "etcd")]
 #![allow(
     clippy::disallowed_methods,
@@ -34,6 +35,8 @@ mod libraries;
 mod members;
 #[path = "etcd/metrics.rs"]
 mod metrics;
+#[path = "common/need.rs"]
+mod need;
 #[path = "etcd/peers.rs"]
 mod peers;
 #[path = "etcd/permissions.rs"]
@@ -52,16 +55,21 @@ mod web;
 use std::process::Command;
 
 use doors::Doors;
-use peers::{Ours, Peer, has_etcd};
+use need::missing;
+use peers::{Ours, Peer};
 use play::Play;
-use real_etcd::RealEtcd;
+use real_etcd::{RealEtcd, has};
 
+/// Whether there is nothing to compare with.
 fn skip() -> bool {
-    if has_etcd() {
-        return false;
+    let (etcd, etcdctl) = (RealEtcd::is_installed(), has("etcdctl", "version"));
+    if !etcd {
+        missing("etcd");
     }
-    eprintln!("SKIPPED: no etcd or etcdctl here (apt-get install etcd-server etcd-client)");
-    true
+    if !etcdctl {
+        missing("etcdctl");
+    }
+    !(etcd && etcdctl)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,8 +113,8 @@ fn libraries_of_others_hear_the_same_from_etcd_and_from_us() {
     for library in libraries::all() {
         let library = match library {
             Ok(library) => library,
-            Err(why) => {
-                eprintln!("SKIPPED: {why}");
+            Err(name) => {
+                missing(name);
                 continue;
             }
         };
@@ -121,7 +129,7 @@ fn libraries_of_others_go_on_though_each_member_dies_once() {
     for library in libraries::all() {
         match library {
             Ok(library) => survival::outlive(&library, &mut Doors::open("")),
-            Err(why) => eprintln!("SKIPPED: {why}"),
+            Err(name) => missing(name),
         }
     }
 }
@@ -163,4 +171,13 @@ fn etcdctl_prints_the_same_of_etcd_and_of_us() {
     let (theirs, ours) = (RealEtcd::start(3), Ours::start());
     let (theirs, ours) = (commands::play(&theirs), commands::play(&ours));
     differences::check("etcdctl", &etcd_version(), &theirs, &ours);
+}
+
+#[test]
+fn what_is_needed_is_not_skipped() {
+    assert!(!need::is_needed("", "etcd"));
+    assert!(!need::is_needed("etcdctl,node", "etcd"));
+    assert!(need::is_needed("etcdctl,etcd", "etcd"));
+    let mistaken = std::panic::catch_unwind(|| need::is_needed("etcd,pyhton", "etcd"));
+    assert!(mistaken.is_err(), "a name that nobody knows would never be missed");
 }

@@ -10,6 +10,8 @@
 )]
 
 mod common;
+#[path = "common/need.rs"]
+mod need;
 #[path = "common/real_etcd.rs"]
 mod real_etcd;
 
@@ -29,7 +31,8 @@ use clusterdb::doors::etcd::proto::{
     v3lockpb::{LockRequest, UnlockRequest, lock_client::LockClient},
 };
 use common::{Cluster, LONG, Ports, until};
-use real_etcd::RealEtcd;
+use need::missing;
+use real_etcd::{RealEtcd, has};
 use tonic::{Request, transport::Channel};
 
 /// A node with an open etcd door.
@@ -133,12 +136,14 @@ const NEWER: &[&str] = &["lease grant 60", "role get root"];
 
 #[test]
 fn etcdctl_is_answered_about_users_as_by_a_real_etcd() {
-    if Command::new("etcdctl").arg("version").output().is_err() {
-        eprintln!("etcdctl is not installed: nothing was compared");
-        return;
+    if !has("etcdctl", "version") {
+        return missing("etcdctl");
     }
     let door = door();
     let etcd = RealEtcd::is_installed().then(|| RealEtcd::start(1));
+    if etcd.is_none() {
+        missing("etcd");
+    }
     let theirs = etcd.as_ref().map(|etcd| etcd.addresses[0]);
     for address in [Some(door.address), theirs].into_iter().flatten() {
         until("an answer", LONG, || etcdctl(address, "", "get nothing").is_empty().then_some(()));

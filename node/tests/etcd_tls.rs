@@ -13,8 +13,12 @@ mod common;
 mod doors;
 #[path = "etcd_tls/names.rs"]
 mod names;
+#[path = "common/need.rs"]
+mod need;
 #[path = "common/real_etcd.rs"]
 mod real_etcd;
+#[path = "etcd_tls/renewal.rs"]
+mod renewal;
 #[path = "common/web.rs"]
 mod web;
 
@@ -44,7 +48,7 @@ struct Shown {
 
 /// A node whose etcd door is within TLS.
 struct Door {
-    _cluster: Cluster,
+    cluster: Cluster,
     folder: tempfile::TempDir,
     address: SocketAddr,
     shows: Shown,
@@ -96,7 +100,7 @@ impl Door {
         );
         let mut cluster = Cluster::prepare(folder.path(), 1, &extra);
         cluster.found();
-        let door = Self { _cluster: cluster, folder, address, shows, knows };
+        let door = Self { cluster, folder, address, shows, knows };
         await_volume(&mut KvClient::new(connect(door.endpoint(ROOT)).await)).await;
         door
     }
@@ -160,7 +164,7 @@ impl Door {
             .current_dir(self.folder.path());
         let output = match curl.output() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                eprintln!("not compared: there is no curl");
+                need::missing("curl");
                 return None;
             }
             output => output.unwrap(),

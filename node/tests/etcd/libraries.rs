@@ -26,16 +26,19 @@ pub(crate) struct Library {
     survives: Option<Vec<PathBuf>>,
 }
 
-/// Each library of which there is a program, or why it cannot be asked here.
-pub(crate) fn all() -> [Result<Library, String>; 3] {
+/// What `CDB_NEED` calls a library that is not here.
+type Missing = &'static str;
+
+/// Each library of which there is a program.
+pub(crate) fn all() -> [Result<Library, Missing>; 3] {
     let python = clients().join("python/drive.py");
     let node = clients().join("node/drive.mjs");
     let survives = clients().join("node/survive.mjs");
     [
         rust(),
         // It knows one member only.
-        script("etcd3 (Python)", "python3", ["-c", "import etcd3"], python),
-        script("etcd3 (Node)", "node", ["-e", "require('etcd3')"], node)
+        script("python", "etcd3 (Python)", "python3", ["-c", "import etcd3"], python),
+        script("node", "etcd3 (Node)", "node", ["-e", "require('etcd3')"], node)
             .map(|node| Library { survives: Some(vec!["node".into(), survives]), ..node }),
     ]
 }
@@ -46,7 +49,7 @@ fn clients() -> PathBuf {
 
 /// Builds the program of the crate `etcd-client`, which wants a `protoc` when it
 /// is built: ours, built first.
-fn rust() -> Result<Library, String> {
+fn rust() -> Result<Library, Missing> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("drive");
     let cargo = |words: &[&str]| {
         let mut command = Command::new(env!("CARGO"));
@@ -60,7 +63,8 @@ fn rust() -> Result<Library, String> {
     };
     let fetched = cargo(&["fetch"]);
     if !fetched.status.success() {
-        return Err(format!("etcd-client cannot be fetched: {}", errors(&fetched)));
+        eprintln!("etcd-client cannot be fetched: {}", errors(&fetched));
+        return Err("rust");
     }
     for words in [["build", "-p", "protoc"], ["build", "-p", "drive"]] {
         let built = cargo(&words);
@@ -72,14 +76,15 @@ fn rust() -> Result<Library, String> {
 }
 
 fn script(
+    missing: Missing,
     name: &'static str,
     interpreter: &str,
     import: [&str; 2],
     script: PathBuf,
-) -> Result<Library, String> {
+) -> Result<Library, Missing> {
     let found = Command::new(interpreter).args(import).output();
     if !found.is_ok_and(|found| found.status.success()) {
-        return Err(format!("{name} is not installed (see node/tests/clients/README.md)"));
+        return Err(missing);
     }
     Ok(Library { name, words: vec![interpreter.into(), script], survives: None })
 }

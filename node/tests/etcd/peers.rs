@@ -10,7 +10,7 @@ use std::{
 
 use clusterdb::cli::dev::{DevFile, DevNodeState, ProcessState};
 
-use crate::real_etcd::{RealEtcd, end, has, spawn};
+use crate::real_etcd::{RealEtcd, end, spawn};
 
 /// Longest wait for a start.
 const WAIT: Duration = Duration::from_mins(1);
@@ -24,11 +24,6 @@ pub(crate) trait Peer {
     fn address(&self) -> String {
         self.addresses().first().unwrap().to_string()
     }
-}
-
-/// Whether there is an etcd to compare with.
-pub(crate) fn has_etcd() -> bool {
-    RealEtcd::is_installed() && has("etcdctl", "version")
 }
 
 /// A development cluster of ours.

@@ -14,6 +14,7 @@ use super::{
     Door, NAMES,
     doors::{connect, get, put},
     endpoint, made,
+    need::missing,
     real_etcd::RealEtcd,
 };
 
@@ -120,7 +121,7 @@ async fn the_name_in_a_certificate_is_the_user_that_asks_as_at_a_real_etcd() {
 /// The same of a real etcd, if there is one.
 async fn compare(door: &Door, ours: &[(String, Vec<String>)]) {
     if !RealEtcd::is_installed() {
-        eprintln!("not compared: there is no etcd");
+        missing("etcd");
         return;
     }
     let [certificate, key] = door.shows.files.each_ref().map(|file| file.display());

@@ -77,7 +77,7 @@ use self::{
         v3electionpb::election_server::ElectionServer,
         v3lockpb::lock_server::LockServer,
     },
-    tls::Handshakes,
+    tls::Renewal,
     watch::WatchService,
 };
 use crate::{
@@ -129,7 +129,14 @@ pub async fn bind(config: &EtcdConfig) -> anyhow::Result<TcpListener> {
 /// # Errors
 /// If the certificates are unusable, or the port no longer answers.
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) -> anyhow::Result<()> {
-    let handshakes = gateway.config.tls.as_ref().map(Handshakes::new).transpose()?;
+    let renewal = gateway.config.tls.clone().map(Renewal::begin).transpose()?;
+    let handshakes = renewal.as_ref().map(Renewal::handshakes);
+    let renewing = async {
+        match renewal {
+            Some(renewal) => renewal.keep().await,
+            None => pending().await,
+        }
+    };
     let upkeep = keep_volume(gateway.client.clone(), gateway.config.clone());
     let counting = gateway.quotas.keep(&gateway.client, gateway.volume());
     let mut guarded = server().layer(cors::guard(&gateway.config.cors));
@@ -146,6 +153,7 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) -> anyhow::Resu
     tokio::select! {
         served = serve => served.context("the etcd port no longer answers"),
         never = upkeep => match never {},
+        never = renewing => match never {},
         never = counting => match never {},
         never = gateway.listen() => match never {},
         never = gateway.watch_health() => match never {},
