@@ -352,6 +352,22 @@ fn a_put_takes_the_values_that_a_transaction_takes() {
     assert!(by_put.contains("at most 4194304 bytes (4 MiB)"), "{by_put}");
 }
 
+/// The value of before is read by itself if both do not fit into one answer. It was told
+/// as an empty one.
+#[test]
+fn a_watch_tells_no_value_of_before_that_was_let_go_of() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let store = open(scratch.path());
+    let large = vec![7; VALUE_BYTES_MAX - 1];
+    for _ in 0..2 {
+        store.put(b"k", &large, 0).expect("put");
+    }
+    let told = |from| store.watch_events(from).expect("events").pop().expect("one").prev_kv;
+    assert_eq!(told(3).expect("it is kept").value, large);
+    store.compact(3).expect("compact");
+    assert_eq!(told(3), None);
+}
+
 #[test]
 fn a_delete_tells_what_was_there_however_large_it_is() {
     let scratch = tempfile::tempdir().expect("a directory");
