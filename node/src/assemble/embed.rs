@@ -47,6 +47,7 @@ const THREADS: usize = 1;
 pub(crate) struct Embedded {
     /// Asks it anything.
     pub(crate) client: Client,
+    #[cfg(feature = "etcd")]
     node: NodeId,
     actors: NodeActors,
     storage: Storage,
@@ -134,7 +135,15 @@ impl Embedded {
         let door =
             LocalDoor::new(actors.switchboard.clone(), network, identity.node, "embedded program");
         let client = Client::new(Arc::new(door), clock, entropy);
-        Ok(Self { client, node: identity.node, actors, storage, _dir: dir, _fenced: fenced })
+        Ok(Self {
+            client,
+            #[cfg(feature = "etcd")]
+            node: identity.node,
+            actors,
+            storage,
+            _dir: dir,
+            _fenced: fenced,
+        })
     }
 
     /// Bytes its data takes on the disk.
