@@ -35,8 +35,6 @@ const NAME_BYTES_MAX: usize = 4 << 10;
 const VERIFIED_AT_ONCE: usize = 16;
 /// Longest such a token waits for its turn.
 const TURN_MAX: Duration = Duration::from_secs(3);
-/// When it may come again.
-const RETRY_AFTER_MS: u32 = 500;
 
 /// The accounts of one volume, as a door of a node sees them.
 #[derive(Debug)]
@@ -72,7 +70,8 @@ impl Accounts {
     ///
     /// # Errors
     /// Those of the client, if the token was never seen here and what verifies it could
-    /// not be read; [`Fault::Busy`] if too many such are under way.
+    /// not be read; [`Fault::Timeout`] if too many such are under way, be it by strangers
+    /// or because no leader answers.
     pub async fn principal(
         &self,
         token: Option<&str>,
@@ -96,7 +95,7 @@ impl Accounts {
     async fn verify(&self, token: &str) -> Result<Proof, ClientError> {
         let Some(claim) = self.tokens.claim(token) else { return Ok(Proof::default()) };
         let Ok(Ok(_turn)) = timeout(TURN_MAX, self.turns.acquire()).await else {
-            return Err(self.fault(Fault::Busy { retry_after_ms: RETRY_AFTER_MS }));
+            return Err(self.fault(Fault::Timeout));
         };
         // Another request with it may have been verified meanwhile.
         if let Some(proof) = self.tokens.renew(token) {
