@@ -198,7 +198,7 @@ impl Gateway {
         }
         let Caller { token, certificate } = Caller::of(metadata, extensions);
         let certified = certificate.as_deref().and_then(common_name);
-        let principal = self.accounts.principal(token.as_deref(), certified.as_deref());
+        let principal = self.accounts.principal(token.as_deref(), certified.as_deref()).await?;
         Ok(self.client.acting_as(principal))
     }
 
