@@ -111,9 +111,10 @@ impl Tokens {
         let (now, digest) = (self.clock.now(), digest_of(token));
         let holds = hash.is_some_and(|hash| claim.fits(hash));
         let mut seen = self.lock();
-        let (held, proof) = match holds {
-            true => (&mut seen.held, claim.proof),
-            false => (&mut seen.refused, Proof::default()),
+        let (held, proof) = if holds {
+            (&mut seen.held, claim.proof)
+        } else {
+            (&mut seen.refused, Proof::default())
         };
         held.put(digest, proof.clone(), now);
         proof
