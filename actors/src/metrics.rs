@@ -44,6 +44,8 @@ pub const COMPACTIONS: &str = "cdb_shard_compactions_total";
 pub const UNSWEPT: &str = "cdb_shard_unswept_replicas";
 /// Segments of the log in use.
 pub const LOG_SEGMENTS: &str = "cdb_log_segments";
+/// How much of its limit the fullest store uses.
+pub const STORE_FULLEST: &str = "cdb_store_fullest_ratio";
 
 const COUNTERS: [&str; 15] = [
     OUTBOX_DROPPED,
@@ -75,6 +77,7 @@ pub fn describe() {
     }
     metrics::gauge!(LOG_SEGMENTS).set(0.0);
     metrics::gauge!(UNSWEPT).set(0.0);
+    metrics::gauge!(STORE_FULLEST).set(0.0);
     describe_counter!(OUTBOX_DROPPED, "Raft messages dropped because the outbox was full.");
     describe_counter!(
         REPLICA_INBOX_DROPPED,
@@ -102,5 +105,6 @@ pub fn describe() {
     describe_counter!(SWEPT_BYTES, "Bytes of the entries swept from stores.");
     describe_counter!(SWEEPS_FAILED, "Batches of a sweep that failed; they are tried again.");
     describe_counter!(COMPACTIONS, "Compactions of shards this node asked for.");
+    describe_gauge!(STORE_FULLEST, "Part of its limit (limits.store) that the fullest store uses.");
     describe_gauge!(UNSWEPT, "Replicas whose store may hold what nobody can read any more.");
 }

@@ -89,6 +89,8 @@ codes! {
     BadAnswer = 418,
     /// The volume is being restored and is not whole yet.
     Restoring = 419,
+    /// The store of a shard is near its limit.
+    StoreFull = 420,
     /// The asker may not do that.
     NotAllowed = 501,
     /// Certificate or authority do not fit.

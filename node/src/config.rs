@@ -50,6 +50,13 @@ const LOG_SEGMENT_DEFAULT: ByteSize = ByteSize::mib(64);
 const LOG_SEGMENT_MIN: ByteSize = ByteSize::mib(16);
 /// Largest size: what a disk fills with zeros in some seconds.
 const LOG_SEGMENT_MAX: ByteSize = ByteSize::gib(1);
+/// Default limit of a store. Not more, for all stores of a node share the addresses of its
+/// process: of 47 bits (128 TiB), 64 GiB each leave room for 2,000 of them.
+const STORE_DEFAULT: ByteSize = ByteSize::gib(64);
+/// Least limit: what is kept of it for deletes (72 MiB) is then less than a third.
+const STORE_MIN: ByteSize = ByteSize::mib(256);
+/// Largest limit: stores of a hundred shards still fit into the addresses.
+const STORE_MAX: ByteSize = ByteSize::gib(1024);
 /// Replicas per node times three descriptors, and as much again for sockets.
 const OPEN_FILES_DEFAULT: u64 = 32_768;
 /// A node with a catalog replica, a few shards and a few peers.
@@ -131,6 +138,10 @@ pub struct LimitsConfig {
     /// 64 MiB. Three are made at once and kept; smaller ones suit small disks,
     /// larger ones need fewer syncs of the directory.
     pub log_segment: ByteSize,
+    /// Bytes that the store of one shard may come to. 256 MiB to 1 TiB, default 64 GiB.
+    /// At nine tenths of it puts to that shard are refused. It takes addresses of the
+    /// process, 128 TiB in all, not memory; the same on all nodes.
+    pub store: ByteSize,
 }
 
 /// Why a configuration cannot be used.
@@ -201,6 +212,7 @@ struct LimitsSection {
     read_threads: Option<Threads>,
     open_files: Option<Spanned<u64>>,
     log_segment: Option<Spanned<Size>>,
+    store: Option<Spanned<Size>>,
 }
 
 impl NodeConfig {
@@ -283,19 +295,27 @@ impl LimitsSection {
             let line = files.defined.line();
             return Err(format!("line {line}: `open_files` is at least {OPEN_FILES_MIN}"));
         }
-        if let Some(segment) = self.log_segment.as_ref().filter(|s| s.value.0 > LOG_SEGMENT_MAX) {
-            let line = segment.defined.line();
-            return Err(format!("line {line}: `log_segment` is at most {LOG_SEGMENT_MAX}"));
-        }
+        at_most("log_segment", self.log_segment.as_ref(), LOG_SEGMENT_MAX)?;
+        at_most("store", self.store.as_ref(), STORE_MAX)?;
         Ok(LimitsConfig {
             log_segment: at_least("log_segment", self.log_segment, LOG_SEGMENT_MIN)?
                 .unwrap_or(LOG_SEGMENT_DEFAULT),
+            store: at_least("store", self.store, STORE_MIN)?.unwrap_or(STORE_DEFAULT),
             memory: at_least("memory", self.memory, MEMORY_MIN)?.unwrap_or(MEMORY_DEFAULT),
             task_threads: self.task_threads.map(|threads| threads.0),
             engine_threads: self.engine_threads.unwrap_or_default().0,
             read_threads: self.read_threads.unwrap_or_default().0,
             open_files: self.open_files.map_or(OPEN_FILES_DEFAULT, |files| files.value),
         })
+    }
+}
+
+fn at_most(field: &str, size: Option<&Spanned<Size>>, max: ByteSize) -> Result<(), String> {
+    match size {
+        Some(size) if size.value.0 > max => {
+            Err(format!("line {}: `{field}` is at most {max}", size.defined.line()))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

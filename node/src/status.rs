@@ -93,6 +93,8 @@ pub struct DiskStatus {
     pub log_records: u64,
     /// Bytes appended to the log since the start.
     pub log_bytes: u64,
+    /// How much of its limit (`limits.store`) the fullest store uses, in percent.
+    pub fullest_store_percent: u64,
     /// Why the disk is fenced, if it is.
     pub fenced: Option<String>,
 }

@@ -16,6 +16,9 @@ mod common;
 #[cfg(feature = "etcd")]
 #[path = "full_disk/door.rs"]
 mod door;
+#[cfg(feature = "etcd")]
+#[path = "full_disk/store.rs"]
+mod store;
 
 use std::{
     fs,

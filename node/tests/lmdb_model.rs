@@ -158,6 +158,25 @@ fn a_full_map_refuses_the_batch_whole_and_takes_deletes_afterwards() {
 }
 
 #[test]
+fn a_store_beyond_a_lowered_limit_keeps_all_and_takes_deletes() {
+    let root = tempfile::tempdir().unwrap();
+    let large = engine(root.path());
+    let store = large.create(StoreId(1)).unwrap();
+    let all: Vec<_> = (0..40_u32).map(|key| record(&key.to_be_bytes(), &[9; 1 << 20])).collect();
+    store.commit(&all).unwrap();
+    drop(store);
+    let small = engine_with(root.path(), LmdbConfig { map_bytes: 16 << 20, ..config() });
+    let store = small.open(StoreId(1)).unwrap();
+    let usage = store.usage().unwrap();
+    assert!(usage.limit_bytes == 16 << 20 && usage.used_bytes > 40 << 20, "{usage:?}");
+    // A delete copies first: pages of its own size and those on the way.
+    let moved = Write { tree: Tree::History, ..record(b"old", &[9; 1 << 20]) };
+    let gone = Write { tree: Tree::Latest, key: 0_u32.to_be_bytes().to_vec(), value: None };
+    store.commit(&[moved, gone]).unwrap();
+    assert!(store.view().unwrap().get(Tree::Latest, &39_u32.to_be_bytes()).unwrap().is_some());
+}
+
+#[test]
 fn a_store_of_another_node_or_a_newer_format_is_refused() {
     let root = tempfile::tempdir().unwrap();
     drop(engine(root.path()).create(StoreId(1)).unwrap());

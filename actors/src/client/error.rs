@@ -302,6 +302,7 @@ impl ClientError {
                 | Fault::Interrupted
                 | Fault::Timeout
                 | Fault::DiskFull { .. }
+                | Fault::StoreFull { .. }
                 | Fault::Restoring
                 | Fault::ClockAhead(_) => true,
                 Fault::Stopped(_)
@@ -354,6 +355,7 @@ fn fault_code(fault: &Fault) -> ErrorCode {
         | Fault::Timeout => ErrorCode::NoQuorum,
         Fault::Busy { .. } => ErrorCode::Overloaded,
         Fault::DiskFull { .. } => ErrorCode::DiskFull,
+        Fault::StoreFull { .. } => ErrorCode::StoreFull,
         Fault::ClockAhead(_) => ErrorCode::ClockSkew,
         Fault::Restoring => ErrorCode::Restoring,
         Fault::Stopped(_) => ErrorCode::ReplicaStopped,
@@ -394,6 +396,9 @@ fn fault_fix(fault: &Fault) -> String {
         Fault::Busy { .. } => "send less at once, or try again later",
         Fault::DiskFull { .. } => {
             "delete keys (cdb rm; room comes back within a minute or two), remove a volume (cdb volume rm), or give the node a larger disk"
+        }
+        Fault::StoreFull { .. } => {
+            "delete keys (cdb rm) and let go of history (cdb kv compact), or raise limits.store in node.yaml of every node and restart them one after another"
         }
         Fault::ClockAhead(_) => "set the clocks of all machines by NTP",
         Fault::Restoring => {

@@ -3,8 +3,9 @@
 //! One walk over the node's replicas instead of a timer for each: a shard where
 //! nothing happened since its last compaction is passed by and sleeps on. The
 //! leader's node asks when the policy of the volume and the retention say so; a
-//! node whose disk is tight asks also for shards it only follows, because only
-//! their log can give it room. Both take the router's way to the leader.
+//! node whose disk is tight, or whose store is near its limit, asks also for shards it only
+//! follows, because only their log can give it room. Both take the router's way to
+//! the leader.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -119,7 +120,7 @@ impl DiskState {
         catalog: &CatalogView,
         (now, wall): (Instant, WallTime),
     ) -> Option<Wanted> {
-        let tight = self.arguments.space.borrow().is_tight();
+        let tight = self.arguments.space.borrow().is_tight() || handle.limit().is_near();
         let published = handle.published.borrow();
         let leading = published.status.as_ref().is_some_and(|status| status.leading);
         let half = published.half.as_ref().filter(|_| leading || tight)?;

@@ -8,6 +8,9 @@
 //! itself has only its reserve left, each replica is judged by the pages of its
 //! own store.
 //!
+//! A store has a limit of its own as well, whatever the device has
+//! ([`crate::replica::limit`]): whoever grew or is near it is looked at too.
+//!
 //! Invariant: what a replica is admitted fits into its store, or the device
 //! has room beyond the reserve. Limits: looked at as often as the space is
 //! measured; a follower on a fuller disk than its leader's takes what it must.
@@ -16,7 +19,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use cluster::ports::engine::StoreUsage;
 
-use super::DiskState;
+use super::{DiskState, flush};
 use crate::{
     budget::NodeBudget,
     replica::{
@@ -45,17 +48,31 @@ impl DiskState {
     /// Shows replicas and people what room there is.
     pub(super) fn show_space(&self, look: Look) {
         self.arguments.budget.set_space(look.space, look.grown_bytes);
+        let hosted = self.arguments.hosted.borrow();
+        let mut fullest = 0;
+        for handle in hosted.by_shard.values() {
+            fullest = fullest.max(handle.limit().percent_used());
+            // What waits is counted for more than it may take.
+            if handle.limit().is_near() && handle.overlay_bytes() > 0 {
+                flush(handle, false);
+            }
+        }
+        metrics::gauge!(crate::metrics::STORE_FULLEST).set(f64::from(fullest) / 100.0);
         let shown = &self.arguments.space;
         shown.send_if_modified(|shown| std::mem::replace(shown, look.space) != look.space);
     }
 
-    /// Whom to judge at the next measure: nobody while the device has plenty.
-    /// The first measure that finds so again still judges, and lets all go.
+    /// Whom to judge at the next measure: while the device has plenty only those that
+    /// may have come nearer to the limits of their stores. The first measure that finds
+    /// so again still judges, and lets all go.
     pub(super) fn rooms(&self) -> Rooms {
         let tight = self.arguments.space.borrow().is_device_tight();
-        let hosted = tight.then(|| Arc::clone(&self.arguments.hosted.borrow()));
-        let handles = hosted.iter().flat_map(|hosted| hosted.by_shard.values());
-        let replicas = handles.filter_map(Candidate::of).collect();
+        let hosted = Arc::clone(&self.arguments.hosted.borrow());
+        let due = |handle: &&ReplicaHandle| {
+            let grown = handle.held.grown.load(Ordering::Relaxed);
+            tight || handle.held.limit.is_due(grown)
+        };
+        let replicas = hosted.by_shard.values().filter(due).filter_map(Candidate::of).collect();
         Rooms { replicas, budget: Arc::clone(&self.arguments.budget) }
     }
 }
@@ -98,8 +115,11 @@ impl Candidate {
     fn judge(&self, tight: bool) {
         let grown = self.held.grown.load(Ordering::Relaxed);
         let overlay = self.held.overlay.load(Ordering::Relaxed) as u64;
-        let room = self.half.store.usage().map(|usage| room(usage, overlay));
-        let room = room.unwrap_or(UNKNOWN_ROOM);
+        let usage = self.half.store.usage();
+        if let Ok(usage) = usage {
+            self.held.limit.look(usage, overlay, grown);
+        }
+        let room = usage.map_or(UNKNOWN_ROOM, |usage| room(usage, overlay));
         let until = if tight { grown.saturating_add(room) } else { u64::MAX };
         self.held.grows_until.store(until, Ordering::Relaxed);
     }
@@ -114,12 +134,15 @@ fn room(usage: StoreUsage, overlay_bytes: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use cluster::ports::engine::UNLIMITED;
+
     use super::*;
 
     #[test]
     fn a_store_takes_puts_into_pages_of_its_own_less_a_part() {
         let mib = |count: u64| count << 20;
-        let usage = |used, file| StoreUsage { used_bytes: used, file_bytes: file, free_bytes: 0 };
+        let usage =
+            |used, file| StoreUsage { used_bytes: used, file_bytes: file, limit_bytes: UNLIMITED };
         assert_eq!(room(usage(mib(60), mib(60)), 0), 0, "no page is free");
         assert_eq!(room(usage(mib(60), mib(67)), 0), 0, "too few for one large value");
         assert_eq!(room(usage(mib(20), mib(60)), mib(20)), mib(10), "a quarter stays free");

@@ -36,6 +36,7 @@ use tokio::sync::watch;
 use super::{
     gate::{StoreGate, Turn},
     halt::Halt,
+    limit::StoreLimit,
     messages::{AppliedBatch, ReplicaMessage},
 };
 use crate::{budget::NodeBudget, failpoint::FailPoint, queue::Queue, world::World};
@@ -115,6 +116,8 @@ pub struct Held {
     pub grown: AtomicU64,
     /// What it may grow to before its store's own free pages are used up.
     pub grows_until: AtomicU64,
+    /// What the limit of its store leaves.
+    pub limit: StoreLimit,
 }
 
 impl Default for Held {
@@ -124,6 +127,7 @@ impl Default for Held {
             entries: AtomicUsize::new(0),
             grown: AtomicU64::new(0),
             grows_until: AtomicU64::new(u64::MAX),
+            limit: StoreLimit::default(),
         }
     }
 }
@@ -257,6 +261,13 @@ impl ApplyHalf {
         (until < u64::MAX).then(|| until.saturating_sub(taken))
     }
 
+    /// What the limit of its store leaves, and what of that is taken since somebody
+    /// looked.
+    pub(super) fn limit(&self) -> (&StoreLimit, u64) {
+        let Held { limit, grown, .. } = self.gauge.own.as_ref();
+        (limit, grown.load(Ordering::Relaxed))
+    }
+
     /// What readers need, as published last.
     pub(super) fn read_half(&self) -> Option<Arc<ReadHalf>> {
         self.published.borrow().half.clone()
@@ -382,6 +393,10 @@ impl ApplyHalf {
             ShardMachine::open(self.replica, view.as_ref())?
         };
         let opened = opened(&machine);
+        // Before the first put: the disk looks once a second only.
+        let overlay_bytes = machine.overlay_bytes() as u64;
+        let grown = self.gauge.own.grown.load(Ordering::Relaxed);
+        self.gauge.own.limit.look(store.usage()?, overlay_bytes, grown);
         let swept = Version(0);
         let (flushing, sweeping, step_at) = (false, false, STEP_BYTES);
         let open = Open { machine, store, turn, flushing, step_at, sweeping, swept };
@@ -483,11 +498,12 @@ impl ApplyHalf {
         });
     }
 
-    /// Whether the overlay is large for a disk that has its reserve only. Not
-    /// while a flush is under way beside: its older bytes would come last.
+    /// Whether the overlay is large for a disk that has its reserve only, or for a
+    /// store that is near its limit. Not while a flush is under way beside: its older
+    /// bytes would come last.
     fn is_step_due(&self, open: &Open) -> bool {
         let large = open.machine.overlay_bytes() >= open.step_at;
-        large && !open.flushing && self.budget().is_tight()
+        large && !open.flushing && (self.budget().is_tight() || self.gauge.own.limit.is_near())
     }
 
     /// Flushes before more is applied. A delete moves the old value to the

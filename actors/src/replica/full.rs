@@ -4,6 +4,8 @@
 //! disk first gives leadership to the next voter: the others may have room. If
 //! they are full too, leadership goes round once, and then whoever holds it
 //! says so: each replica gives it away at most once per [`HANDOVER_PAUSE`].
+//! A store that is near its limit is no reason to give it away: the others hold
+//! the same.
 
 use std::time::Duration;
 
@@ -40,8 +42,25 @@ impl ReplicaState {
         Ok((!takes).then(|| space.device_percent_used()))
     }
 
+    /// Whether the limit of the store has room for puts.
+    fn admit_to_store(&self) -> Result<(), Fault> {
+        let (limit, grown) = self.half.limit();
+        if limit.is_full() {
+            return Err(Fault::StoreFull {
+                node: self.world.identity.node,
+                shard: self.facts.shard,
+                percent_used: limit.percent_used(),
+                limit_bytes: limit.limit_bytes(),
+            });
+        }
+        // Requests under way may all be for it.
+        let takes = self.half.budget().requests.bytes() as u64 <= limit.room(grown);
+        if takes { Ok(()) } else { Err(Fault::Busy { retry_after_ms: MEASURE_MS }) }
+    }
+
     /// Whether there is room for puts here.
     pub(super) fn admit_puts(&mut self) -> Result<(), Fault> {
+        self.admit_to_store()?;
         let node = self.world.identity.node;
         let Some(percent_used) = self.fullness()? else { return Ok(()) };
         let full = Fault::DiskFull { node, percent_used };

@@ -27,6 +27,7 @@ use tokio::sync::{oneshot, watch};
 use super::{
     apply::{Held, Published},
     halt::Halt,
+    limit::StoreLimit,
     snapshots::FetchError,
     watches::Watcher,
 };
@@ -326,6 +327,11 @@ impl ReplicaHandle {
     /// How many wait here.
     pub fn crowd(&self) -> Crowd {
         Crowd { requests: self.requests.count(), inbox: self.inbox.count() }
+    }
+
+    /// What the limit of its store leaves, as it was found last.
+    pub fn limit(&self) -> &StoreLimit {
+        &self.held.limit
     }
 
     /// Bytes this replica has in memory above its store.

@@ -21,6 +21,7 @@ mod gate;
 pub(crate) mod halt;
 mod journal;
 mod leases;
+pub mod limit;
 pub mod messages;
 mod reads;
 mod rounds;

@@ -17,7 +17,9 @@ use rpds::RedBlackTreeMapSync;
 
 use crate::{
     ids::StoreId,
-    ports::engine::{Engine, EngineError, Order, Store, StoreUsage, Tree, View, Visit, Write},
+    ports::engine::{
+        Engine, EngineError, Order, Store, StoreUsage, Tree, UNLIMITED, View, Visit, Write,
+    },
 };
 
 type Map = RedBlackTreeMapSync<Bytes, Bytes>;
@@ -304,9 +306,8 @@ impl Store for MemoryStore {
         self.alive(&disk)?;
         let (used_bytes, file_bytes) =
             disk.stores.get(&self.store).map_or((0, 0), |trees| (trees.bytes, trees.file_bytes));
-        let bytes_max = disk.faults.bytes_max.unwrap_or(1 << 40);
-        let free_bytes = bytes_max.saturating_sub(used_bytes);
-        Ok(StoreUsage { used_bytes, file_bytes, free_bytes })
+        // A cap is a fault of the device, which nobody is warned of.
+        Ok(StoreUsage { used_bytes, file_bytes, limit_bytes: UNLIMITED })
     }
 }
 

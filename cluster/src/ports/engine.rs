@@ -6,7 +6,7 @@
 
 use std::{fmt, ops::Bound, ops::ControlFlow};
 
-use crate::ids::StoreId;
+use crate::{ids::StoreId, limits::TRANSACTION_BYTES_MAX};
 
 /// The named trees of a store. See `mvcc::layout` for their keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -140,8 +140,22 @@ pub struct StoreUsage {
     pub used_bytes: u64,
     /// Bytes it takes of the device: those in use, and what it can use again.
     pub file_bytes: u64,
-    /// Bytes the store may still grow to.
-    pub free_bytes: u64,
+    /// Bytes it may come to; [`UNLIMITED`] where only the device bounds it.
+    pub limit_bytes: u64,
+}
+
+/// The limit of a store that has none.
+pub const UNLIMITED: u64 = u64::MAX;
+
+/// Least room that a limit keeps: what one transaction moves to the history when it
+/// deletes as much as it may, pages old and new, and some to copy on the way.
+const KEPT_BYTES_MIN: u64 = 2 * (TRANSACTION_BYTES_MAX as u64) + (8 << 20);
+
+/// Bytes below its limit that a store keeps for what makes room: deletes and
+/// compaction write before they free. A tenth; of small stores more, for a
+/// transaction is as large there.
+pub fn kept_bytes(limit_bytes: u64) -> u64 {
+    KEPT_BYTES_MIN.min(limit_bytes / 3).max(limit_bytes / 10)
 }
 
 /// One open store.

@@ -7,6 +7,7 @@ use crate::{
     ids::{NodeId, ShardId},
     mvcc::version::Version,
     shard::{descriptor::ShardDescriptor, range::TooLarge},
+    units::ByteSize,
 };
 
 /// Why a request was not served. Each says whether a retry can help.
@@ -79,4 +80,19 @@ pub enum Fault {
     /// What was asked for whole does not fit into one answer: page by page it does.
     #[error(transparent)]
     TooLarge(TooLarge),
+    /// The store of the shard is near its limit; deletes still work.
+    #[error(
+        "the store of {shard} on node {node} is at {percent_used} % of its limit of {}: delete keys and compact, or raise limits.store of the nodes",
+        ByteSize(*limit_bytes)
+    )]
+    StoreFull {
+        /// Which node.
+        node: NodeId,
+        /// Which shard.
+        shard: ShardId,
+        /// How much of the limit is used, in percent.
+        percent_used: u8,
+        /// The limit.
+        limit_bytes: u64,
+    },
 }

@@ -63,6 +63,7 @@ pub fn reaction(fault: &Fault) -> Reaction {
         | Fault::NotAllowed(_)
         | Fault::Denied(_)
         | Fault::TooLarge(_)
+        | Fault::StoreFull { .. }
         | Fault::Invalid(_) => Reaction::GiveUp,
     }
 }
@@ -115,6 +116,12 @@ mod tests {
     fn what_repeating_cannot_mend_is_given_up() {
         for fault in [
             Fault::DiskFull { node: NodeId(1), percent_used: 96 },
+            Fault::StoreFull {
+                node: NodeId(1),
+                shard: ShardId(7),
+                percent_used: 90,
+                limit_bytes: 1 << 36,
+            },
             Fault::ClockAhead(String::new()),
             Fault::Restoring,
             Fault::NoSuchVersion(String::new()),

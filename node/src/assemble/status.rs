@@ -18,7 +18,7 @@ use cluster::{
     mvcc::tally::Tally,
     request::ReplicaStatus,
     shard::descriptor::ReplicaRole,
-    units::Instant,
+    units::{ByteSize, Instant},
 };
 use tokio::sync::watch;
 
@@ -128,8 +128,8 @@ impl NodeView {
         let inner = &self.0;
         let catalog = inner.catalog.borrow().clone();
         let known = catalog.node(inner.record.node);
-        let problems: Vec<String> =
-            self.checks().into_iter().filter_map(|check| check.problem).collect();
+        let found = self.checks().into_iter().filter_map(|check| check.problem);
+        let problems: Vec<String> = found.chain(self.full_stores()).collect();
         let own = inner.record.node;
         let peers_up = inner.live.borrow().nodes().into_iter().filter(|node| *node != own);
         NodeStatus {
@@ -190,8 +190,30 @@ impl NodeView {
             log_syncs: stats.batches,
             log_records: stats.records,
             log_bytes: stats.bytes,
+            fullest_store_percent: self.fullest_store_percent().into(),
             fenced: None,
         }
+    }
+
+    fn fullest_store_percent(&self) -> u8 {
+        let hosted = self.0.hosted.borrow();
+        hosted.by_shard.values().map(|handle| handle.limit().percent_used()).max().unwrap_or(0)
+    }
+
+    /// What there is to say of stores that take no puts. It makes no node unready: all
+    /// its other shards serve, and this one serves reads.
+    fn full_stores(&self) -> Vec<String> {
+        let hosted = self.0.hosted.borrow();
+        let full = hosted.by_shard.values().filter(|handle| handle.limit().is_full());
+        full.map(|handle| {
+            let (limit, shard) = (handle.limit(), handle.shard);
+            format!(
+                "the store of {shard} is at {} % of its limit of {}: delete keys and compact, or raise limits.store",
+                limit.percent_used(),
+                ByteSize(limit.limit_bytes())
+            )
+        })
+        .collect()
     }
 
     fn statuses(&self) -> Vec<(cluster::ids::VolumeId, ReplicaStatus, usize)> {

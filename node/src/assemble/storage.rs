@@ -31,9 +31,8 @@ use crate::{
     },
 };
 
-/// Address space of one store: four times the bound of a shard (16 GiB), which
-/// leaves 1,024 stores in the 64 TiB a process may map.
-const STORE_MAP: ByteSize = ByteSize::gib(64);
+/// Limits of stores are read in steps of this: a multiple of the pages of all systems.
+const STORE_STEP_BYTES: usize = 64 << 10;
 /// Capacity of a node that keeps its data in memory, unless told otherwise.
 const MEMORY_CAPACITY: ByteSize = ByteSize::gib(4);
 
@@ -114,7 +113,7 @@ struct Device {
 
 fn disk(config: &NodeConfig, dir: &DataDir, identity: NodeIdentity) -> anyhow::Result<Device> {
     let files = disk_files(dir)?;
-    let engine = disk_engine(dir, identity)?;
+    let engine = disk_engine(config, dir, identity)?;
     let gauge = DiskGauge {
         root: dir.root().to_owned(),
         log: dir.log(),
@@ -140,12 +139,17 @@ fn disk_files(dir: &DataDir) -> anyhow::Result<Arc<dyn Files>> {
     Ok(Arc::new(files))
 }
 
-fn disk_engine(dir: &DataDir, identity: NodeIdentity) -> anyhow::Result<Arc<LmdbEngine>> {
+fn disk_engine(
+    config: &NodeConfig,
+    dir: &DataDir,
+    identity: NodeIdentity,
+) -> anyhow::Result<Arc<LmdbEngine>> {
+    let limit = usize::try_from(config.limits.store.bytes())
+        .context("this machine has no 64-bit addresses")?;
     let config = LmdbConfig {
         cluster: identity.cluster,
         node: identity.node,
-        map_bytes: usize::try_from(STORE_MAP.bytes())
-            .context("this machine has no 64-bit addresses")?,
+        map_bytes: limit / STORE_STEP_BYTES * STORE_STEP_BYTES,
     };
     let engine = LmdbEngine::new(dir.stores(), dir.quarantine(), config)
         .with_context(|| format!("cannot open the stores in {}", dir.stores().display()))?;

@@ -176,6 +176,7 @@ pub fn exit_number(code: ErrorCode) -> u8 {
         | ErrorCode::BadTransaction
         | ErrorCode::InvalidRequest
         | ErrorCode::DiskFull
+        | ErrorCode::StoreFull
         | ErrorCode::ReplicaStopped
         | ErrorCode::ClockSkew
         | ErrorCode::BadAnswer

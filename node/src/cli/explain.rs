@@ -35,6 +35,7 @@ pub fn page(code: ErrorCode) -> &'static str {
         ErrorCode::ClockSkew => include_str!("../../docs/errors/E0417.md"),
         ErrorCode::BadAnswer => include_str!("../../docs/errors/E0418.md"),
         ErrorCode::Restoring => include_str!("../../docs/errors/E0419.md"),
+        ErrorCode::StoreFull => include_str!("../../docs/errors/E0420.md"),
         ErrorCode::NotAllowed => include_str!("../../docs/errors/E0501.md"),
         ErrorCode::BadCertificate => include_str!("../../docs/errors/E0502.md"),
         ErrorCode::BadProfile => include_str!("../../docs/errors/E0601.md"),

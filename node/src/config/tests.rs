@@ -144,6 +144,10 @@ fn each_wrong_value_names_its_line_and_what_to_write() {
     assert!(segment.contains("line 3") && segment.contains("at least 16.0 MiB"), "{segment}");
     let segment = refused("data_dir: d\nlimits:\n  log_segment: 2GiB\n");
     assert!(segment.contains("line 3") && segment.contains("at most 1.0 GiB"), "{segment}");
+    let store = refused("data_dir: d\nlimits:\n  store: 16MiB\n");
+    assert!(store.contains("line 3") && store.contains("at least 256.0 MiB"), "{store}");
+    let store = refused("data_dir: d\nlimits:\n  store: 2TiB\n");
+    assert!(store.contains("line 3") && store.contains("at most 1.0 TiB"), "{store}");
     let level = refused("data_dir: d\nlog:\n  level: \"a=b=c\"\n");
     assert!(level.contains("line 3") && level.contains("info,transport=debug"), "{level}");
 }
@@ -195,6 +199,7 @@ fn the_page_about_configuration_names_every_key() {
         "limits.read_threads",
         "limits.open_files",
         "limits.log_segment",
+        "limits.store",
         "doors.etcd",
         "doors.etcd.listen",
         "doors.etcd.advertise",

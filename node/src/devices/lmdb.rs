@@ -40,6 +40,7 @@ use cluster::{
     mvcc::layout::STAMP_KEY,
     ports::engine::{
         Engine, EngineError, Order, Store, StoreUsage, Tree, View, Visit, Write, is_void,
+        kept_bytes,
     },
 };
 use heed::{
@@ -60,6 +61,10 @@ const CLOSING_WAIT: Duration = Duration::from_secs(2);
 /// Copies of one store that are set aside; a number is quarantined once in
 /// its life unless a disk's old image comes back again and again.
 const QUARANTINED_MAX: u64 = 1_000;
+/// The file of an environment.
+const DATA_FILE: &str = "data.mdb";
+/// Address space is a multiple of this, and so of the pages of all systems.
+const MAP_STEP_BYTES: u64 = 64 << 10;
 /// Pages at the start of every environment.
 const META_PAGES: u64 = 2;
 const EIO: i32 = 5;
@@ -79,9 +84,10 @@ pub struct LmdbConfig {
     pub cluster: ClusterId,
     /// The node; stamped into every store, so that swapped disks are noticed.
     pub node: NodeId,
-    /// Address space of one store, and so its size limit, in bytes: a multiple
-    /// of the page size. It costs no memory until used; a store that was made
-    /// with less grows at its next opening.
+    /// Limit of one store, and so its address space, in bytes: a multiple of the
+    /// page size. It costs no memory until used; a store that was made with less
+    /// grows at its next opening. One whose file is near it or beyond, because the
+    /// limit was more, is mapped a little further, or nothing could be deleted.
     pub map_bytes: usize,
 }
 
@@ -102,7 +108,7 @@ pub struct LmdbStore {
     store: StoreId,
     env: Env<WithoutTls>,
     trees: Trees,
-    map_bytes: u64,
+    limit_bytes: u64,
     poisoned: AtomicBool,
 }
 
@@ -140,7 +146,8 @@ fn fault(store: StoreId, error: heed::Error) -> EngineError {
 fn lmdb_fault(store: StoreId, error: MdbError) -> EngineError {
     match error {
         MdbError::MapFull => {
-            let cause = "its map is used up; raise the size limit of the disk".to_owned();
+            let cause = "it is at its limit; raise limits.store in node.yaml and restart the node"
+                .to_owned();
             EngineError::Full { store, cause }
         }
         MdbError::PageNotFound
@@ -223,8 +230,8 @@ impl LmdbEngine {
 
     fn open_environment(&self, store: StoreId, path: &Path) -> Result<Opened, EngineError> {
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
-        // LMDB takes the larger of this and what the file already uses.
-        options.map_size(self.config.map_bytes).max_readers(READERS_MAX).max_dbs(5);
+        let map_bytes = self.map_bytes(store, path)?;
+        options.map_size(map_bytes).max_readers(READERS_MAX).max_dbs(5);
         let flags = EnvFlags::NO_META_SYNC | EnvFlags::NO_READ_AHEAD;
         // SAFETY: neither flag weakens memory safety; NO_META_SYNC's weaker
         // durability is made up for by the forced sync of every commit.
@@ -256,6 +263,16 @@ impl LmdbEngine {
         env.map_err(|error| fault(store, error))
     }
 
+    /// Address space of a store: its limit, or what its file has and room to delete.
+    fn map_bytes(&self, store: StoreId, path: &Path) -> Result<usize, EngineError> {
+        let limit = self.config.map_bytes;
+        // A store that is just being made has no file.
+        let file_bytes = fs::metadata(path.join(DATA_FILE)).map_or(0, |file| file.len());
+        let needed = file_bytes + kept_bytes(limit as u64);
+        let needed = usize::try_from(needed.next_multiple_of(MAP_STEP_BYTES));
+        Ok(limit.max(needed.map_err(|error| device(store, &error))?))
+    }
+
     /// Makes the environment and stamps it.
     fn fill(&self, store: StoreId, path: &Path) -> Result<(), EngineError> {
         let env = self.open_environment(store, path)?;
@@ -283,12 +300,12 @@ impl LmdbEngine {
             return Err(EngineError::Missing(store));
         }
         // LMDB would make a new, empty environment of a missing or empty file.
-        check::structure(&path.join("data.mdb")).map_err(|cause| damaged(store, &cause))?;
+        check::structure(&path.join(DATA_FILE)).map_err(|cause| damaged(store, &cause))?;
         let env = self.open_environment(store, &path)?;
         env.clear_stale_readers().map_err(|error| fault(store, error))?;
         let trees = open_trees(store, &env)?;
-        let map_bytes = env.info().map_size as u64;
-        let opened = LmdbStore { store, env, trees, map_bytes, poisoned: AtomicBool::new(false) };
+        let (limit_bytes, poisoned) = (self.config.map_bytes as u64, AtomicBool::new(false));
+        let opened = LmdbStore { store, env, trees, limit_bytes, poisoned };
         let view = opened.begin()?;
         let bytes = view.get(Tree::Root, &STAMP_KEY)?;
         let bytes = bytes.ok_or_else(|| damaged(store, &"it has no stamp"))?;
@@ -504,8 +521,7 @@ impl Store for LmdbStore {
         let file_bytes = (self.env.info().last_page_number as u64 + 1) * page;
         // The list of free pages is no tree of ours: it counts as reusable.
         let used_bytes = (pages * page).min(file_bytes);
-        let free_bytes = self.map_bytes.saturating_sub(used_bytes);
-        Ok(StoreUsage { used_bytes, file_bytes, free_bytes })
+        Ok(StoreUsage { used_bytes, file_bytes, limit_bytes: self.limit_bytes })
     }
 }
 

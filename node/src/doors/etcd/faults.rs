@@ -36,7 +36,7 @@ pub enum EtcdFault {
     Compacted,
     /// The revision is yet to come.
     FutureRev,
-    /// The disks are full.
+    /// The disks are full, or the volume's store is near its limit.
     NoSpace,
     /// No such lease.
     LeaseNotFound,
@@ -283,7 +283,7 @@ impl From<&Fault> for EtcdFault {
         match fault {
             Fault::Compacted { .. } => Self::Compacted,
             Fault::NoSuchVersion(_) => Self::FutureRev,
-            Fault::DiskFull { .. } => Self::NoSpace,
+            Fault::DiskFull { .. } | Fault::StoreFull { .. } => Self::NoSpace,
             Fault::Busy { .. } => Self::TooManyRequests,
             Fault::NotLeader { .. } | Fault::NoReplica(_) => Self::NoLeader,
             Fault::Interrupted => Self::LeaderChanged,

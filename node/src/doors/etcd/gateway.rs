@@ -343,6 +343,14 @@ impl Gateway {
         hosted.by_shard.get(&self.shard()?)?.status()
     }
 
+    /// Whether puts are refused here for want of room: of the disk, or of the store
+    /// below its limit.
+    pub(super) fn is_full(&self) -> bool {
+        let hosted = self.router.hosted();
+        let own = self.shard().and_then(|shard| hosted.by_shard.get(&shard));
+        self.space.borrow().is_full() || own.is_some_and(|own| own.limit().is_full())
+    }
+
     /// Leaders that this node's replica saw come, if there is one.
     pub(super) fn leaders_seen(&self) -> Option<u64> {
         let hosted = self.router.hosted();

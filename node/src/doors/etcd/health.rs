@@ -74,7 +74,7 @@ impl Gateway {
 
     /// What keeps this member from serving at a level; nothing if it does.
     async fn problem(&self, level: ReadLevel, full_is_well: bool) -> Option<String> {
-        if !full_is_well && self.space.borrow().is_full() {
+        if !full_is_well && self.is_full() {
             Some("ALARM NOSPACE".to_owned())
         } else if level == ReadLevel::Strong && !self.has_leader() {
             Some("RAFT NO LEADER".to_owned())

@@ -45,7 +45,7 @@ const SNAPSHOT_BYTES: usize =
     LIST_PAGE_BYTES_MAX + VALUE_BYTES_MAX + (PIECES_WAITING_MAX + 1) * PIECE_BYTES_MAX;
 
 /// Why nobody raises an alarm.
-const ALARMS_FOLLOW: &str = "etcdserver: alarms come and go with what they are of, a full disk: to \
+const ALARMS_FOLLOW: &str = "etcdserver: alarms come and go with what they are of, want of room: to \
                              keep clients from writing, take their roles away (etcdctl role \
                              revoke-permission)";
 
@@ -87,9 +87,9 @@ impl MaintenanceService {
         })
     }
 
-    /// A full disk is the one thing this member has to say.
+    /// Want of room is the one thing this member has to say.
     fn alarms(&self) -> Vec<AlarmMember> {
-        let full = self.0.space.borrow().is_full();
+        let full = self.0.is_full();
         let alarm =
             AlarmMember { member_id: member_id(self.0.node), alarm: AlarmType::Nospace as i32 };
         full.then_some(alarm).into_iter().collect()
