@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn puts_end_at_nine_tenths_less_what_waits_and_may_be_scattered() {
-        let room = |used, file, overlay| super::room(usage(used, file, 100 * GIB), overlay);
+        let room = |used, file, overlay| room(usage(used, file, 100 * GIB), overlay);
         assert_eq!(room(80 * GIB, 80 * GIB, 0), 5 * GIB, "what comes may take twice its bytes");
         assert_eq!(room(80 * GIB, 80 * GIB, GIB), 4 * GIB);
         assert_eq!(room(90 * GIB, 90 * GIB, 0), 0);
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_small_store_keeps_room_for_the_largest_delete() {
-        let room = |used| super::room(usage(used, used, 256 * MIB), 0);
+        let room = |used| room(usage(used, used, 256 * MIB), 0);
         assert_eq!(room(184 * MIB), 0);
         assert_eq!(room(164 * MIB), 10 * MIB);
     }
