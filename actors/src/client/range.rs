@@ -9,7 +9,7 @@
 
 use cluster::{
     ids::ShardId,
-    limits::LIST_PAGE_BYTES_MAX,
+    limits::{LIST_PAGE_BYTES_MAX, TRANSACTION_BYTES_MAX},
     mvcc::version::Version,
     request::{Fault, Item, ReadLevel, ShardBody, ShardResult},
     shard::{
@@ -41,6 +41,8 @@ const ROOM_RETRY_MS: u32 = 1_000;
 const PART_KEYS: u32 = 2_000;
 /// Bytes of them that are shown: half of what one answer takes, or one larger item.
 const PART_BYTES: usize = 512 << 10;
+/// The same of those that are not: a quarter of what an entry may meet.
+const PART_BYTES_UNSHOWN: usize = TRANSACTION_BYTES_MAX / 4;
 
 /// A range as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -553,10 +555,11 @@ impl Ranged {
 
 /// So many of the first keys as one entry deletes, and shows if that is asked.
 fn cut(items: &[Item], shown: bool) -> &[Item] {
+    let most = if shown { PART_BYTES } else { PART_BYTES_UNSHOWN };
     let mut bytes = 0;
     let fits = items.iter().take_while(|item| {
-        bytes += if shown { whole_bytes(item) } else { 0 };
-        bytes <= PART_BYTES
+        bytes += whole_bytes(item);
+        bytes <= most
     });
     let fits = fits.count().max(1);
     items.get(..fits).unwrap_or(items)

@@ -445,4 +445,20 @@ mod tests {
         let all = read(0, then).await.unwrap_err();
         assert_eq!(all.code(), tonic::Code::ResourceExhausted, "{all}");
     }
+    /// Their number was looked at, and not how large they are.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_range_of_more_bytes_than_one_entry_meets_is_deleted() {
+        const MIB: usize = 1 << 20;
+        let door = Door::open().await;
+        let gateway = &door.gateway;
+        for number in 10..22 {
+            let put = cluster::shard::transaction::Put::new(format!("/{number}"), vec![7; 3 * MIB]);
+            gateway.client.put_as(gateway.volume(), put).await.unwrap();
+        }
+        let (key, range_end) = (b"/".to_vec(), b"0".to_vec());
+        let all = DeleteRangeRequest { key, range_end, prev_kv: false };
+        let service = KvService(gateway.clone());
+        let deleted = service.delete_range(Request::new(all)).await.unwrap().into_inner();
+        assert_eq!(deleted.deleted, 12);
+    }
 }
