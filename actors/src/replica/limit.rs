@@ -4,7 +4,7 @@
 //! delete, and no compaction, for an overlay goes to its store in order. So a
 //! limit is met early. What it keeps ([`kept_bytes`]) is for what makes room.
 //!
-//! Idea: whoever looks at the store ([`StoreLimit::look`]) says how far the
+//! Idea: whoever looks at the store (`StoreLimit::look`) says how far the
 //! overlay may grow until somebody looks again; a leader compares before it
 //! proposes a put. Invariant: what was admitted fits below the limit, whatever
 //! of it still waits in the overlay. Limits: pages that an old view keeps from
