@@ -14,6 +14,7 @@
 mod accounts;
 mod admin;
 mod ask;
+mod deletes;
 mod door;
 mod error;
 mod feeds;
@@ -37,12 +38,13 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use deletes::Deleted;
 pub use door::{Door, DoorError, turns_away};
 pub use error::ClientError;
 pub use leases::{LeaseGranted, LeasePage};
 pub use list::{ListOptions, Listing, Page};
 pub use locks::{Lock, Queued};
-pub use range::{Deleted, Ranged};
+pub use range::Ranged;
 pub use room::Room;
 pub use standing::{Standing, progress};
 pub use volumes::VolumeView;

@@ -1,5 +1,5 @@
-//! Ranges, and writes that tell what was there before: etcd's `Range`, `Put`,
-//! `DeleteRange` and `Compact`.
+//! Ranges, and writes that tell what was there before: etcd's `Range`, `Put`
+//! and `Compact`.
 //!
 //! A shard answers about a megabyte at a time. What is in the order of its keys
 //! is read page by page at one version. The first of another order are found where the keys
@@ -9,15 +9,13 @@
 
 use cluster::{
     ids::ShardId,
-    limits::{LIST_PAGE_BYTES_MAX, TRANSACTION_BYTES_MAX},
+    limits::LIST_PAGE_BYTES_MAX,
     mvcc::version::Version,
     request::{Fault, Item, ReadLevel, ShardBody, ShardResult},
     shard::{
         command::Outcome,
         range::{Range, RangeResult, Show, Sort},
-        transaction::{
-            Keys, Put, Step, StepResult, Transacted, Transaction, TransactionError, item_bytes,
-        },
+        transaction::{Keys, Put, Step, StepResult, Transacted, Transaction, item_bytes},
     },
     units::ByteSize,
 };
@@ -33,17 +31,9 @@ use super::{
 };
 
 /// Bytes of items one range gathers: what a process should hold at once.
-const GATHERED_BYTES_MAX: usize = 256 << 20;
+pub(super) const GATHERED_BYTES_MAX: usize = 256 << 20;
 /// When to try again if there was no room to gather a range.
 const ROOM_RETRY_MS: u32 = 1_000;
-/// Keys of one part of a large delete: a fifth of what an entry may meet, so that
-/// keys that come meanwhile still fit.
-const PART_KEYS: u32 = 2_000;
-/// Bytes of them that are shown: half of what one answer takes, or one larger item.
-const PART_BYTES: usize = 512 << 10;
-/// The same of those that are not: a quarter of what an entry may meet.
-const PART_BYTES_UNSHOWN: usize = TRANSACTION_BYTES_MAX / 4;
-
 /// A range as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ranged {
@@ -53,20 +43,6 @@ pub struct Ranged {
     pub at: Version,
     /// The newest version then: etcd's header.
     pub now: Version,
-}
-
-/// Keys that were deleted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Deleted {
-    /// The version that deleted them; the newest if there were none.
-    pub version: Version,
-    /// How many there were.
-    pub count: u32,
-    /// What they were, if that was asked.
-    pub previous: Vec<Item>,
-    /// Changes that it took. More than one, and others may have seen part of the keys
-    /// gone and part still there.
-    pub parts: u32,
 }
 
 impl Client {
@@ -229,7 +205,7 @@ impl Client {
     }
 
     /// Takes room for what is about to be gathered.
-    async fn take_room(&self, trial: &Trial, bytes: usize) -> Result<(), ClientError> {
+    pub(super) async fn take_room(&self, trial: &Trial, bytes: usize) -> Result<(), ClientError> {
         match &self.room {
             Some(room) if !room.could_grow(bytes) => Err(too_large(trial, room.most())),
             Some(room) if bytes > 0 && !room.grow(bytes).await => {
@@ -304,118 +280,6 @@ impl Client {
         }
     }
 
-    /// Deletes keys at one version.
-    ///
-    /// # Errors
-    /// As [`Self::transact`].
-    pub async fn delete_range(
-        &self,
-        volume: &str,
-        keys: impl Into<Keys>,
-        previous: bool,
-    ) -> Result<Deleted, ClientError> {
-        let step = Step::Delete { keys: keys.into(), previous };
-        match self.one_step(volume, Transaction::new().then(step)).await? {
-            (version, StepResult::Deleted { count, previous }) => {
-                Ok(Deleted { version, count, previous, parts: 1 })
-            }
-            (_, _) => Err(strange_step(volume)),
-        }
-    }
-
-    /// Deletes keys, however many: what is more than one entry of the log takes
-    /// goes in parts, each at a version of its own, from the first key on. Keys
-    /// written meanwhile may stay or go. The version is that of the last part.
-    /// What they were is gathered as a range is, within the same bound.
-    ///
-    /// # Errors
-    /// As [`Self::transact`]; then part of them may be gone. What would not fit
-    /// into the answer is refused before anything is deleted.
-    pub async fn delete_range_in_parts(
-        &self,
-        volume: &str,
-        keys: impl Into<Keys>,
-        previous: bool,
-    ) -> Result<Deleted, ClientError> {
-        self.delete_range_in_parts_telling(volume, keys, previous, |_| {}).await
-    }
-
-    /// The same, telling after each part what is gone by then. If it fails on the way,
-    /// what was told last is gone, and maybe one part more.
-    ///
-    /// # Errors
-    /// As [`Self::delete_range_in_parts`].
-    pub async fn delete_range_in_parts_telling(
-        &self,
-        volume: &str,
-        keys: impl Into<Keys>,
-        previous: bool,
-        mut tell: impl FnMut(&Deleted),
-    ) -> Result<Deleted, ClientError> {
-        let keys = keys.into();
-        let whole = self.delete_range(volume, keys.clone(), previous).await;
-        let too_much = whole.as_ref().is_err_and(|error| {
-            matches!(
-                error,
-                ClientError::BadTransaction(
-                    TransactionError::TouchesTooMuch | TransactionError::ReadsTooMuch
-                )
-            )
-        });
-        let Keys::Range { mut from, to } = keys else { return whole };
-        if !too_much {
-            return whole;
-        }
-        if previous {
-            // All of its room now: what is half deleted cannot be refused.
-            let bytes = self.check_gathers(volume, from.clone(), &to).await?;
-            self.take_room(&self.trial(format!("volume {volume}")), bytes).await?;
-        }
-        let mut all = Deleted { version: Version(0), count: 0, previous: Vec::new(), parts: 0 };
-        loop {
-            let next = Range::of(Keys::range(from.clone(), to.clone())).limit(PART_KEYS).heads();
-            let found = self.range_page(volume, &next, ReadLevel::Strong).await?;
-            let part = cut(&found.result.items, previous);
-            let Some(last) = part.last() else {
-                // Somebody else was faster: the newest, as of a delete of nothing.
-                let version = if all.parts == 0 { found.now } else { all.version };
-                return Ok(Deleted { version, ..all });
-            };
-            let behind = [last.key.as_slice(), &[0]].concat();
-            let done =
-                self.delete_range(volume, Keys::range(from, behind.clone()), previous).await?;
-            all.version = done.version;
-            all.count = all.count.saturating_add(done.count);
-            all.previous.extend(done.previous);
-            all.parts += 1;
-            tell(&all);
-            from = behind;
-        }
-    }
-
-    /// The bytes of a range; refuses one of more than one answer gathers.
-    async fn check_gathers(
-        &self,
-        volume: &str,
-        mut from: Vec<u8>,
-        to: &[u8],
-    ) -> Result<usize, ClientError> {
-        let mut bytes = 0;
-        loop {
-            let next = Range::of(Keys::range(from, to)).heads();
-            let found = self.range_page(volume, &next, ReadLevel::Strong).await?.result;
-            bytes += found.items.iter().map(whole_bytes).sum::<usize>();
-            if bytes > GATHERED_BYTES_MAX {
-                let trial = self.trial(format!("volume {volume}"));
-                return Err(too_large(&trial, GATHERED_BYTES_MAX));
-            }
-            match found.items.last() {
-                Some(last) if found.more => from = [last.key.as_slice(), &[0]].concat(),
-                Some(_) | None => return Ok(bytes),
-            }
-        }
-    }
-
     /// Lets the versions of a volume of kind *single* begin above this one; the
     /// newest then.
     ///
@@ -436,7 +300,7 @@ impl Client {
         }
     }
 
-    async fn one_step(
+    pub(super) async fn one_step(
         &self,
         volume: &str,
         transaction: Transaction,
@@ -553,23 +417,6 @@ impl Ranged {
     }
 }
 
-/// So many of the first keys as one entry deletes, and shows if that is asked.
-fn cut(items: &[Item], shown: bool) -> &[Item] {
-    let most = if shown { PART_BYTES } else { PART_BYTES_UNSHOWN };
-    let mut bytes = 0;
-    let fits = items.iter().take_while(|item| {
-        bytes += whole_bytes(item);
-        bytes <= most
-    });
-    let fits = fits.count().max(1);
-    items.get(..fits).unwrap_or(items)
-}
-
-/// Bytes of an item with its value, which a head only counts.
-fn whole_bytes(item: &Item) -> usize {
-    item.key.len().saturating_add(usize::try_from(item.value_bytes).unwrap_or(usize::MAX))
-}
-
 /// The first page of a range, in the order of keys.
 fn page_of(range: &Range, at: Option<Version>) -> Range {
     let limit = if range.is_in_order() { range.limit } else { 0 };
@@ -592,7 +439,7 @@ fn go_on(page: &mut Range, last: &[u8], limit: u32, shown: usize) {
     }
 }
 
-fn too_large(trial: &Trial, most: usize) -> ClientError {
+pub(super) fn too_large(trial: &Trial, most: usize) -> ClientError {
     let fault = Fault::Invalid(format!(
         "a range gathers at most {}: set a limit, or leave values out",
         ByteSize(most as u64)
@@ -600,7 +447,7 @@ fn too_large(trial: &Trial, most: usize) -> ClientError {
     ClientError::Fault { subject: trial.subject().to_owned(), fault }
 }
 
-fn strange_step(volume: &str) -> ClientError {
+pub(super) fn strange_step(volume: &str) -> ClientError {
     ClientError::BadAnswer {
         subject: format!("volume {volume}"),
         cause: "the result of another step came instead".to_owned(),

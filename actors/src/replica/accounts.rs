@@ -22,8 +22,7 @@ impl Guard {
     /// What a request needs is of no matter to the cluster itself.
     pub(super) fn of(request: &ShardRequest) -> Self {
         let principal = request.principal.clone();
-        let is_judged_here =
-            principal != Principal::Trusted && !needs::is_judged_by_apply(&request.body);
+        let is_judged_here = principal != Principal::Trusted && !request.body.changes();
         let needs = is_judged_here.then(|| needs::of_body(&request.body));
         Self { principal, needs }
     }

@@ -151,7 +151,7 @@ impl Router {
         leader: NodeId,
         request: ShardRequest,
     ) -> impl Future<Output = ShardAnswer> + Send + use<> {
-        let (clock, executes) = (request.clock, executes(&request.body));
+        let (clock, executes) = (request.clock, request.body.changes());
         let successor = successor(handle.published.clone(), leader);
         let forwarded = self.forward(leader, request);
         async move {
@@ -209,7 +209,7 @@ impl Router {
         let timeout = Duration::from_millis(u64::from(request.timeout_ms))
             .saturating_sub(FORWARD_MARGIN)
             .max(Duration::from_millis(1));
-        let executes = executes(&request.body);
+        let executes = request.body.changes();
         let request = Request::Shard(ShardRequest { forwarded: true, ..request });
         // Encoded before anybody waits: whoever waits need not hold the request.
         let (class, body) = (request.class(), request.encode().into());
@@ -394,31 +394,6 @@ impl Router {
     /// The node that leads a shard, as far as this node knows.
     pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
         self.hosted.borrow().by_shard.get(&shard)?.status()?.leader
-    }
-}
-
-/// Whether a request changes anything, so that it matters how often it is done.
-fn executes(body: &ShardBody) -> bool {
-    match body {
-        ShardBody::Get { .. }
-        | ShardBody::List { .. }
-        | ShardBody::Range { .. }
-        | ShardBody::Watch { .. }
-        | ShardBody::ShowLease { .. }
-        | ShardBody::ListLeases { .. }
-        | ShardBody::ShowAuth(_)
-        | ShardBody::Look { .. }
-        | ShardBody::Inspect => false,
-        ShardBody::OpenSession
-        | ShardBody::CloseSession(_)
-        | ShardBody::Write { .. }
-        | ShardBody::Transact { .. }
-        | ShardBody::Lease { .. }
-        | ShardBody::Auth { .. }
-        | ShardBody::Compact { .. }
-        | ShardBody::Restore { .. }
-        | ShardBody::Advance { .. }
-        | ShardBody::Catalog { .. } => true,
     }
 }
 

@@ -92,31 +92,6 @@ pub fn of_body(body: &ShardBody) -> Vec<Need> {
     }
 }
 
-/// Whether apply judges it, on every replica: what is proposed needs nothing before.
-pub fn is_judged_by_apply(body: &ShardBody) -> bool {
-    match body {
-        ShardBody::OpenSession
-        | ShardBody::CloseSession(_)
-        | ShardBody::Write { .. }
-        | ShardBody::Transact { .. }
-        | ShardBody::Catalog { .. }
-        | ShardBody::Restore { .. }
-        | ShardBody::Advance { .. }
-        | ShardBody::Lease { .. }
-        | ShardBody::Compact { .. }
-        | ShardBody::Auth { .. } => true,
-        ShardBody::Get { .. }
-        | ShardBody::List { .. }
-        | ShardBody::Range { .. }
-        | ShardBody::Watch { .. }
-        | ShardBody::ShowLease { .. }
-        | ShardBody::ListLeases { .. }
-        | ShardBody::ShowAuth(_)
-        | ShardBody::Look { .. }
-        | ShardBody::Inspect => false,
-    }
-}
-
 /// Whether only the cluster itself may do it: told without what else it would need, which
 /// does not matter where accounts are not in force.
 pub fn is_for_the_cluster(action: &Action) -> bool {

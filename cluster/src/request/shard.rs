@@ -170,6 +170,34 @@ pub enum ShardBody {
     },
 }
 
+impl ShardBody {
+    /// Whether it changes anything, if only a session: then it goes by the log, where apply
+    /// judges who may, and how often it is done matters.
+    pub fn changes(&self) -> bool {
+        match self {
+            Self::OpenSession
+            | Self::CloseSession(_)
+            | Self::Write { .. }
+            | Self::Transact { .. }
+            | Self::Catalog { .. }
+            | Self::Restore { .. }
+            | Self::Advance { .. }
+            | Self::Lease { .. }
+            | Self::Compact { .. }
+            | Self::Auth { .. } => true,
+            Self::Get { .. }
+            | Self::List { .. }
+            | Self::Range { .. }
+            | Self::Watch { .. }
+            | Self::ShowLease { .. }
+            | Self::ListLeases { .. }
+            | Self::ShowAuth(_)
+            | Self::Look { .. }
+            | Self::Inspect => false,
+        }
+    }
+}
+
 /// When a write is answered. The order is from strongest to weakest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum WriteLevel {
