@@ -11,10 +11,10 @@ use std::time::Duration;
 use actors::client::ClientError;
 use cluster::{
     mvcc::version::Version,
-    request::{Fault, ReadLevel},
+    request::{Fault, Item, ReadLevel},
     shard::{
         range::Range,
-        transaction::{Keys, Step, Transaction},
+        transaction::{Keys, Step, StepResult, Transaction},
     },
 };
 
@@ -26,6 +26,8 @@ use crate::{oracle::watched::Shown, rng::Rng};
 
 /// What all keys begin with.
 const PREFIX: &str = "watch/";
+/// Behind all keys.
+const END: &str = "watch0";
 /// Versions that a compaction leaves.
 const KEPT: u64 = 12;
 /// The workload.
@@ -175,6 +177,7 @@ impl Watches {
             self.streams.advance(&mut player, stream, &mut watching, leap).await;
             if player.rng.chance(100_000) {
                 self.read_any(&player).await;
+                self.look_any(&player).await;
             }
             if player.rng.chance(100_000) {
                 self.read_past(&mut player).await;
@@ -212,6 +215,26 @@ impl Watches {
         }
     }
 
+    /// The same by a transaction, in two halves that must be of one moment.
+    async fn look_any(&self, player: &Player) {
+        let middle = format!("{PREFIX}{}", self.keys / 2);
+        let halves = Transaction::new()
+            .then(Step::get(Keys::range(PREFIX, middle.as_str())))
+            .then(Step::get(Keys::range(middle.as_str(), END)));
+        let volume = self.streams.volume(player);
+        match player.client.look(&volume, halves, ReadLevel::Eventual).await {
+            Ok(looked) => {
+                player.trace.count("weak look");
+                let items = looked.results.iter().flatten().flat_map(read_items);
+                let shown = Shown { at: looked.version, found: items.flat_map(state).collect() };
+                self.streams.lock().telling.read.push(vec![shown]);
+            }
+            Err(error) => {
+                player.failed("look weakly", &error);
+            }
+        }
+    }
+
     /// Reads all keys as of a version that may just be let go of: what was there
     /// then, or a refusal by name.
     async fn read_past(&self, player: &mut Player) {
@@ -234,5 +257,12 @@ impl Watches {
                 player.failed("read the past", &error);
             }
         }
+    }
+}
+
+fn read_items(result: &StepResult) -> Option<&[Item]> {
+    match result {
+        StepResult::Read(read) => Some(&read.items),
+        StepResult::Put { .. } | StepResult::Deleted { .. } | StepResult::Nested { .. } => None,
     }
 }
