@@ -74,6 +74,8 @@ pub struct Parts {
     pub state_files: Arc<dyn Files>,
     /// Whether its disk is full.
     pub room: Room,
+    /// Bytes that may wait for its stores, if not what its memory allows.
+    pub overlay_bytes: Option<usize>,
     /// Where it may note what it does, at the world's time.
     pub diary: Diary,
     /// Whether it lives still; it may end itself here.
@@ -132,6 +134,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) cluster: ClusterId,
     pub(crate) nodes: Vec<NodeId>,
     pub(crate) zones: u32,
+    pub(crate) overlay_bytes: Option<usize>,
     pub(crate) fabric: &'a Fabric,
     pub(crate) quic: Option<&'a Quic>,
     pub(crate) traps: &'a Traps,
@@ -405,6 +408,7 @@ impl Machine {
             workers: Arc::new(InlineWorkers::new(pace, self.rng("workers"), Some(life.clone()))),
             state_files: Arc::new(state_files),
             room: self.storage.room.clone(),
+            overlay_bytes: around.overlay_bytes,
             diary: Diary {
                 who: self.address(),
                 clock,

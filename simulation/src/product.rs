@@ -99,7 +99,7 @@ async fn start(mut parts: Parts, checkers: Checkers) -> Result<Arc<dyn Inbound>,
     let seeds = others.map(|node| (*node, vec![Address::Node(*node).socket()]));
     let boot = parts.life.clone();
     let number = parts.number;
-    let limits = limits();
+    let limits = limits(parts.overlay_bytes);
     let node = NodeParts {
         highest_store: found.highest,
         partial: found.partial,
@@ -157,8 +157,13 @@ fn forgetful(parts: &Parts) -> bool {
 }
 
 /// A small node: what is bounded reaches its bounds here.
-fn limits() -> NodeLimits {
-    NodeLimits { retentions: retentions(), ..NodeLimits::of_memory(MEMORY_BYTES) }
+fn limits(overlay_bytes: Option<usize>) -> NodeLimits {
+    let usual = NodeLimits::of_memory(MEMORY_BYTES);
+    NodeLimits {
+        overlay_bytes_max: overlay_bytes.unwrap_or(usual.overlay_bytes_max),
+        retentions: retentions(),
+        ..usual
+    }
 }
 
 /// Old versions go soon here, so that also short runs see them go. Longer than

@@ -78,6 +78,9 @@ pub struct Setup {
     pub storage: StorageMode,
     /// Bytes that each machine's disk offers its stores.
     pub disk_bytes: u64,
+    /// Bytes that may wait for the stores of each machine, if not what its memory
+    /// allows; from a quarter on they are flushed.
+    pub overlay_bytes: Option<usize>,
     /// The weather at the beginning.
     pub weather: Weather,
     /// Greatest error of a clock's rate, in parts per million.
@@ -98,6 +101,7 @@ impl Setup {
             network: NetworkMode::Port,
             storage: StorageMode::default(),
             disk_bytes: OFFERED_BYTES,
+            overlay_bytes: None,
             weather: Weather::CALM,
             rate_ppm_max: 0,
             offset_ms_max: 0,

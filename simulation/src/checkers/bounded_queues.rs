@@ -14,11 +14,12 @@ use crate::trace::Trace;
 /// Judges what a node holds.
 pub(super) fn judge(node: u32, limits: &NodeLimits, held: NodeMemory) -> Result<(), String> {
     // One message larger than its bound is let in where nothing else waits;
-    // overlays and entries grow to twice their parts while appends come in.
+    // overlays and entries grow to twice their parts while appends come in. A small
+    // overlay also takes the requests that were admitted before it was full.
     let bounds = [
         ("requests", held.requests, limits.request_bytes_max),
         ("inboxes", held.inbox, limits.inbox_bytes_max),
-        ("overlays", held.overlay, limits.overlay_bytes_max * 2),
+        ("overlays", held.overlay, limits.overlay_bytes_max.max(limits.request_bytes_max) * 2),
         ("entries", held.entries, limits.entries_bytes_max * 2),
     ];
     let over = bounds.iter().find(|(_, bytes, most)| *bytes > most + ENTRY_BYTES_MAX);

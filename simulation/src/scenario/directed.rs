@@ -27,6 +27,8 @@ pub(super) struct Directed {
     pub(super) offset_ms: u32,
     /// Bytes each machine's disk offers.
     pub(super) disk_bytes: u64,
+    /// Bytes that may wait for each machine's stores, if not the usual.
+    pub(super) overlay_bytes: Option<usize>,
     /// After so long the faults begin anew, on the next machines.
     pub(super) round: Duration,
     /// Lines as in a schedule; `{n}` is the machine whose turn it is, `{m}` the
@@ -50,6 +52,7 @@ impl Default for Directed {
             rate_ppm: 100,
             offset_ms: 5,
             disk_bytes: OFFERED_BYTES,
+            overlay_bytes: None,
             round: Duration::from_secs(9),
             faults: &[],
             besides: Vec::new(),
@@ -76,6 +79,7 @@ impl Directed {
                 rate_ppm_max: self.rate_ppm,
                 offset_ms_max: self.offset_ms,
                 disk_bytes: self.disk_bytes,
+                overlay_bytes: self.overlay_bytes,
                 ..calm.setup
             },
             shards: self.shards,

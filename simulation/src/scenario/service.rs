@@ -146,6 +146,22 @@ pub(super) const ALL: &[Scenario] = &[
         ],
     },
     Scenario {
+        name: "reads-beside-flushes",
+        rows: &["A1"],
+        story: "on slow disks stores go on between the beginning of a read and its turn",
+        plan: |seed| {
+            Directed {
+                overlay_bytes: Some(4 << 10),
+                round: SECOND * 40,
+                faults: &["1.000 +38.000 slow-disk {n} 200"],
+                workloads: vec![Box::new(Watches::new(3, 1, 6, USUAL).with_readers(8))],
+                ..Directed::default()
+            }
+            .plan(seed)
+        },
+        promises: &["weak range", "weak look", "slow disk"],
+    },
+    Scenario {
         name: "progress-at-doors",
         rows: &["A1"],
         story: "slow readers of streams with several watches ask for progress, and go on behind \

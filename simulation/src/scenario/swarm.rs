@@ -35,7 +35,11 @@ const SLACK: Duration = Duration::from_millis(500);
 fn plan(seed: u64) -> Plan {
     let mut rng = Plan::rng(seed);
     let calm = Plan::calm(seed);
-    let setup = Setup { network: network(seed), ..setup(&mut rng, &calm.setup) };
+    let setup = Setup {
+        network: network(seed),
+        overlay_bytes: overlay_bytes(seed),
+        ..setup(&mut rng, &calm.setup)
+    };
     let from = Instant::ORIGIN;
     let to = from + calm.span;
     let ground = Ground { nodes: setup.nodes, from, to, groups: Group::ALL };
@@ -70,6 +74,13 @@ fn network(seed: u64) -> NetworkMode {
     // A stream of its own: the mode shifts no other draw.
     let quinn = Rng::stream(seed, "network mode", 0).chance(125_000);
     if quinn { NetworkMode::Quinn } else { NetworkMode::Port }
+}
+
+/// In one seed of eight all goes to the stores soon: reads meet flushes there, and
+/// restarts find little in the log.
+fn overlay_bytes(seed: u64) -> Option<usize> {
+    // A stream of its own, as above.
+    Rng::stream(seed, "overlays", 0).chance(125_000).then_some(64 << 10)
 }
 
 fn setup(rng: &mut Rng, calm: &Setup) -> Setup {

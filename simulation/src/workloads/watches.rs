@@ -35,6 +35,8 @@ const KEPT: u64 = 12;
 pub struct Watches {
     writers: u32,
     watchers: u32,
+    /// Clients that only read.
+    readers: u32,
     keys: u32,
     rest: (Duration, Duration),
     /// Clients that began.
@@ -46,7 +48,12 @@ impl Watches {
     /// Clients that write and clients that watch.
     pub fn new(writers: u32, watchers: u32, keys: u32, rest: (Duration, Duration)) -> Self {
         let streams = Streams::new("watched", PREFIX);
-        Self { writers, watchers, keys, rest, begun: Shared::default(), streams }
+        Self { writers, watchers, readers: 0, keys, rest, begun: Shared::default(), streams }
+    }
+
+    /// Besides, clients that do nothing but read from any replica.
+    pub fn with_readers(self, readers: u32) -> Self {
+        Self { readers, ..self }
     }
 
     /// Few or many of them.
@@ -60,11 +67,14 @@ impl Play for Watches {
     const NAME: &'static str = "watches";
 
     fn clients(&self) -> u32 {
-        self.writers + self.watchers
+        self.writers + self.watchers + self.readers
     }
 
     fn make_smaller(&mut self) -> bool {
-        halve(&mut self.watchers) || halve(&mut self.writers) || halve(&mut self.keys)
+        halve(&mut self.readers)
+            || halve(&mut self.watchers)
+            || halve(&mut self.writers)
+            || halve(&mut self.keys)
     }
 
     async fn open(self, player: Player) -> Result<(), ClientError> {
@@ -75,8 +85,9 @@ impl Play for Watches {
 
     async fn work(self, player: Player) {
         match self.begun.turn().checked_sub(self.writers) {
-            Some(stream) => self.follow(player, stream as usize).await,
             None => self.write(player).await,
+            Some(stream) if stream < self.watchers => self.follow(player, stream as usize).await,
+            Some(_) => self.read(player).await,
         }
     }
 
@@ -198,6 +209,14 @@ impl Watches {
         player.trace.count("watch from the future");
         let ahead = 1 + player.rng.below(KEPT);
         self.streams.begin_later(stream, ahead);
+    }
+
+    async fn read(&self, mut player: Player) {
+        while !player.is_over() {
+            self.read_any(&player).await;
+            self.look_any(&player).await;
+            player.rest(self.rest).await;
+        }
     }
 
     /// Reads all keys of any replica: another one each time, so versions may fall.

@@ -55,6 +55,7 @@ impl World {
             cluster: self.cluster,
             nodes,
             zones: self.zones,
+            overlay_bytes: self.setup.overlay_bytes,
             fabric: &self.fabric,
             quic: self.quic.as_ref(),
             traps: &self.traps,
