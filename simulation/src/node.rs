@@ -272,8 +272,10 @@ impl Machine {
         self.runs_old_image = false;
         self.node = node_id(self.seed, self.number, self.births);
         let offered_bytes = self.storage.room.measured().offered_bytes;
+        let limit_bytes = self.storage.engine.limit_bytes();
         self.storage = Storage::new(self.mode);
         self.storage.offer(offered_bytes);
+        self.storage.engine.set_limit_bytes(limit_bytes);
     }
 
     /// Ends the boot and copies its disk; none of a real one.

@@ -81,6 +81,8 @@ pub struct Setup {
     /// Bytes that may wait for the stores of each machine, if not what its memory
     /// allows; from a quarter on they are flushed.
     pub overlay_bytes: Option<usize>,
+    /// Bytes that each store may take, if it has a limit.
+    pub store_bytes: Option<u64>,
     /// The weather at the beginning.
     pub weather: Weather,
     /// Greatest error of a clock's rate, in parts per million.
@@ -102,6 +104,7 @@ impl Setup {
             storage: StorageMode::default(),
             disk_bytes: OFFERED_BYTES,
             overlay_bytes: None,
+            store_bytes: None,
             weather: Weather::CALM,
             rate_ppm_max: 0,
             offset_ms_max: 0,
@@ -201,6 +204,7 @@ impl World {
             let dials = world.draw_dials();
             let machine = Machine::new(number, setup.seed, dials, setup.storage);
             machine.storage.offer(setup.disk_bytes);
+            machine.storage.engine.set_limit_bytes(setup.store_bytes);
             world.machines.insert(number, machine);
         }
         world.publish_members();

@@ -90,6 +90,8 @@ struct Disk {
     stores: BTreeMap<StoreId, Trees>,
     quarantined: BTreeMap<StoreId, Trees>,
     lent: BTreeMap<StoreId, Weak<MemoryStore>>,
+    /// Bytes that the file of each store may come to.
+    limit_bytes: Option<u64>,
     faults: Faults,
     /// Rises with each crash; handles of an earlier life are dead.
     life: u64,
@@ -127,8 +129,21 @@ impl MemoryEngine {
     pub fn fork(&self) -> Self {
         let disk = lock(&self.0);
         let (stores, quarantined) = (disk.stores.clone(), disk.quarantined.clone());
-        let faults = disk.faults.clone();
-        Self(Arc::new(Mutex::new(Disk { stores, quarantined, faults, ..Disk::default() })))
+        let (limit_bytes, faults) = (disk.limit_bytes, disk.faults.clone());
+        let fork = Disk { stores, quarantined, limit_bytes, faults, ..Disk::default() };
+        Self(Arc::new(Mutex::new(fork)))
+    }
+
+    /// Limits the file of each store, as [`StoreUsage`] then tells; none for no limit.
+    /// A commit that would grow it beyond is refused as full, whatever it frees: pages are
+    /// copied before old ones are free.
+    pub fn set_limit_bytes(&self, limit_bytes: Option<u64>) {
+        lock(&self.0).limit_bytes = limit_bytes;
+    }
+
+    /// What [`Self::set_limit_bytes`] set.
+    pub fn limit_bytes(&self) -> Option<u64> {
+        lock(&self.0).limit_bytes
     }
 
     /// Makes the `k`-th commit from now (1 is the next) fail with a device error.
@@ -277,6 +292,7 @@ impl Store for MemoryStore {
             return Err(EngineError::Device { store: self.store, cause });
         }
         let bytes_max = disk.faults.bytes_max.unwrap_or(u64::MAX);
+        let limit_bytes = disk.limit_bytes.unwrap_or(UNLIMITED);
         let device_bytes = disk.faults.device_bytes.unwrap_or(u64::MAX);
         let taken_bytes = disk.faults.device_bytes.map_or(0, |_| disk.file_bytes());
         let Some(trees) = disk.stores.get_mut(&self.store) else {
@@ -293,6 +309,10 @@ impl Store for MemoryStore {
         let written: u64 = writes.iter().map(written_bytes).sum();
         let file_bytes = trees.file_bytes.max(trees.bytes + written);
         let grown = file_bytes - trees.file_bytes;
+        if grown > 0 && file_bytes > limit_bytes {
+            let cause = format!("its limit of {limit_bytes} bytes is met");
+            return Err(EngineError::Full { store: self.store, cause });
+        }
         if grown > 0 && taken_bytes + grown > device_bytes {
             let cause = format!("its file cannot grow to {file_bytes} bytes");
             return Err(EngineError::Full { store: self.store, cause });
@@ -307,7 +327,8 @@ impl Store for MemoryStore {
         let (used_bytes, file_bytes) =
             disk.stores.get(&self.store).map_or((0, 0), |trees| (trees.bytes, trees.file_bytes));
         // A cap is a fault of the device, which nobody is warned of.
-        Ok(StoreUsage { used_bytes, file_bytes, limit_bytes: UNLIMITED })
+        let limit_bytes = disk.limit_bytes.unwrap_or(UNLIMITED);
+        Ok(StoreUsage { used_bytes, file_bytes, limit_bytes })
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Directed {
     pub(super) disk_bytes: u64,
     /// Bytes that may wait for each machine's stores, if not the usual.
     pub(super) overlay_bytes: Option<usize>,
+    /// Bytes that each store may take, if it has a limit.
+    pub(super) store_bytes: Option<u64>,
     /// After so long the faults begin anew, on the next machines.
     pub(super) round: Duration,
     /// Lines as in a schedule; `{n}` is the machine whose turn it is, `{m}` the
@@ -53,6 +55,7 @@ impl Default for Directed {
             offset_ms: 5,
             disk_bytes: OFFERED_BYTES,
             overlay_bytes: None,
+            store_bytes: None,
             round: Duration::from_secs(9),
             faults: &[],
             besides: Vec::new(),
@@ -80,6 +83,7 @@ impl Directed {
                 offset_ms_max: self.offset_ms,
                 disk_bytes: self.disk_bytes,
                 overlay_bytes: self.overlay_bytes,
+                store_bytes: self.store_bytes,
                 ..calm.setup
             },
             shards: self.shards,

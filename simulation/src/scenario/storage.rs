@@ -22,6 +22,8 @@ const BUSY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mil
 /// free once they are full, so smaller ones would have no room to give back.
 const SCARCE_BYTES: u64 = 64 << 20;
 const SCARCE_SPAN: Duration = Duration::from_mins(2);
+/// Limit of a store; a third of it is kept for what makes room.
+const LIMIT_BYTES: u64 = 32 << 20;
 /// How long a disk stalls.
 const STALL: Duration = Duration::from_secs(10);
 /// Time to the next acknowledgement: five seconds until a leader gives up, and
@@ -180,6 +182,27 @@ pub(super) const ALL: &[Scenario] = &[
             }
             .plan(seed);
             Plan { span: SCARCE_SPAN, ..plan }
+        },
+        promises: &["put refused for room", "room again", "operation"],
+    },
+    Scenario {
+        name: "stores-at-their-limit",
+        rows: &["D13"],
+        story: "large values fill stores to their limit on roomy disks, deletes make room, and \
+                machines die meanwhile",
+        plan: |seed| {
+            Directed {
+                store_bytes: Some(LIMIT_BYTES),
+                round: SECOND * 30,
+                faults: &["12.000 +0.500 kill {n}", "24.000 +0.500 power-loss {n}"],
+                workloads: vec![
+                    Box::new(Fillings::new(2, (SECOND / 100, SECOND / 20))),
+                    Box::new(Registers::new(2, 2, BUSY)),
+                ],
+                pace_min: 1,
+                ..Directed::default()
+            }
+            .plan(seed)
         },
         promises: &["put refused for room", "room again", "operation"],
     },

@@ -1,7 +1,8 @@
-//! Clients that write large values until disks are full, then delete to write on.
+//! Clients that write large values until disks, or stores with a limit, are full, then
+//! delete to write on.
 //!
 //! Judged: what was acknowledged and not deleted is there, whole, however full
-//! the disks were; deleting makes room by itself, within a stated time; and the
+//! they were; deleting makes room by itself, within a stated time; and the
 //! room is real: a put that was admitted after it is kept.
 //! Source: row D13 of the bug catalogue, and four bugs of ours that only real
 //! full disks had shown.
@@ -93,7 +94,9 @@ impl Play for Fillings {
             let whole = |value: &Vec<u8>| {
                 value.len() == VALUE_BYTES && value.iter().all(|byte| *byte == fill)
             };
-            if !value.as_ref().is_some_and(whole) {
+            // Whoever deletes to have room again may not be done yet.
+            let claimed = self.seen.lock().held.contains_key(&key);
+            if claimed && !value.as_ref().is_some_and(whole) {
                 let there = value.map_or_else(|| "gone".into(), |v| format!("{} bytes", v.len()));
                 player.accuse(&mut self.seen.lock().wrong, format!("{key} is {there}"));
             }
@@ -119,7 +122,10 @@ impl Fillings {
     async fn put(&self, player: &Player, key: &str, fill: u8) -> bool {
         let value = vec![fill; VALUE_BYTES];
         let put = player.client.put(&player.volume, key, value).await;
-        let refused = matches!(&put, Err(ClientError::Fault { fault: Fault::DiskFull { .. }, .. }));
+        let refused = matches!(
+            &put,
+            Err(ClientError::Fault { fault: Fault::DiskFull { .. } | Fault::StoreFull { .. }, .. })
+        );
         if refused {
             player.note(&format!("put {key} is refused: no room"));
             player.count_operation();
