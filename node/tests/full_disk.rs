@@ -32,7 +32,7 @@ use cluster::{
     ports::engine::{Engine, EngineError, Tree, Write},
 };
 use clusterdb::devices::lmdb::{LmdbConfig, LmdbEngine};
-use common::{Cluster, LONG, until};
+use common::{Cluster, LONG, Ran, until};
 
 /// Size of one node's disk in MiB: the log's three files of 16 MiB, and room
 /// for some of the values below.
@@ -117,24 +117,17 @@ fn a_full_disk_refuses_puts_serves_the_rest_and_takes_writes_again() {
         cluster.put(&format!("data/{number}"), &number_bytes(number));
     }
     cluster.holds("data/kept", b"kept");
-    let findings = cluster.status()["findings"].to_string();
     // Not its name: nodes are numbered as they join, and two were started at once.
     // Nor 100 %: its log may have given a file back meanwhile.
-    assert_eq!(findings.matches("% full: delete keys").count(), 1, "{findings}");
+    until("one node that is found to be full", LONG, || {
+        let findings = cluster.status()["findings"].to_string();
+        (findings.matches("% full: delete keys").count() == 1).then_some(())
+    });
     fs::remove_file(ballast).unwrap();
     cluster.wait_healthy();
 
     // All full: puts are refused and say where, reads and deletes go on.
-    let mut written = 0;
-    let refused = loop {
-        let place = format!("bulk/{written}");
-        let ran = cluster.cdb_with(&["put", &place, "-"], &VALUE);
-        if ran.code != 0 {
-            break ran;
-        }
-        written += 1;
-        assert!(written < DISK_MIB, "it never fills");
-    };
+    let (written, refused) = fill(&cluster);
     refused.fails(1, &["E0415", "the disk of node", "% full"]);
     assert!(written > 20, "full after {written} MiB of {DISK_MIB}");
     cluster.all_run();
@@ -167,6 +160,21 @@ fn a_full_disk_refuses_puts_serves_the_rest_and_takes_writes_again() {
     cluster.all_run();
 }
 
+/// Puts values until they are refused; how many there are, and what is said then.
+fn fill(cluster: &Cluster) -> (usize, Ran) {
+    let (mut written, begun) = (0, Instant::now());
+    loop {
+        let ran = cluster.cdb_with(&["put", &format!("bulk/{written}"), "-"], &VALUE);
+        match ran.code {
+            0 => written += 1,
+            // Nobody answered in time: another one leads before long.
+            5 => {}
+            _ => return (written, ran),
+        }
+        assert!(written < DISK_MIB && begun.elapsed() < LONG * 4, "it never fills");
+    }
+}
+
 /// Deleting keys makes room by itself: half a minute in which the old versions
 /// can still be read, then the time it takes to sweep them.
 fn deleting_makes_room(cluster: &Cluster, written: usize) {
@@ -189,7 +197,7 @@ fn deleting_makes_room(cluster: &Cluster, written: usize) {
         "{written} MiB filled the disks, {} were deleted: {again} fit again after {took:?}",
         written - kept
     );
-    assert!(took < Duration::from_secs(90), "{took:?}");
+    assert!(took < Duration::from_secs(240), "{took:?}");
     for number in 0..kept {
         cluster.holds(&format!("bulk/{number}"), &VALUE);
     }

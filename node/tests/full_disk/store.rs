@@ -1,6 +1,6 @@
 //! A store at its limit, while the disk has room.
 
-use std::{fs, io::Write as _, time::Duration};
+use std::{fs, io::Write as _, net::SocketAddr, time::Duration};
 
 use clusterdb::doors::etcd::proto::etcdserverpb::{
     AlarmRequest, CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest,
@@ -26,21 +26,18 @@ const SETTLED: Duration = Duration::from_secs(3);
 
 struct Door {
     kv: KvClient<Channel>,
-    maintenance: MaintenanceClient<Channel>,
+    /// Of all members: each tells the alarms of its own store, and whichever leads refuses.
+    maintenance: Vec<MaintenanceClient<Channel>>,
 }
 
 impl Door {
-    async fn open(address: &str) -> Self {
-        let begun = Instant::now();
-        let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
-        loop {
-            if let Ok(channel) = endpoint.connect().await {
-                let maintenance = MaintenanceClient::new(channel.clone());
-                return Self { kv: KvClient::new(channel), maintenance };
-            }
-            assert!(begun.elapsed() < LONG, "the door stays closed");
-            sleep(Duration::from_millis(100)).await;
+    async fn open(addresses: &[SocketAddr]) -> Self {
+        let mut channels = Vec::new();
+        for address in addresses {
+            channels.push(connect(address).await);
         }
+        let kv = KvClient::new(channels[0].clone());
+        Self { kv, maintenance: channels.into_iter().map(MaintenanceClient::new).collect() }
     }
 
     async fn put(&mut self, key: &str, value: &[u8]) -> Result<i64, Status> {
@@ -67,7 +64,13 @@ impl Door {
         loop {
             match self.put(&format!("k/{written}"), &VALUE).await {
                 Ok(_) => (written, refused_since) = (written + 1, None),
-                Err(refused) if refused.message().contains("too many requests") => {}
+                // Nothing of space: it is busy, or its leader goes.
+                Err(refused)
+                    if refused.message().contains("too many requests")
+                        || refused.code() == Code::Unavailable =>
+                {
+                    sleep(Duration::from_millis(20)).await;
+                }
                 Err(refused) => {
                     let told = (refused.code(), refused.message());
                     let space = "etcdserver: mvcc: database space exceeded";
@@ -88,16 +91,34 @@ impl Door {
         assert!(found.kvs.iter().any(|it| it.value == value), "{key}: {} found", found.count);
     }
 
+    /// Waits until some member has an alarm, or none.
     async fn alarms(&mut self, wanted: bool) {
         let begun = Instant::now();
         loop {
-            let alarms = self.maintenance.alarm(AlarmRequest::default()).await.unwrap();
-            if alarms.into_inner().alarms.is_empty() != wanted {
+            let mut some = false;
+            for member in &mut self.maintenance {
+                let alarms = member.alarm(AlarmRequest::default()).await.unwrap();
+                some |= !alarms.into_inner().alarms.is_empty();
+            }
+            if some == wanted {
                 return;
             }
             assert!(begun.elapsed() < LONG, "an alarm: {}", !wanted);
             sleep(Duration::from_millis(100)).await;
         }
+    }
+}
+
+/// Connects once the door is open.
+async fn connect(address: &SocketAddr) -> Channel {
+    let begun = Instant::now();
+    let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
+    loop {
+        if let Ok(channel) = endpoint.connect().await {
+            return channel;
+        }
+        assert!(begun.elapsed() < LONG, "the door stays closed");
+        sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -116,12 +137,14 @@ fn restart(cluster: &mut Cluster, (before, after): (&str, &str)) {
 async fn a_store_at_its_limit_refuses_puts_until_keys_are_gone_or_the_limit_is_raised() {
     let folder = tempfile::tempdir().unwrap();
     let ports = Ports::take();
-    let address = ports.of(1).0.to_string();
+    let addresses = [1, 2, 3].map(|number| ports.of(number).0);
     let mut cluster = Cluster::prepare(folder.path(), 3, LIMIT);
-    let config = fs::OpenOptions::new().append(true).open(&cluster.nodes[0].config);
-    write!(config.unwrap(), "doors:\n  etcd:\n    listen: {address}\n").unwrap();
+    for (node, address) in cluster.nodes.iter().zip(&addresses) {
+        let config = fs::OpenOptions::new().append(true).open(&node.config);
+        write!(config.unwrap(), "doors:\n  etcd:\n    listen: {address}\n").unwrap();
+    }
     cluster.found();
-    let mut door = Door::open(&address).await;
+    let mut door = Door::open(&addresses).await;
     door.put_at_last("kept", b"kept").await;
 
     let written = door.fill().await;
@@ -153,13 +176,13 @@ async fn a_store_at_its_limit_refuses_puts_until_keys_are_gone_or_the_limit_is_r
     let written = door.fill().await;
     assert!(written >= ROOM_MIB / 2, "{written} MiB fit again");
     restart(&mut cluster, ("store: 256MiB", "store: 512MiB"));
-    let mut door = Door::open(&address).await;
+    let mut door = Door::open(&addresses).await;
     for number in written..LARGER_MIB {
         door.put_at_last(&format!("k/{number}"), &VALUE).await;
     }
     // A smaller one than is used lets nobody put, and everybody read and delete.
     restart(&mut cluster, ("store: 512MiB", "store: 256MiB"));
-    let mut door = Door::open(&address).await;
+    let mut door = Door::open(&addresses).await;
     door.alarms(true).await;
     let first = DeleteRangeRequest { key: "k/0".into(), ..DeleteRangeRequest::default() };
     assert_eq!(door.kv.delete_range(first).await.unwrap().into_inner().deleted, 1);
