@@ -18,7 +18,10 @@ mod leaders;
 #[path = "etcd_door/probes.rs"]
 mod probes;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use clusterdb::doors::etcd::proto::{
     etcdserverpb::{
@@ -123,28 +126,22 @@ async fn members_agree_and_a_watch_goes_on_at_another_one() {
 /// Gives leadership to a member, whoever has it.
 async fn move_leader_to(doors: &Doors, number: usize) {
     let mut target = MaintenanceClient::new(doors.channel(number).await);
-    let target_id = target.status(StatusRequest {}).await.unwrap().into_inner().header.unwrap();
-    for at in 1..=3 {
-        let mut maintenance = MaintenanceClient::new(doors.channel(at).await);
-        let asked = MoveLeaderRequest { target_id: target_id.member_id };
-        let moved = maintenance.move_leader(asked).await;
-        if at == number {
-            continue;
-        }
-        if let Err(status) = moved {
-            assert_eq!(status.message(), "etcdserver: not leader");
-        }
+    let header = target.status(StatusRequest {}).await.unwrap().into_inner().header;
+    let target_id = header.unwrap().member_id;
+    let mut members = Vec::new();
+    for at in 1..=doors.addresses.len() {
+        members.push(MaintenanceClient::new(doors.channel(at).await));
     }
-    let leads = async {
-        loop {
-            let status = target.status(StatusRequest {}).await.unwrap().into_inner();
-            if status.leader == target_id.member_id {
-                return;
+    // Whoever leads may have just begun to, or the target may lag: it is asked again.
+    let moved = async {
+        while target.status(StatusRequest {}).await.unwrap().into_inner().leader != target_id {
+            for member in &mut members {
+                let _ = member.move_leader(MoveLeaderRequest { target_id }).await;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    timeout(LONG, leads).await.expect("the leader moved");
+    timeout(LONG, moved).await.expect("the leader moved");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,6 +175,20 @@ async fn a_slow_reader_misses_nothing_and_progress_comes_after_events() {
     timeout(LONG, later).await.expect("a progress up to the last revision");
 }
 
+/// What a file holds once that is as wanted.
+async fn text_until(file: &Path, wanted: impl Fn(&str) -> bool) -> String {
+    let told = async {
+        loop {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            if text.ends_with('\n') && wanted(&text) {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LONG, told).await.expect("a line")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_changed_what_is_told_and_values_are_not() {
     let doors = Doors::open("  audit:\n    file: audit.log\n").serve().await;
@@ -197,19 +208,17 @@ async fn who_changed_what_is_told_and_values_are_not() {
     let mut locks = LockClient::new(channel.clone());
     let lock = || LockRequest { name: b"l".to_vec(), lease: 0 };
     let held = locks.lock(lock()).await.unwrap().into_inner();
-    timeout(Duration::from_millis(500), locks.lock(lock())).await.expect_err("it is held");
+    let second = lock();
+    let waits = tokio::spawn(async move { locks.lock(second).await });
+    // Only who stands in the queue can leave it.
+    let queued = |text: &str| text.matches(r#""operation":"lock""#).count() == 2;
+    text_until(&file, queued).await;
+    assert!(!waits.is_finished(), "it is held");
+    waits.abort();
     let nobody = MoveLeaderRequest { target_id: 7 };
     MaintenanceClient::new(channel).move_leader(nobody).await.unwrap_err();
-    let told = async {
-        loop {
-            let text = std::fs::read_to_string(&file).unwrap_or_default();
-            if text.contains("leave") && text.contains("move leader") {
-                return text;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let text = timeout(LONG, told).await.expect("a line");
+    let all = |text: &str| text.contains("leave") && text.contains("move leader");
+    let text = text_until(&file, all).await;
     assert!(!text.contains("secret"), "{text}");
     let mut lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -316,18 +325,31 @@ fn middle_and_longest(mut times: Vec<Duration>) -> (Duration, Duration, usize) {
     (times.get(times.len() / 2).copied().unwrap_or_default(), last, times.len())
 }
 
+/// What a node tells in numbers; nothing told is none.
+fn metric(doors: &Doors, number: usize, name: &str) -> u64 {
+    let (_, page) = http_get(doors.cluster.nodes[number - 1].http, "/metrics").unwrap();
+    let line = page.lines().find(|line| line.starts_with(name));
+    line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+}
+
+/// Waits until the stores have all that was written.
+async fn all_is_flushed(doors: &Doors) {
+    let flushed = async {
+        while (1..=3).any(|number| metric(doors, number, "cdb_disk_overlay_bytes") > 0) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LONG, flushed).await.expect("a flush");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compaction_holds_up_nobody_and_a_physical_one_is_answered_once_it_is_swept() {
     let doors = Doors::open("").serve().await;
     let mut kv = KvClient::new(doors.channel(1).await);
     change_often(&mut kv, 150, 100).await;
-    // The next flush takes all of it to the stores.
-    let usual = times(kv.clone(), tokio::time::sleep(Duration::from_secs(12))).await;
-    let swept = || {
-        let (_, page) = http_get(doors.cluster.nodes[0].http, "/metrics").unwrap();
-        let line = page.lines().find(|line| line.starts_with("cdb_shard_swept_entries_total"));
-        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
-    };
+    all_is_flushed(&doors).await;
+    let usual = times(kv.clone(), tokio::time::sleep(Duration::from_secs(3))).await;
+    let swept = || metric(&doors, 1, "cdb_shard_swept_entries_total");
     let before = swept();
     let revision = kv.range(get("none", "")).await.unwrap().into_inner().header.unwrap().revision;
     let (done, ended) = tokio::sync::oneshot::channel();
@@ -341,12 +363,14 @@ async fn a_compaction_holds_up_nobody_and_a_physical_one_is_answered_once_it_is_
     };
     let (beside, took) = tokio::join!(beside, compact);
     let gone = swept() - before;
+    let (usual, beside) = (middle_and_longest(usual), middle_and_longest(beside));
     println!(
-        "put and get: usually {:?}, beside a compaction of {gone} entries in {took:?} {:?}",
-        middle_and_longest(usual),
-        middle_and_longest(beside.clone())
+        "put and get: usually {usual:?}, beside a compaction of {gone} entries in {took:?} \
+         {beside:?}"
     );
     assert!(gone >= 29_000, "{gone}: 14,900 old values and 15,000 changes");
-    let (_, longest, count) = middle_and_longest(beside);
-    assert!(count > 0 && longest < Duration::from_secs(2), "{count}, {longest:?}");
+    // On a busy machine one put may take seconds without any compaction.
+    let bound = Duration::from_secs(2).max(usual.1 * 10);
+    let (_, longest, count) = beside;
+    assert!(count > 0 && longest < bound, "{count}, {longest:?} of {bound:?}");
 }
