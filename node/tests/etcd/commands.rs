@@ -137,14 +137,14 @@ impl Console<'_> {
     /// Types a command, and what it reads; the exit code and what it printed.
     fn types(&mut self, command: &str, input: &str) -> String {
         if let Some(goes_on) = command.strip_suffix(" &") {
-            let child = self.begin(goes_on, "6", "");
+            let child = self.begin(goes_on, "12", "");
             self.running.push((command.to_owned(), child));
             // It has its turn before anybody else.
             std::thread::sleep(Duration::from_secs(1));
             return "begun".to_owned();
         }
         let waits = WAITS.iter().any(|waits| command.starts_with(waits));
-        let child = self.begin(command, if waits { "2" } else { "20" }, input);
+        let child = self.begin(command, if waits { "4" } else { "20" }, input);
         let output = child.wait_with_output().unwrap();
         if command.starts_with("lease grant") {
             let printed = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -3,15 +3,33 @@
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Error, LeaderResponse, LeaseGrantOptions, LockOptions, ProclaimOptions, ResignOptions,
+    Client, Error, GetOptions, LeaderResponse, LeaseGrantOptions, LockOptions, ProclaimOptions,
+    ResignOptions,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 
 use crate::{Play, say};
 
 /// Longest wait for what must come; and how long what must not come is waited for.
 const LONG: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(500);
+
+/// Waits until another one stands in a queue behind the first: what is done before makes
+/// other revisions. To look makes none.
+async fn await_second(play: &mut Play, queue: &str) -> Result<(), Error> {
+    let places = || Some(GetOptions::new().with_prefix().with_count_only());
+    let queued = async {
+        while play.client.get(queue, places()).await?.count() < 2 {
+            sleep(SHORT / 10).await;
+        }
+        Ok(())
+    };
+    // Whoever does not come in time is missed in what is told next.
+    timeout(LONG, queued).await.unwrap_or(Ok(()))
+}
 
 pub(crate) async fn locks(play: &mut Play) -> Result<(), Error> {
     for id in [21, 22] {
@@ -22,6 +40,7 @@ pub(crate) async fn locks(play: &mut Play) -> Result<(), Error> {
     let first = play.note("lock", answer);
     let mut other = Client::connect([&play.address], None).await?;
     let mut second = tokio::spawn(async move { other.lock("lock", with(22)).await });
+    await_second(play, "lock/").await?;
     let waits = timeout(SHORT, &mut second).await.is_err();
     say("another one waits", &waits.to_string());
     if let Some(first) = first {
@@ -81,6 +100,7 @@ pub(crate) async fn elections(play: &mut Play) -> Result<(), Error> {
     play.note("observe the first", seen);
     let mut other = Client::connect([&play.address], None).await?;
     let mut second = tokio::spawn(async move { other.campaign("chair", "two", 22).await });
+    await_second(play, "chair/").await?;
     say("another one waits", &timeout(SHORT, &mut second).await.is_err().to_string());
     let say_more = || Some(ProclaimOptions::new().with_leader(won.clone()));
     let answer = play.client.proclaim("more", say_more()).await;
