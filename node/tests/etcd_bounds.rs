@@ -55,6 +55,7 @@ const RESOURCE_EXHAUSTED: &str = "8";
 /// A node with an open etcd door.
 struct Door {
     cluster: Cluster,
+    _ports: Ports,
     _folder: tempfile::TempDir,
     address: SocketAddr,
     /// The certificate of its TLS, if it has some.
@@ -82,11 +83,12 @@ impl Door {
 
     async fn start(extra: &str, certificate: Option<rcgen::Certificate>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let address = Ports::take().of(1).0;
+        let ports = Ports::take();
+        let address = ports.of(1).0;
         let extra = format!("doors:\n  etcd:\n    listen: {address}\n    replicas: 1\n{extra}");
         let mut cluster = Cluster::prepare(folder.path(), 1, &extra);
         cluster.found();
-        let door = Self { cluster, _folder: folder, address, certificate };
+        let door = Self { cluster, _ports: ports, _folder: folder, address, certificate };
         let mut kv = door.kv().await;
         let serves = async {
             while kv.range(get("none", "")).await.is_err() {
@@ -340,7 +342,7 @@ async fn unfinished_requests_are_refused_before_they_fill_a_node() {
         for _ in 0..8 {
             let (mut answer, mut body) = raw.begin("etcdserverpb.KV/Put").await;
             write(&mut body, part.clone()).await;
-            match timeout(SECOND / 5, &mut answer).await {
+            match timeout(SECOND, &mut answer).await {
                 Err(_) => held.push((answer, body)),
                 Ok(Ok(answer)) => {
                     assert_eq!(answer.headers()["grpc-status"], RESOURCE_EXHAUSTED);
@@ -359,8 +361,8 @@ async fn unfinished_requests_are_refused_before_they_fill_a_node() {
         (Code::ResourceExhausted, "etcdserver: too many requests")
     );
     drop(held);
-    sleep(SECOND).await;
-    kv.put(put("b", vec![1; 2 << 20])).await.expect("room again");
+    // There is room again.
+    until_served(async || kv.put(put("b", vec![1; 2 << 20])).await).await;
 }
 
 #[tokio::test]
@@ -395,8 +397,8 @@ async fn unfinished_json_is_refused_before_it_fills_a_node() {
     let full = kv.put(put("b", vec![1; 1 << 20])).await;
     assert!(full.is_ok() || full.is_err_and(|full| full.code() == Code::ResourceExhausted));
     drop(held);
-    sleep(SECOND).await;
-    kv.put(put("b", vec![1; 1 << 20])).await.expect("room again");
+    // There is room again.
+    until_served(async || kv.put(put("b", vec![1; 1 << 20])).await).await;
 }
 
 #[tokio::test]

@@ -49,6 +49,7 @@ struct Shown {
 /// A node whose etcd door is within TLS.
 struct Door {
     cluster: Cluster,
+    _ports: Ports,
     folder: tempfile::TempDir,
     address: SocketAddr,
     shows: Shown,
@@ -86,7 +87,8 @@ fn endpoint(address: SocketAddr, shows: &Shown, known: Option<&Shown>) -> Endpoi
 impl Door {
     /// Opens it; clients may come without a certificate or must have one.
     async fn open(optional: bool) -> Self {
-        let (folder, address) = (tempfile::tempdir().unwrap(), Ports::take().of(1).0);
+        let (folder, ports) = (tempfile::tempdir().unwrap(), Ports::take());
+        let address = ports.of(1).0;
         let (shows, knows) = (made(&folder, "door"), NAMES.map(|name| made(&folder, name)));
         let [certificate, key] = shows.files.each_ref().map(|file| file.display());
         let authority = folder.path().join("clients.pem");
@@ -100,7 +102,7 @@ impl Door {
         );
         let mut cluster = Cluster::prepare(folder.path(), 1, &extra);
         cluster.found();
-        let door = Self { cluster, folder, address, shows, knows };
+        let door = Self { cluster, _ports: ports, folder, address, shows, knows };
         await_volume(&mut KvClient::new(connect(door.endpoint(ROOT)).await)).await;
         door
     }

@@ -75,8 +75,7 @@ async fn prepare(auth: &mut AuthClient<Channel>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_holds_at_every_member_until_the_password_changes_or_its_user_goes() {
-    let open = || Doors::open("    replicas: 3\n");
-    let mut doors = tokio::task::spawn_blocking(open).await.unwrap().serve().await;
+    let mut doors = Doors::open("    replicas: 3\n").serve().await;
     let mut auth = AuthClient::new(doors.channel(1).await);
     prepare(&mut auth).await;
     let ann = authenticate(&mut auth, "ann", "of ann").await;

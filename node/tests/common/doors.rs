@@ -21,7 +21,8 @@ pub(crate) struct Doors {
 }
 
 impl Doors {
-    /// Starts them; `extra` stands in the section of each door.
+    /// Starts them; `extra` stands in the section of each door. From the test's own
+    /// thread: a node ends with the thread that started it.
     pub(crate) fn open(extra: &str) -> Self {
         Self::open_of(3, extra)
     }

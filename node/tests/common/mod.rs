@@ -22,7 +22,7 @@ use std::{
     fmt::Debug,
     fs,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU16, Ordering},
@@ -72,7 +72,10 @@ impl Ports {
             let block = (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % blocks;
             let first = 20_000 + block * 12;
             if let Ok(held) = TcpListener::bind(("127.0.0.1", first)) {
-                return Self { first, _held: held };
+                // Another test's block is held by its first port; what else listens is not.
+                if (first + 1..first + 10).all(is_free) {
+                    return Self { first, _held: held };
+                }
             }
         }
         panic!("no free block of ports");
@@ -83,6 +86,12 @@ impl Ports {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         (at(self.first + number), at(self.first + 5 + number))
     }
+}
+
+/// Whether nobody listens at a port, be it for QUIC or for HTTP.
+fn is_free(port: u16) -> bool {
+    let at = ("127.0.0.1", port);
+    TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok()
 }
 
 /// What a command came to.

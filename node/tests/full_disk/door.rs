@@ -48,7 +48,8 @@ impl Operator {
 async fn etcds_clients_hear_that_the_disk_is_full_and_that_it_is_no_more() {
     let folder = tempfile::tempdir().unwrap();
     let Some(disk) = Disk::mount(&folder.path().join("n1")) else { return };
-    let address = Ports::take().of(1).0;
+    let ports = Ports::take();
+    let address = ports.of(1).0;
     let door = format!("doors:\n  etcd:\n    listen: {address}\n    replicas: 1\n");
     let mut cluster = Cluster::prepare(folder.path(), 1, &door);
     cluster.found();
