@@ -52,6 +52,7 @@ impl Watches {
     }
 
     /// Besides, clients that do nothing but read from any replica.
+    #[must_use]
     pub fn with_readers(self, readers: u32) -> Self {
         Self { readers, ..self }
     }
@@ -244,7 +245,7 @@ impl Watches {
         match player.client.look(&volume, halves, ReadLevel::Eventual).await {
             Ok(looked) => {
                 player.trace.count("weak look");
-                let items = looked.results.iter().flatten().flat_map(read_items);
+                let items = looked.results.iter().flatten().filter_map(read_items);
                 let shown = Shown { at: looked.version, found: items.flat_map(state).collect() };
                 self.streams.lock().telling.read.push(vec![shown]);
             }
