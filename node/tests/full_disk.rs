@@ -197,7 +197,7 @@ fn deleting_makes_room(cluster: &Cluster, written: usize) {
         "{written} MiB filled the disks, {} were deleted: {again} fit again after {took:?}",
         written - kept
     );
-    assert!(took < Duration::from_secs(240), "{took:?}");
+    assert!(took < Duration::from_mins(4), "{took:?}");
     for number in 0..kept {
         cluster.holds(&format!("bulk/{number}"), &VALUE);
     }

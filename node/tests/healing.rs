@@ -70,17 +70,22 @@ impl World {
     /// Returns what `cdb status` said on the way.
     fn start_and_heal(&mut self, round: &str) -> String {
         self.cluster.nodes[1].start(&[]);
-        let mut said = String::new();
-        // The others serve meanwhile.
-        self.write(round, 3);
-        until("n2 to be whole again", LONG, || {
+        let (mut said, mut written) = (String::new(), false);
+        until("n2 to be whole again", LONG * 3, || {
             let report = self.cluster.status();
             let text = report["findings"].to_string();
             if text.contains("is lost") {
                 said = text;
             }
-            let steady = report["healthy"] == true && !self.ids().is_empty();
-            steady.then_some(())
+            let is_healthy = report["healthy"] == true;
+            // The others serve meanwhile. First it is looked, or nobody sees what was lost
+            // for a moment only.
+            if !written && (is_healthy || !said.is_empty()) {
+                self.write(round, 3);
+                written = true;
+                return None;
+            }
+            (written && is_healthy && !self.ids().is_empty()).then_some(())
         });
         self.holds_all();
         said

@@ -127,29 +127,37 @@ fn text(path: &Path) -> &str {
 }
 
 /// A command that runs beside the test; ended with it.
-struct Beside(Child);
+struct Beside {
+    child: Child,
+    /// Where its errors go.
+    errors: tempfile::NamedTempFile,
+}
 
 impl Beside {
     fn start(cluster: &Cluster, args: &[&str]) -> Self {
         let mut command = Command::new(CDB);
         command.env_remove("CDB_PROFILE").arg("--profile").arg(&cluster.profile).args(args);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self(command.spawn().unwrap())
+        let errors = tempfile::NamedTempFile::new().unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors.reopen().unwrap());
+        Self { child: command.spawn().unwrap(), errors }
+    }
+
+    /// What it said so far among its errors.
+    fn said(&self) -> String {
+        fs::read_to_string(self.errors.path()).unwrap()
     }
 
     /// Waits for its end; its exit code and its errors.
     fn ended(mut self) -> (Option<i32>, String) {
-        let status = until("its end", LONG, || self.0.try_wait().unwrap());
-        let mut said = String::new();
-        std::io::Read::read_to_string(&mut self.0.stderr.take().unwrap(), &mut said).unwrap();
-        (status.code(), said)
+        let status = until("its end", LONG * 4, || self.child.try_wait().unwrap());
+        (status.code(), self.said())
     }
 }
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
@@ -346,7 +354,7 @@ async fn a_restore_that_was_killed_is_shown_to_nobody_and_goes_on_where_it_stood
     let first = Beside::start(&doors.cluster, &restore);
     let began = async { while kv.range(get("none", "")).await.is_ok() {} };
     timeout(LONG, began).await.expect("a restore that began");
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    until("a part of it", LONG, || (keys_of(&doors.cluster) > 0).then_some(()));
     drop(first);
     let refused = kv.range(get("k", "l")).await.unwrap_err();
     assert!(refused.message().contains("being restored"), "{}", refused.message());
@@ -359,8 +367,11 @@ async fn a_restore_that_was_killed_is_shown_to_nobody_and_goes_on_where_it_stood
     let args = ["volume", "restore", "etcd", text(&other)];
     doors.cluster.cdb(&args).fails(4, &["E0306", "another snapshot"]);
 
+    let stood = keys_of(&doors.cluster);
     let second = Beside::start(&doors.cluster, &restore);
-    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    until("another part of it", LONG, || {
+        (second.said().contains("goes on") && keys_of(&doors.cluster) > stood).then_some(())
+    });
     doors.cluster.nodes[0].kill();
     let (code, said) = second.ended();
     assert!(said.contains("goes on behind key k"), "{said}");
@@ -386,6 +397,12 @@ async fn a_restore_that_was_killed_is_shown_to_nobody_and_goes_on_where_it_stood
     assert_eq!((lease.granted_ttl, lease.keys.len() as u64), (900, KEYS / 100));
     assert!((250..=300).contains(&lease.ttl), "{}: its time stood still", lease.ttl);
     all_agree(&mut doors).await;
+}
+
+/// How many keys are there, shown or not yet.
+fn keys_of(cluster: &Cluster) -> u64 {
+    let told = cluster.cdb(&["volume", "show", "etcd", "-o", "json"]).ok().json();
+    told["shards"][0]["count"].as_u64().unwrap()
 }
 
 /// Another, empty snapshot.

@@ -224,7 +224,7 @@ async fn a_stranger_gets_no_second_request_and_no_stream_before_hello() {
 #[tokio::test]
 async fn peers_that_stall_in_the_handshake_are_cut_off_and_others_served() {
     let world = World::new(68);
-    let limits = Limits { handshake_timeout: Duration::from_millis(1_500), ..Limits::default() };
+    let limits = Limits { handshake_timeout: Duration::from_secs(15), ..Limits::default() };
     let (a, b) = healthy(&world, limits).await;
     let endpoint = raw::endpoint(Some(&world.credentials(66)));
     let mut stalled = Vec::new();
@@ -240,7 +240,8 @@ async fn peers_that_stall_in_the_handshake_are_cut_off_and_others_served() {
     }
     let begin = tokio::time::Instant::now();
     still_healthy(&a, &b).await;
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    // Before any of them is cut off.
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     for connection in &stalled {
         assert_eq!(raw::closed(connection).await.0, 5);
     }
@@ -250,7 +251,12 @@ async fn peers_that_stall_in_the_handshake_are_cut_off_and_others_served() {
 #[tokio::test]
 async fn too_many_connections_of_one_address_are_refused_and_room_returns() {
     let world = World::new(69);
-    let limits = Limits { connections_per_ip_max: 20, ..Limits::default() };
+    // Long enough that none is cut off before all have come.
+    let limits = Limits {
+        connections_per_ip_max: 20,
+        handshake_timeout: Duration::from_mins(1),
+        ..Limits::default()
+    };
     let a = world.node_with(1, limits);
     let endpoint = raw::endpoint(None);
     let mut inside = Vec::new();

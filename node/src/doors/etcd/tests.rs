@@ -8,7 +8,7 @@ use cluster::{
     shard::{range::Range, transaction::Put},
     units::ByteSize,
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::assemble::{Embedded, embedded_config};
@@ -53,16 +53,27 @@ impl Door {
     }
 }
 
-/// Changes a key twice, and lets the door keep the volume for a while: what is then
-/// read of the first change.
-async fn after_upkeep(client: &Client, volume: &str) -> Result<Vec<u8>, ClientError> {
+/// Changes a key twice; the version of the first change.
+async fn change(client: &Client, volume: &str) -> Version {
     let put = |value: &str| client.put_as(volume, Put::new("k", value));
     let (first, _): (Version, _) = put("1").await.unwrap();
     put("2").await.unwrap();
+    first
+}
+
+/// Lets the door keep a volume as long as something else goes on.
+async fn beside_upkeep<T>(client: &Client, volume: &str, other: impl Future<Output = T>) -> T {
     let auto_compaction = Some(AutoCompaction::Age(Duration::from_millis(100)));
     let keep = keep_volume(client.clone(), EtcdConfig { auto_compaction, ..config(volume) });
-    assert!(timeout(Duration::from_secs(2), keep).await.is_err(), "it goes on");
-    let then = client.range(volume, Range::of("k").at(first), ReadLevel::Strong).await?;
+    tokio::select! {
+        _ = keep => panic!("it goes on"),
+        done = other => done,
+    }
+}
+
+/// What is read of a key at a version.
+async fn value_at(client: &Client, volume: &str, at: Version) -> Result<Vec<u8>, ClientError> {
+    let then = client.range(volume, Range::of("k").at(at), ReadLevel::Strong).await?;
     Ok(then.result.items[0].value.clone())
 }
 
@@ -71,10 +82,22 @@ async fn a_volume_of_another_kind_is_not_compacted() {
     let (node, _folder) = node().await;
     for (name, kind) in [("spread", VolumeKind::Hash), ("listed", VolumeKind::Ordered)] {
         node.client.create_volume(name, policy(kind)).await.unwrap();
-        assert_eq!(after_upkeep(&node.client, name).await.unwrap(), b"1", "{name}");
+        let first = change(&node.client, name).await;
+        beside_upkeep(&node.client, name, sleep(Duration::from_secs(2))).await;
+        assert_eq!(value_at(&node.client, name, first).await.unwrap(), b"1", "{name}");
     }
     node.client.create_volume("own", policy(VolumeKind::Single)).await.unwrap();
-    let own = after_upkeep(&node.client, "own").await.unwrap_err();
+    let first = change(&node.client, "own").await;
+    let own = async {
+        loop {
+            match value_at(&node.client, "own", first).await {
+                Ok(_) => sleep(Duration::from_millis(100)).await,
+                Err(error) => return error,
+            }
+        }
+    };
+    let own = timeout(Duration::from_secs(30), beside_upkeep(&node.client, "own", own)).await;
+    let own = own.expect("a compaction");
     let ClientError::Fault { fault: Fault::Compacted { .. }, .. } = own else { panic!("{own}") };
     node.stop().await;
 }
