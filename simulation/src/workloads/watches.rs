@@ -189,7 +189,6 @@ impl Watches {
             self.streams.advance(&mut player, stream, &mut watching, leap).await;
             if player.rng.chance(100_000) {
                 self.read_any(&player).await;
-                self.look_any(&player).await;
             }
             if player.rng.chance(100_000) {
                 self.read_past(&mut player).await;
