@@ -264,7 +264,9 @@ impl Client {
     ) -> Result<(), ClientError> {
         // One that began after this call serves it too: the second to end.
         let before = self.shared.refreshes.load(Ordering::Relaxed);
-        let _alone = self.shared.refreshing.lock().await;
+        let Some(time) = trial.try_for() else { return Err(trial.ended()) };
+        // Nobody may poll whoever has the turn, so that is not waited for without end.
+        let _turn = tokio::time::timeout(time, self.shared.refreshing.lock()).await.ok();
         if self.shared.refreshes.load(Ordering::Relaxed) >= before + 2 {
             return Ok(());
         }
@@ -305,15 +307,17 @@ impl Client {
         changes: &[(String, Option<Vec<u8>>)],
     ) -> Result<(), ClientError> {
         let pairs = changes.iter().map(|(key, value)| (key.as_str(), value.as_deref()));
-        let map = self.map();
-        let view = map.view.updated(version, pairs).map_err(|error| ClientError::BadAnswer {
+        let mut learnt = Ok(());
+        // Two that refresh at once must not undo each other's news.
+        self.shared.map.send_modify(|map| match map.view.updated(version, pairs) {
+            Ok(view) => *map = map.with_view(view),
+            Err(error) => learnt = Err(error),
+        });
+        self.shared.door.learn(self.map().addresses());
+        learnt.map_err(|error| ClientError::BadAnswer {
             subject: trial.subject().to_owned(),
             cause: error.to_string(),
-        })?;
-        let map = map.with_view(view);
-        self.shared.door.learn(map.addresses());
-        self.shared.map.send_replace(map);
-        Ok(())
+        })
     }
 
     /// What is known of a shard. The catalog itself may be asked before

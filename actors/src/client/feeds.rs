@@ -27,7 +27,7 @@ use cluster::{
     ports::network::BoxFuture,
     shard::watch::{Event, Events, Place, Watch},
 };
-use futures_util::{FutureExt, future::Shared};
+use futures_util::{FutureExt, future::WeakShared};
 use tokio::sync::Semaphore;
 
 use super::{error::ClientError, room::Room};
@@ -43,7 +43,9 @@ const FEEDS_SWEPT_MIN: usize = 64;
 /// What came of a question; none if its shard must be found again.
 pub(super) type Answered = Result<Option<Arc<Events>>, ClientError>;
 
-type Question = Shared<BoxFuture<Answered>>;
+/// Weak: one that nobody waits for any more must not stand still here with all it
+/// holds, as the turn to refresh the client's map.
+type Question = WeakShared<BoxFuture<Answered>>;
 
 /// What makes two questions the same, but for their place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,18 +127,15 @@ impl Feed {
         if let Some(page) = told.pages.iter().rev().find(holds) {
             return Box::pin(ready(Ok(Some(page.events.clone()))));
         }
-        // One that nobody waits for stands still, and its time may be over.
-        let waited_for = |question: &Question| question.strong_count().is_some_and(|all| all > 1);
-        match &told.asked {
-            Some((after, question)) if waited_for(question) => {
-                return if *after == place { Box::pin(question.clone()) } else { ask() };
-            }
-            Some(_) | None => {}
+        let asking = told.asked.as_ref();
+        let asking = asking.and_then(|(after, question)| Some((*after, question.upgrade()?)));
+        if let Some((after, question)) = asking {
+            drop(told);
+            return if after == place { Box::pin(question) } else { ask() };
         }
         let question = self.question(place, ask()).shared();
-        let stale = told.asked.replace((place, question.clone()));
+        told.asked = question.downgrade().map(|asked| (place, asked));
         drop(told);
-        drop(stale);
         Box::pin(question)
     }
 
@@ -157,15 +156,13 @@ impl Feed {
         // This one, and whoever drives the question.
         let others = Arc::strong_count(self) > 2;
         let mut told = self.told();
-        let question = told.asked.take();
+        told.asked = None;
         match events {
             // It was quiet for long enough that nobody is late any more.
             Some(events) if events.events.is_empty() => told.pages.clear(),
             Some(events) if others => told.keep(after, events, &self.room),
             Some(_) | None => {}
         }
-        drop(told);
-        drop(question);
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -319,6 +316,23 @@ mod tests {
         assert_eq!(refused.await, Err(ClientError::EmptyKey));
         let asked = feed.after(at(3), || answers(events(&[(4, 0)], 4, 1)));
         assert_eq!(asked.await.unwrap().unwrap().upto, at(4), "an error is not kept");
+    }
+
+    #[tokio::test]
+    async fn a_question_that_nobody_waits_for_holds_nothing() {
+        let (feeds, turn) = (Feeds::default(), Arc::new(tokio::sync::Mutex::new(())));
+        let feed = feeds.feed(alike("k"));
+        let own = turn.clone();
+        let ask = || -> BoxFuture<Answered> {
+            Box::pin(async move {
+                let _turn = own.lock().await;
+                std::future::pending().await
+            })
+        };
+        let mut asked = feed.after(at(3), ask);
+        assert!((&mut asked).now_or_never().is_none() && turn.try_lock().is_err());
+        drop(asked);
+        assert!(turn.try_lock().is_ok(), "somebody else's turn");
     }
 
     #[tokio::test]

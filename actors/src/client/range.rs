@@ -34,6 +34,7 @@ use super::{
 pub(super) const GATHERED_BYTES_MAX: usize = 256 << 20;
 /// When to try again if there was no room to gather a range.
 const ROOM_RETRY_MS: u32 = 1_000;
+
 /// A range as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ranged {

@@ -21,7 +21,10 @@ use cluster::{
 };
 use futures_util::future::join_all;
 use model::{Dice, Mishap, Model, NODES};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 
 use super::{Client, ClientError, ListOptions, Room};
 
@@ -64,6 +67,14 @@ async fn a_node_that_knows_no_cluster_yet_costs_a_pause() {
     assert!(!reading.is_finished());
     model.state().show_to = shown;
     assert_eq!(reading.await.unwrap(), Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_the_turn_to_refresh_and_stands_still_keeps_nobody_from_learning() {
+    let (_, client) = hash_volume();
+    let _turn = client.shared.refreshing.lock().await;
+    let learnt = timeout(Duration::from_secs(5), client.get("data", "hello")).await;
+    assert_eq!(learnt, Ok(Ok(None)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -245,7 +256,7 @@ async fn a_write_given_up_by_its_caller_frees_its_number() {
     for number in 0..200 {
         model.state().mishaps.push_back(Mishap::Silence);
         let put = client.put("data", "k", format!("{number}"));
-        assert!(tokio::time::timeout(Duration::from_millis(50), put).await.is_err());
+        assert!(timeout(Duration::from_millis(50), put).await.is_err());
     }
     client.put("data", "k", "last").await.unwrap();
     assert_eq!(model.state().sessions_opened, 1);

@@ -138,6 +138,7 @@ pub(super) const ALL: &[Scenario] = &[
             "watch compacted",
             "watch from the future",
             "weak range",
+            "weak look",
             "past read",
             "past compacted",
             "leader struck",

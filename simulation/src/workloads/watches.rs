@@ -30,6 +30,7 @@ const PREFIX: &str = "watch/";
 const END: &str = "watch0";
 /// Versions that a compaction leaves.
 const KEPT: u64 = 12;
+
 /// The workload.
 #[derive(Clone, Debug)]
 pub struct Watches {
@@ -189,6 +190,7 @@ impl Watches {
             self.streams.advance(&mut player, stream, &mut watching, leap).await;
             if player.rng.chance(100_000) {
                 self.read_any(&player).await;
+                self.look_any(&player).await;
             }
             if player.rng.chance(100_000) {
                 self.read_past(&mut player).await;
