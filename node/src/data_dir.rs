@@ -9,6 +9,7 @@
 //! catalog         last known voters, addresses and shard map
 //! bootstrap       what the first node proposes until its cluster stands  0600
 //! log/ stores/ quarantine/
+//! spare           room for the files above on a disk that has none left
 //! lock            held by the one process that uses the directory
 //! ```
 //!
@@ -366,6 +367,7 @@ impl DataDir {
         let seen = seen.unwrap_or(Incarnation(0));
         let boot = Boot::after(last, told, seen, entropy.next_u64());
         self.replace("incarnation", &state_frame(&boot.to_bytes()))?;
+        files::hold_spare(&self.root);
         Ok(boot)
     }
 

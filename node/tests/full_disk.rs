@@ -141,9 +141,14 @@ fn a_full_disk_refuses_puts_serves_the_rest_and_takes_writes_again() {
     }
     cluster.cdb(&["get", "data/0"]).fails(3, &["E0102"]);
 
-    // A restart with full disks loses nothing either.
+    // A restart with full disks loses nothing either, and one without a byte left starts.
     cluster.nodes[0].kill();
+    let ballast = disks[0].fill();
     cluster.nodes[0].start(&[]);
+    until("n1 to be back", LONG, || {
+        common::http_get(cluster.nodes[0].http, "/healthz").filter(|(status, _)| *status == 200)
+    });
+    fs::remove_file(ballast).unwrap();
     cluster.holds("bulk/0", &VALUE);
 
     deleting_makes_room(&cluster, written);

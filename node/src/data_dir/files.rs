@@ -11,6 +11,10 @@ use super::DataDirError;
 
 /// Ending of files that are being written; one left behind means nothing.
 const TEMPORARY: &str = ".new";
+/// Room held for these files: a node whose disk has none left would not start, and one
+/// that does not run takes no deletes that make room.
+const SPARE: &str = "spare";
+const SPARE_BYTES: usize = 64 << 10;
 
 type Result<T> = std::result::Result<T, DataDirError>;
 
@@ -39,20 +43,37 @@ fn sync_directory(path: &Path) -> Result<()> {
 }
 
 /// Writes `name` for its owner alone: a new file, synced, renamed over the old
-/// one, and the directory synced.
+/// one, and the directory synced. On a full disk the spare room is given up for it.
 pub(super) fn replace(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let path = folder.join(name);
     let new = folder.join(format!("{name}{TEMPORARY}"));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)
-        .map_err(fault("create", &new))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fault("write", &new))?;
+    let mut written = write(&new, bytes);
+    if written.as_ref().is_err_and(is_full) && folder.join(SPARE).exists() {
+        remove(folder, SPARE)?;
+        written = write(&new, bytes);
+    }
+    written.map_err(fault("write", &new))?;
     fs::rename(&new, &path).map_err(fault("replace", &path))?;
     sync_directory(folder)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Holds spare room again, if there is any: a full disk is told elsewhere.
+pub(super) fn hold_spare(folder: &Path) {
+    let path = folder.join(SPARE);
+    if !path.exists() && write(&path, &vec![0; SPARE_BYTES]).is_err() {
+        drop(fs::remove_file(&path));
+    }
 }
 
 pub(super) fn remove(folder: &Path, name: &str) -> Result<()> {

@@ -158,3 +158,15 @@ fn state_files_come_back_whole_or_not_at_all() {
     dir.forget(StateFile::Catalog).unwrap();
     assert_eq!(dir.load(StateFile::Catalog).unwrap(), None);
 }
+
+#[test]
+fn a_start_holds_spare_room_and_makes_up_for_what_was_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = born(folder.path());
+    let (entropy, spare) = (SystemEntropy::new(), folder.path().join("spare"));
+    for _ in 0..2 {
+        dir.next_boot(EngineKind::Disk, None, None, &entropy).unwrap();
+        assert_eq!(fs::metadata(&spare).unwrap().len(), 64 << 10);
+        fs::remove_file(&spare).unwrap();
+    }
+}

@@ -163,6 +163,31 @@ async fn a_member_without_a_copy_tells_of_leader_term_and_revision_as_others_do(
     assert_eq!(told(&refused), (Code::Unavailable, NO_LEADER));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_door_that_has_just_opened_waits_for_its_first_leader() {
+    let mut doors = Doors::open("").serve().await;
+    for node in &mut doors.cluster.nodes {
+        node.kill();
+    }
+    doors.cluster.nodes[2].start(&[]);
+    let opens = async {
+        while std::net::TcpStream::connect(doors.addresses[2]).is_err() {
+            sleep(SECOND / 20).await;
+        }
+    };
+    timeout(LONG, opens).await.expect("a door");
+    let mut kv = KvClient::new(doors.channel(3).await);
+    let own = requiring(RangeRequest { serializable: true, ..get("a", "") });
+    let waits = tokio::spawn(async move { kv.range(own).await.map(drop) });
+    sleep(SECOND / 2).await;
+    assert!(!waits.is_finished(), "nobody leads");
+    for node in &mut doors.cluster.nodes[..2] {
+        node.start(&[]);
+    }
+    let told = timeout(LONG, waits).await.unwrap().unwrap();
+    assert!(told.is_ok(), "{told:?}");
+}
+
 fn told(status: &Status) -> (Code, &str) {
     (status.code(), status.message())
 }

@@ -194,7 +194,10 @@ impl Gateway {
             self.await_term().await;
         }
         if needs_leader(metadata) && !self.has_leader() {
-            return Err(EtcdFault::NoLeader);
+            self.await_first_leader().await;
+            if !self.has_leader() {
+                return Err(EtcdFault::NoLeader);
+            }
         }
         let Caller { token, certificate } = Caller::of(metadata, extensions);
         let certified = certificate.as_deref().and_then(common_name);

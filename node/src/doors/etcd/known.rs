@@ -7,7 +7,12 @@
 //! reach knows one. What it heard is some seconds old at most ([`LOOK_EVERY`] and
 //! [`LOOK_MAX`]), as a member of etcd may be behind.
 
-use std::{convert::Infallible, future::pending, time::Duration};
+use std::{
+    convert::Infallible,
+    future::pending,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use cluster::request::ReplicaStatus;
 use tokio::{
@@ -27,25 +32,50 @@ const LOOK_MAX: Duration = Duration::from_secs(2);
 /// Longest a request waits for a first word.
 const FIRST_WORD_MAX: Duration = Duration::from_secs(1);
 
+/// Longest a request that wants a leader waits for the first one, and how often it looks:
+/// as long as a request waits that needs one without saying so.
+const FIRST_LEADER_MAX: Duration = Duration::from_secs(7);
+const FIRST_LEADER_LOOK: Duration = Duration::from_millis(50);
+
 /// How often a stream that wants a leader looks for one.
 const LEADER_LOOK: Duration = Duration::from_secs(1);
 /// Looks without a leader after which the stream ends: etcd waits for three
 /// election timeouts.
 const LEADER_LOOKS_MAX: u32 = 3;
 
-/// What was last heard of the shard; nothing if nobody answered.
+/// What was heard of the shard.
 #[derive(Debug, Default)]
-pub(super) struct Heard(watch::Sender<Option<ReplicaStatus>>);
+pub(super) struct Heard {
+    /// The last; nothing if nobody answered.
+    last: watch::Sender<Option<ReplicaStatus>>,
+    /// Whether there was a leader since the door was opened.
+    led: AtomicBool,
+}
 
 impl Gateway {
     /// What is known of the shard, here or else elsewhere.
     pub(super) fn known(&self) -> Option<ReplicaStatus> {
-        self.status().or_else(|| self.heard.0.borrow().clone())
+        self.status().or_else(|| self.heard.last.borrow().clone())
     }
 
     /// Whether anybody in sight knows a leader.
     pub(super) fn has_leader(&self) -> bool {
         self.known().is_some_and(|known| known.leader.is_some())
+    }
+
+    /// Waits for a leader if there was none since the door was opened: a member of etcd
+    /// that starts serves nobody before, so a client that comes back does not hear that
+    /// there is none, which would end its watches.
+    pub(super) async fn await_first_leader(&self) {
+        if self.heard.led.load(Ordering::Relaxed) {
+            return;
+        }
+        let led = async {
+            while !self.has_leader() {
+                sleep(FIRST_LEADER_LOOK).await;
+            }
+        };
+        drop(timeout(FIRST_LEADER_MAX, led).await);
     }
 
     /// Why a stream that wants a leader ends: it returns once none has been in sight for a
@@ -71,7 +101,10 @@ impl Gateway {
                 own => own,
             };
             let every = if heard.is_some() { LOOK_EVERY } else { FIRST_LOOK_EVERY };
-            self.heard.0.send_replace(heard);
+            if heard.as_ref().is_some_and(|heard| heard.leader.is_some()) {
+                self.heard.led.store(true, Ordering::Relaxed);
+            }
+            self.heard.last.send_replace(heard);
             sleep(every).await;
         }
     }
@@ -80,7 +113,7 @@ impl Gateway {
     pub(super) async fn await_term(&self) {
         let tells = |status: &Option<ReplicaStatus>| status.as_ref().is_some_and(|s| s.term > 0);
         if !tells(&self.status()) {
-            let mut heard = self.heard.0.subscribe();
+            let mut heard = self.heard.last.subscribe();
             drop(timeout(FIRST_WORD_MAX, heard.wait_for(tells)).await);
         }
     }
