@@ -26,13 +26,15 @@ const within = (promise) =>
     }),
   ]);
 
-// What the library gives up by itself is tried again.
+// What the library gives up by itself is tried again; it says so once, not at each try.
 async function until(what, ask) {
+  let said;
   for (;;) {
     try {
       return await within(ask());
     } catch (error) {
-      console.error(`${what}: ${error.message}`);
+      if (said !== error.message) console.error(`${what}: ${error.message}`);
+      said = error.message;
       await sleep(PAUSE);
     }
   }
