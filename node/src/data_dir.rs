@@ -300,27 +300,14 @@ impl DataDir {
     /// # Errors
     /// If a file is missing or damaged.
     pub fn secrets(&self) -> Result<NodeSecrets, DataDirError> {
-        let text = |name: &str| -> Result<String, DataDirError> {
-            String::from_utf8(self.read(name)?)
-                .map_err(|_| self.damaged(name, "it is not text".to_owned()))
-        };
-        let cluster_key = self.read("cluster.key")?.try_into().map_err(|bytes: Vec<u8>| {
-            self.damaged("cluster.key", format!("{} bytes instead of 32", bytes.len()))
-        })?;
-        Ok(NodeSecrets {
-            certificates_pem: text("node.pem")?,
-            key_pem: text("node.key")?,
-            cluster_key,
-        })
+        secrets_in(&self.root)
     }
 
-    /// Replaces certificate and key after a renewal: the key first, so that a
-    /// crash between leaves a pair that does not match and is noticed.
+    /// Replaces the node's certificate; its key stays.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn renew(&self, certificates_pem: &str, key_pem: &str) -> Result<(), DataDirError> {
-        self.replace("node.key", key_pem.as_bytes())?;
+    pub fn renew(&self, certificates_pem: &str) -> Result<(), DataDirError> {
         self.replace("node.pem", certificates_pem.as_bytes())
     }
 
@@ -376,10 +363,7 @@ impl DataDir {
     /// # Errors
     /// If it is damaged or of a newer format.
     pub fn load(&self, file: StateFile) -> Result<Option<Vec<u8>>, DataDirError> {
-        if !self.root.join(file.name()).exists() {
-            return Ok(None);
-        }
-        self.read_state(file.name()).map(Some)
+        load_from(&self.root, file)
     }
 
     /// Writes a state file, whole or not at all; durable when it returns.
@@ -422,17 +406,65 @@ impl DataDir {
         files::replace(&self.root, name, bytes)
     }
 
-    fn read(&self, name: &str) -> Result<Vec<u8>, DataDirError> {
-        files::read(&self.root.join(name), STATE_BYTES_MAX)
-    }
-
     fn read_state(&self, name: &str) -> Result<Vec<u8>, DataDirError> {
-        open_state(&self.root.join(name), &self.read(name)?)
+        read_state(&self.root, name)
     }
 
     fn damaged(&self, name: &str, cause: String) -> DataDirError {
         DataDirError::Damaged { path: self.root.join(name), cause }
     }
+}
+
+/// What a directory says to whoever may read it, beside the process that holds it.
+#[derive(Debug)]
+pub struct Peek {
+    /// Whose it is.
+    pub identity: NodeIdentity,
+    /// What its node proves itself with.
+    pub secrets: NodeSecrets,
+    /// [`StateFile::Bootstrap`], until the cluster stands.
+    pub bootstrap: Option<Vec<u8>>,
+}
+
+impl Peek {
+    /// Reads the directory without taking it.
+    ///
+    /// # Errors
+    /// If no node was born there, or a file is missing or damaged.
+    pub fn at(root: &Path) -> Result<Self, DataDirError> {
+        let fresh = || DataDirError::Fresh { path: root.to_owned() };
+        Ok(Self {
+            identity: read_identity(root)?.ok_or_else(fresh)?,
+            secrets: secrets_in(root)?,
+            bootstrap: load_from(root, StateFile::Bootstrap)?,
+        })
+    }
+}
+
+fn secrets_in(root: &Path) -> Result<NodeSecrets, DataDirError> {
+    let damaged =
+        |name: &str, cause: String| DataDirError::Damaged { path: root.join(name), cause };
+    let text = |name: &str| -> Result<String, DataDirError> {
+        let bytes = files::read(&root.join(name), STATE_BYTES_MAX)?;
+        String::from_utf8(bytes).map_err(|_| damaged(name, "it is not text".to_owned()))
+    };
+    let cluster_key = files::read(&root.join("cluster.key"), STATE_BYTES_MAX)?;
+    let cluster_key = cluster_key.try_into().map_err(|bytes: Vec<u8>| {
+        damaged("cluster.key", format!("{} bytes instead of 32", bytes.len()))
+    })?;
+    Ok(NodeSecrets { certificates_pem: text("node.pem")?, key_pem: text("node.key")?, cluster_key })
+}
+
+fn load_from(root: &Path, file: StateFile) -> Result<Option<Vec<u8>>, DataDirError> {
+    if !root.join(file.name()).exists() {
+        return Ok(None);
+    }
+    read_state(root, file.name()).map(Some)
+}
+
+fn read_state(root: &Path, name: &str) -> Result<Vec<u8>, DataDirError> {
+    let path = root.join(name);
+    open_state(&path, &files::read(&path, STATE_BYTES_MAX)?)
 }
 
 fn state_frame(payload: &[u8]) -> Vec<u8> {

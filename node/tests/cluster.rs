@@ -8,6 +8,8 @@
     reason = "a test fails by panicking and waits on the machine's own clock"
 )]
 
+#[path = "cluster/certificates.rs"]
+mod certificates;
 mod common;
 
 use std::{

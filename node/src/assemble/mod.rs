@@ -9,6 +9,7 @@ mod embed;
 mod gate;
 mod join;
 mod late;
+mod renewal;
 mod space;
 mod status;
 mod storage;
@@ -24,19 +25,27 @@ use actors::{
 };
 use anyhow::Context;
 use cluster::{
-    catalog::record::{ClusterRecord, NodeRecord, NodeState},
+    catalog::{
+        record::{ClusterRecord, NodeRecord, NodeState},
+        view::CatalogView,
+    },
     membership::Boot,
     ports::{clock::Clock, entropy::Entropy, files::Files, network::Network, workers::Workers},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+};
 use transport::{
     Limits, Socket, Transport, TransportConfig,
     identity::{ClusterKey, Credentials},
 };
 
 pub(crate) use self::embed::{Embedded, embedded_config};
-use self::{gate::NodeGate, late::LateInbound, status::NodeView, storage::Storage};
+use self::{
+    gate::NodeGate, late::LateInbound, renewal::Renewal, status::NodeView, storage::Storage,
+};
 use crate::{
     cli::{
         init::waiting_cluster,
@@ -95,6 +104,7 @@ struct Devices {
     transport: Arc<Transport>,
     late: Arc<LateInbound>,
     gate: Arc<NodeGate>,
+    renewal: Renewal,
     fenced: oneshot::Receiver<String>,
 }
 
@@ -102,7 +112,7 @@ impl Devices {
     /// Opens disk and network for this start of the node.
     fn open(
         config: &NodeConfig,
-        dir: &DataDir,
+        dir: &Arc<DataDir>,
         clock: &Arc<SystemClock>,
         entropy: &Arc<SystemEntropy>,
     ) -> anyhow::Result<Self> {
@@ -110,7 +120,7 @@ impl Devices {
         let state_files: Arc<dyn Files> = Arc::new(DirectoryFiles::open(dir.root())?);
         let old = image::load(state_files.as_ref()).context("cannot read what the catalog said")?;
         let secrets = dir.secrets()?;
-        let credentials = Credentials::from_pem(&secrets.certificates_pem, &secrets.key_pem)?;
+        let mut renewal = Renewal::new(dir.clone(), &secrets, clock.clone(), entropy.clone())?;
         let (fence, fenced) = oneshot::channel();
         let storage = Storage::open(config, dir, identity, old, fence)?;
         // After the log: an old image is condemned before it gets a new start.
@@ -119,6 +129,9 @@ impl Devices {
         let told = copy.node(identity.node).map(|record| record.boot);
         let boot = dir.next_boot(config.engine, told, seen, entropy.as_ref())?;
         image::forget(state_files.as_ref()).context("cannot forget what the catalog said")?;
+        // Off for a year, it would reach nobody who could tell it anything.
+        renewal.look(copy.cluster());
+        let credentials = renewal.credentials().clone();
         let threads = EngineThreads::start(
             config.limits.engine_threads,
             config.limits.read_threads,
@@ -142,7 +155,7 @@ impl Devices {
             probe: Arc::new(TracingProbe),
         };
         let gate = Arc::new(NodeGate::new(world.clone(), ClusterKey(secrets.cluster_key)));
-        Ok(Self { world, storage, transport, late, gate, fenced })
+        Ok(Self { world, storage, transport, late, gate, renewal, fenced })
     }
 
     /// What the actors begin with.
@@ -183,6 +196,7 @@ impl Node {
         let http = bind_http(&config).await?;
         let doors = doors::bind(&config.doors).await?;
         let founding = waiting_cluster(&dir)?;
+        let dir = Arc::new(dir);
         let devices = Devices::open(&config, &dir, &clock, &entropy)?;
         let NodeIdentity { node, boot, .. } = devices.world.identity;
         let record = node_record(&config, http.as_ref(), node, boot, &devices.storage)?;
@@ -191,7 +205,7 @@ impl Node {
         let actors = NodeActors::start(parts)
             .await
             .map_err(|error| anyhow::anyhow!("the node's actors do not start: {error}"))?;
-        let Devices { storage, transport, late, gate, fenced, .. } = devices;
+        let Devices { storage, transport, late, gate, renewal, fenced, .. } = devices;
         late.set(NativeDoor::new(
             actors.switchboard.clone(),
             actors.catalog.clone(),
@@ -205,10 +219,9 @@ impl Node {
         let teacher = tokio::spawn(teach::addresses(actors.catalog.clone(), network, node));
         if founding.is_some() {
             tokio::spawn(forget_founding(dir, actors.catalog.clone()));
-        } else {
-            // The lock on the directory lives as long as the process.
-            std::mem::forget(dir);
         }
+        // It holds the directory, and so its lock, for as long as the process lives.
+        tokio::spawn(renew(renewal, actors.catalog.clone(), transport.clone()));
         let http = http.map(|listener| tokio::spawn(show(page, view.clone(), listener)));
         tracing::info!(%node, listen = %transport.local_addr()?, "node started");
         Ok(Self { config, actors, transport, storage, view, http, doors, teacher, audit, fenced })
@@ -327,16 +340,25 @@ fn node_record(
     })
 }
 
-/// Forgets what `cdb cluster init` left once the catalog stands; keeps the
-/// directory's lock for as long as the process lives.
-async fn forget_founding(
-    dir: DataDir,
-    mut catalog: tokio::sync::watch::Receiver<Arc<cluster::catalog::view::CatalogView>>,
+/// Keeps the node's certificate good, for handshakes from then on.
+async fn renew(
+    held: Renewal,
+    catalog: watch::Receiver<Arc<CatalogView>>,
+    transport: Arc<Transport>,
 ) {
+    let swap = |credentials: &Credentials| {
+        if let Err(error) = transport.replace_credentials(credentials) {
+            tracing::error!(%error, "the renewed certificate is used from the next start on");
+        }
+    };
+    match held.run(renewal::LOOK_EVERY, catalog, swap).await {}
+}
+
+/// Forgets what `cdb cluster init` left once the catalog stands.
+async fn forget_founding(dir: Arc<DataDir>, mut catalog: watch::Receiver<Arc<CatalogView>>) {
     if catalog.wait_for(|view| view.cluster().is_some()).await.is_ok()
         && let Err(error) = dir.forget(StateFile::Bootstrap)
     {
         tracing::warn!(%error, "the bootstrap record could not be removed; it does no harm");
     }
-    std::mem::forget(dir);
 }

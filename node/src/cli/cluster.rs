@@ -1,10 +1,10 @@
-//! The cluster as a whole: init, token.
+//! The cluster as a whole: init, token, profile.
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{Context, error::Outcome, init, render::line};
+use super::{Context, error::Outcome, init, operator, render::line};
 
 /// `cdb cluster`
 #[derive(Debug, Subcommand)]
@@ -13,6 +13,8 @@ pub enum ClusterCommand {
     Init(init::InitArgs),
     /// Makes a token that lets one node join, once, within 15 minutes
     Token(TokenArgs),
+    /// Writes the operator's profile anew, from the data directory of a node of this machine
+    Profile(operator::ProfileArgs),
 }
 
 /// Arguments of `cdb cluster token`.

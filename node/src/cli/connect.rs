@@ -17,8 +17,12 @@ use actors::client::{Client, Door, DoorError, turns_away};
 use cluster::{
     codes::ErrorCode,
     ids::NodeId,
-    ports::network::{BoxFuture, RequestClass},
+    ports::{
+        clock::Clock,
+        network::{BoxFuture, RequestClass},
+    },
     request::{Answer, Fault, Request},
+    units::WallTime,
 };
 use tokio::time::Instant;
 use transport::{
@@ -28,7 +32,9 @@ use transport::{
 
 use super::{
     error::{CliError, Outcome},
+    operator,
     profile::Profile,
+    render::tell,
 };
 use crate::devices::{clock::SystemClock, entropy::SystemEntropy};
 
@@ -66,9 +72,8 @@ pub(super) fn client(profile: &Profile) -> Outcome<Client> {
             "use the client.yaml the cluster wrote, unchanged",
         )
     };
-    let chain = [profile.certificate.trim_end(), "\n", profile.ca.as_str()].concat();
-    let credentials =
-        Credentials::from_pem(&chain, &profile.key).map_err(|error| unusable(error.to_string()))?;
+    let credentials = profile.credentials().map_err(|error| unusable(error.to_string()))?;
+    check_end(&credentials, clock.wall())?;
     let parts = ClientParts { entropy: entropy.clone(), clock: clock.clone() };
     let endpoint = |address: &String| {
         let endpoints = vec![address.clone()];
@@ -84,6 +89,27 @@ pub(super) fn client(profile: &Profile) -> Outcome<Client> {
         nodes: Mutex::new(BTreeMap::new()),
     };
     Ok(Client::new(Arc::new(QuicDoor(Arc::new(shared))), clock, entropy))
+}
+
+/// Refuses a certificate that has ended, and says so months before.
+fn check_end(credentials: &Credentials, now: WallTime) -> Outcome<()> {
+    let day = operator::end_of(credentials);
+    if credentials.ends() <= now {
+        return Err(CliError::new(
+            ErrorCode::BadProfile,
+            "the profile's certificate has ended",
+            format!("it was good until {day}, says this machine's clock"),
+            "on a node's machine: cdb cluster profile -c node.yaml",
+        )
+        .into());
+    }
+    if credentials.is_due(now) {
+        tell(&format!(
+            "the profile's certificate ends on {day}; for the next, on a node's machine: \
+             cdb cluster profile -c node.yaml"
+        ));
+    }
+    Ok(())
 }
 
 impl Door for QuicDoor {

@@ -28,6 +28,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use cluster::ports::clock::Clock;
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
@@ -36,11 +37,14 @@ use self::{
     layout::{Layout, NODES_MAX, Ports},
     process::{Joining, Node},
 };
-use super::{init::create_cluster, profile::Profile, start::stop_signal};
+use super::{init::create_cluster, operator, profile::Profile, start::stop_signal};
 use crate::{
     config::NodeConfig,
     data_dir::is_born,
-    devices::lock::{Lock, LockError},
+    devices::{
+        clock::SystemClock,
+        lock::{Lock, LockError},
+    },
 };
 
 pub use control::{start_node, stop_node};
@@ -399,10 +403,24 @@ impl Dev {
         self.layout.save(&self.file())
     }
 
+    /// The profile, made anew if its certificate is near its end.
+    fn profile(&self, path: &Path) -> anyhow::Result<Profile> {
+        let profile = Profile::load(path)?;
+        let now = SystemClock::new().wall();
+        let is_due = profile.credentials().is_ok_and(|credentials| credentials.is_due(now));
+        match self.nodes.iter().find(|node| is_due && is_born(&node.state.dir)) {
+            Some(node) => {
+                let config = NodeConfig::load(&self.layout.config(node.state.number))?;
+                operator::write(&config, path)
+            }
+            None => Ok(profile),
+        }
+    }
+
     /// Brings endpoints and nodes of the profile up to date.
     fn save_profile(&self) -> anyhow::Result<()> {
         let path = self.layout.profile();
-        let mut profile = Profile::load(&path)?;
+        let mut profile = self.profile(&path)?;
         profile.endpoints = self.nodes.iter().map(|node| node.state.quic.to_string()).collect();
         profile.dev = Some(self.layout.describe(self.nodes.iter().map(|node| node.state.number)));
         Ok(profile.save(&path)?)

@@ -16,9 +16,12 @@ use cluster::{
     ids::{ClusterId, FIRST_TENANT, NodeId},
     ports::{clock::Clock, entropy::Entropy},
 };
-use transport::identity::{Authority, ClusterKey, Credentials};
+use transport::identity::{Authority, ClusterKey};
 
-use super::profile::{PROFILE_FILE, Profile};
+use super::{
+    operator::{OPERATOR, profile_of},
+    profile::PROFILE_FILE,
+};
 use crate::{
     config::NodeConfig,
     data_dir::{DataDir, NodeIdentity, NodeSecrets, StateFile},
@@ -27,8 +30,6 @@ use crate::{
 
 /// Longest name of a cluster; it stands in every status line.
 const NAME_CHARS_MAX: usize = 64;
-/// The principal whose credential a new cluster hands out.
-const OPERATOR: &str = "admin";
 /// Feature level of a new cluster: the kinds of entries of this release.
 const FEATURE_LEVEL: u16 = 1;
 
@@ -106,7 +107,7 @@ pub fn create_cluster(
     };
     // The profile comes first: without it a cluster that stands is out of reach.
     if let Some(profile) = profile {
-        operator_profile(name, config, &operator)?
+        profile_of(name, vec![config.advertise.to_string()], &operator)?
             .save(profile)
             .with_context(|| format!("cannot write the profile {}", profile.display()))?;
     }
@@ -132,28 +133,12 @@ pub fn waiting_cluster(dir: &DataDir) -> anyhow::Result<Option<ClusterRecord>> {
     Ok(Some(record))
 }
 
-fn operator_profile(
-    name: &str,
-    config: &NodeConfig,
-    operator: &Credentials,
-) -> anyhow::Result<Profile> {
-    let pem = operator.certificates_pem();
-    let second = pem.rmatch_indices("-----BEGIN").next().map(|(at, _)| at).filter(|at| *at > 0);
-    let (certificate, authority) = pem.split_at(second.context("two certificates")?);
-    Ok(Profile {
-        cluster: operator.names().cluster.to_hex(),
-        name: name.to_owned(),
-        endpoints: vec![config.advertise.to_string()],
-        ca: authority.to_owned(),
-        certificate: certificate.to_owned(),
-        key: operator.key_pem(),
-        dev: None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use transport::identity::Credentials;
+
     use super::*;
+    use crate::cli::profile::Profile;
 
     fn config(folder: &Path) -> NodeConfig {
         let mut config = NodeConfig::parse("data_dir: n1\n").unwrap();

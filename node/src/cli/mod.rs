@@ -15,6 +15,7 @@ mod files;
 pub mod init;
 pub mod kv;
 pub mod node;
+pub mod operator;
 pub mod place;
 pub mod profile;
 pub mod render;
@@ -160,6 +161,7 @@ pub fn run(globals: Globals, command: Command) -> ExitCode {
         Command::Cluster(cluster::ClusterCommand::Token(args)) => {
             client(cluster::token(&context, args))
         }
+        Command::Cluster(cluster::ClusterCommand::Profile(args)) => ended(operator::run(&args)),
         Command::Status(args) => client(status::run(&context, args)),
         Command::Node(command) => client(node::run(&context, command)),
         Command::Volume(command) => client(volume::run(&context, command)),

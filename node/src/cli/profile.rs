@@ -24,6 +24,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use transport::identity::{Credentials, IdentityError};
 
 /// Largest profile read: ten nodes and three certificates take 20 KiB.
 const PROFILE_BYTES_MAX: u64 = 1 << 20;
@@ -143,6 +144,15 @@ impl Profile {
             return Err(malformed("`cluster` is not 32 hexadecimal digits".into()));
         }
         Ok(profile)
+    }
+
+    /// What the client proves itself with.
+    ///
+    /// # Errors
+    /// If certificate, key or authority are not what they were.
+    pub fn credentials(&self) -> Result<Credentials, IdentityError> {
+        let chain = [self.certificate.trim_end(), "\n", self.ca.as_str()].concat();
+        Credentials::from_pem(&chain, &self.key)
     }
 
     /// Writes the profile for its owner alone, whole or not at all.

@@ -137,13 +137,41 @@ impl Authority {
         Ok(request.signed_by(&self.issuer()?).map_err(refuse)?.der().to_vec())
     }
 
+    /// Certifies the same holder's same key anew. Whoever has a node's key has what opens
+    /// the authority's too, so that another key would keep nobody out; and one file is
+    /// replaced whole where two are not.
+    ///
+    /// # Errors
+    /// If another authority signed the old certificate, or signing fails.
+    pub fn renew(
+        &self,
+        old: &Credentials,
+        entropy: &dyn Entropy,
+        now: WallTime,
+    ) -> Result<Credentials, IdentityError> {
+        if old.authority() != self.certificate {
+            let theirs = format!("{} was signed by another authority", old.names());
+            return Err(IdentityError::Certificate(theirs));
+        }
+        self.certify(old.names().subject.clone(), old.key().clone(), entropy, now)
+    }
+
     fn issue(
         &self,
         subject: Subject,
         entropy: &dyn Entropy,
         now: WallTime,
     ) -> Result<Credentials, IdentityError> {
-        let key = PrivateKey::generate(entropy);
+        self.certify(subject, PrivateKey::generate(entropy), entropy, now)
+    }
+
+    fn certify(
+        &self,
+        subject: Subject,
+        key: PrivateKey,
+        entropy: &dyn Entropy,
+        now: WallTime,
+    ) -> Result<Credentials, IdentityError> {
         let names = CertificateNames { cluster: self.cluster, subject };
         let params = leaf_params(&names, entropy, now)?;
         let certificate = params.signed_by(&key.signer()?, &self.issuer()?).map_err(failed)?;

@@ -3,16 +3,16 @@
 //! Keys are Ed25519 in PKCS#8 form. Ed25519 because the key is any 32 random
 //! bytes (so the simulator can draw it) and signatures need no chance at all.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use cluster::{ids::NodeId, ports::entropy::Entropy};
+use cluster::{ids::NodeId, ports::entropy::Entropy, units::WallTime};
 use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
     sign::CertifiedKey,
 };
 
-use super::{CertificateNames, IdentityError};
+use super::{CERTIFICATE_LIFETIME_DAYS, CertificateNames, IdentityError, names};
 use crate::tls;
 
 /// PKCS#8 version 1 around a 32-byte Ed25519 secret. Source: RFC 8410 §7.
@@ -89,6 +89,7 @@ pub struct Credentials {
     certificate: Vec<u8>,
     key: PrivateKey,
     names: CertificateNames,
+    ends: WallTime,
 }
 
 impl Credentials {
@@ -109,7 +110,8 @@ impl Credentials {
                 names.cluster, issuer.cluster
             )));
         }
-        let credentials = Self { authority, certificate, key, names };
+        let ends = names::end_of(&certificate)?;
+        let credentials = Self { authority, certificate, key, names, ends };
         credentials.certified_key()?;
         Ok(credentials)
     }
@@ -132,6 +134,18 @@ impl Credentials {
     /// Whom the certificate names.
     pub fn names(&self) -> &CertificateNames {
         &self.names
+    }
+
+    /// When the certificate ends.
+    pub fn ends(&self) -> WallTime {
+        self.ends
+    }
+
+    /// Whether it is time for another one: a third of its life is left, so that months
+    /// go by in which it can be had before anybody is refused.
+    pub fn is_due(&self, now: WallTime) -> bool {
+        const LEFT: Duration = Duration::from_hours(24 * CERTIFICATE_LIFETIME_DAYS / 3);
+        self.ends.0.saturating_sub(now.0) < u64::try_from(LEFT.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Certificate and authority as PEM text. Not secret.

@@ -14,6 +14,7 @@ use std::fmt;
 use cluster::{
     ids::{ClusterId, NodeId, TenantId},
     ports::network::Peer,
+    units::WallTime,
 };
 use x509_parser::{
     extensions::GeneralName,
@@ -133,6 +134,14 @@ impl fmt::Display for CertificateNames {
             }
         }
     }
+}
+
+/// When a certificate (DER) ends.
+pub(super) fn end_of(certificate: &[u8]) -> Result<WallTime, IdentityError> {
+    let (_, parsed) = X509Certificate::from_der(certificate)
+        .map_err(|_| IdentityError::Certificate("malformed DER".to_owned()))?;
+    let seconds = parsed.validity().not_after.timestamp();
+    Ok(WallTime(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000)))
 }
 
 /// Refuses names that could break out of the certificate's name form.

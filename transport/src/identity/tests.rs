@@ -172,3 +172,21 @@ fn no_secret_is_shown_by_debug() {
     }
     assert!(shown.len() < 500, "{shown}");
 }
+
+#[test]
+fn a_certificate_is_renewed_over_the_same_key_when_a_third_of_its_life_is_left() {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+    let entropy = seeded(9);
+    let authority = Authority::create(ClusterId(7), &entropy, NOW).unwrap();
+    let old = authority.issue_node(NodeId(1), &entropy, NOW).unwrap();
+    assert_eq!(old.ends(), WallTime(NOW.0 + CERTIFICATE_LIFETIME_DAYS * DAY_MS));
+    let after = |days: u64| WallTime(NOW.0 + days * DAY_MS);
+    assert!(!old.is_due(NOW) && !old.is_due(after(243)));
+    assert!(old.is_due(after(244)) && old.is_due(after(400)));
+
+    let renewed = authority.renew(&old, &entropy, after(300)).unwrap();
+    assert_eq!((renewed.names(), renewed.key_pem()), (old.names(), old.key_pem()));
+    assert_eq!(renewed.ends(), after(300 + CERTIFICATE_LIFETIME_DAYS));
+    let other = Authority::create(ClusterId(7), &entropy, NOW).unwrap();
+    assert!(matches!(other.renew(&old, &entropy, NOW), Err(IdentityError::Certificate(_))));
+}
