@@ -9,7 +9,7 @@
 //! catalog         last known voters, addresses and shard map
 //! bootstrap       what the first node proposes until its cluster stands  0600
 //! log/ stores/ quarantine/
-//! spare           room for the files above on a disk that has none left
+//! spare           room for incarnation and node.pem on a disk that has none left
 //! lock            held by the one process that uses the directory
 //! ```
 //!
@@ -19,6 +19,7 @@
 //! and its secrets belong to their owner alone.
 
 mod files;
+mod peek;
 
 use std::{
     cmp::Ordering,
@@ -33,6 +34,7 @@ use cluster::{
     ports::entropy::Entropy,
 };
 
+pub use self::peek::Peek;
 use crate::{
     config::EngineKind,
     devices::lock::{Lock, LockError},
@@ -308,7 +310,9 @@ impl DataDir {
     /// # Errors
     /// The operating system's.
     pub fn renew(&self, certificates_pem: &str) -> Result<(), DataDirError> {
-        self.replace("node.pem", certificates_pem.as_bytes())
+        let renewed = self.replace("node.pem", certificates_pem.as_bytes());
+        files::hold_spare(&self.root);
+        renewed
     }
 
     /// Whether the node was started before.
@@ -412,32 +416,6 @@ impl DataDir {
 
     fn damaged(&self, name: &str, cause: String) -> DataDirError {
         DataDirError::Damaged { path: self.root.join(name), cause }
-    }
-}
-
-/// What a directory says to whoever may read it, beside the process that holds it.
-#[derive(Debug)]
-pub struct Peek {
-    /// Whose it is.
-    pub identity: NodeIdentity,
-    /// What its node proves itself with.
-    pub secrets: NodeSecrets,
-    /// [`StateFile::Bootstrap`], until the cluster stands.
-    pub bootstrap: Option<Vec<u8>>,
-}
-
-impl Peek {
-    /// Reads the directory without taking it.
-    ///
-    /// # Errors
-    /// If no node was born there, or a file is missing or damaged.
-    pub fn at(root: &Path) -> Result<Self, DataDirError> {
-        let fresh = || DataDirError::Fresh { path: root.to_owned() };
-        Ok(Self {
-            identity: read_identity(root)?.ok_or_else(fresh)?,
-            secrets: secrets_in(root)?,
-            bootstrap: load_from(root, StateFile::Bootstrap)?,
-        })
     }
 }
 

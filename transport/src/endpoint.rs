@@ -117,7 +117,7 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 struct Peers {
     known: BTreeMap<NodeId, Arc<PeerHandle>>,
-    /// Forgotten nodes keep a valid certificate for a while; they are refused
+    /// Forgotten nodes keep a valid certificate; they are refused
     /// until they are taught again.
     forgotten: BTreeSet<NodeId>,
 }

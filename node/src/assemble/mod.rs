@@ -113,6 +113,7 @@ impl Devices {
     fn open(
         config: &NodeConfig,
         dir: &Arc<DataDir>,
+        founding: Option<&ClusterRecord>,
         clock: &Arc<SystemClock>,
         entropy: &Arc<SystemEntropy>,
     ) -> anyhow::Result<Self> {
@@ -130,7 +131,7 @@ impl Devices {
         let boot = dir.next_boot(config.engine, told, seen, entropy.as_ref())?;
         image::forget(state_files.as_ref()).context("cannot forget what the catalog said")?;
         // Off for a year, it would reach nobody who could tell it anything.
-        renewal.look(copy.cluster());
+        renewal.look(copy.cluster().or(founding));
         let credentials = renewal.credentials().clone();
         let threads = EngineThreads::start(
             config.limits.engine_threads,
@@ -197,7 +198,7 @@ impl Node {
         let doors = doors::bind(&config.doors).await?;
         let founding = waiting_cluster(&dir)?;
         let dir = Arc::new(dir);
-        let devices = Devices::open(&config, &dir, &clock, &entropy)?;
+        let devices = Devices::open(&config, &dir, founding.as_ref(), &clock, &entropy)?;
         let NodeIdentity { node, boot, .. } = devices.world.identity;
         let record = node_record(&config, http.as_ref(), node, boot, &devices.storage)?;
         let limits = limits_of(&config)?;
@@ -218,9 +219,10 @@ impl Node {
         let doors = doors.open(page.clone(), &actors, &network, node, clock, entropy);
         let teacher = tokio::spawn(teach::addresses(actors.catalog.clone(), network, node));
         if founding.is_some() {
-            tokio::spawn(forget_founding(dir, actors.catalog.clone()));
+            tokio::spawn(forget_founding(dir.clone(), actors.catalog.clone()));
         }
-        // It holds the directory, and so its lock, for as long as the process lives.
+        // The lock on the directory lives as long as the process.
+        std::mem::forget(dir);
         tokio::spawn(renew(renewal, actors.catalog.clone(), transport.clone()));
         let http = http.map(|listener| tokio::spawn(show(page, view.clone(), listener)));
         tracing::info!(%node, listen = %transport.local_addr()?, "node started");

@@ -408,13 +408,14 @@ impl Dev {
         let profile = Profile::load(path)?;
         let now = SystemClock::new().wall();
         let is_due = profile.credentials().is_ok_and(|credentials| credentials.is_due(now));
-        match self.nodes.iter().find(|node| is_due && is_born(&node.state.dir)) {
-            Some(node) => {
-                let config = NodeConfig::load(&self.layout.config(node.state.number))?;
-                operator::write(&config, path)
-            }
-            None => Ok(profile),
-        }
+        let Some(node) = self.nodes.iter().find(|node| is_due && is_born(&node.state.dir)) else {
+            return Ok(profile);
+        };
+        let config = NodeConfig::load(&self.layout.config(node.state.number))?;
+        Ok(operator::write(&config, path).unwrap_or_else(|error| {
+            println!("the profile stays as it is until its end: {error:#}");
+            profile
+        }))
     }
 
     /// Brings endpoints and nodes of the profile up to date.

@@ -215,7 +215,15 @@ pub fn of_node(error: &anyhow::Error) -> CliError {
     let failed =
         (ErrorCode::NodeFailed, "the command failed", "do as the cause says, and see the log");
     let (code, headline, fix) = error.chain().find_map(find).unwrap_or(failed);
-    CliError::new(code, headline, format!("{error:#}"), fix)
+    CliError::new(code, headline, causes(error), fix)
+}
+
+/// All causes in one line; what an error has told in its own words is not told twice.
+fn causes(error: &anyhow::Error) -> String {
+    let tell = |told: String, cause: String| {
+        if told.ends_with(&cause) { told } else { format!("{told}: {cause}") }
+    };
+    error.chain().map(ToString::to_string).reduce(tell).unwrap_or_default()
 }
 
 fn log(error: &OpenError) -> (ErrorCode, &'static str) {
@@ -288,6 +296,15 @@ mod tests {
             error.to_string(),
             "error[E0412]: no; quorum\n  cause: a; b\n  fix:   start n2\n  docs:  cdb explain E0412"
         );
+    }
+
+    #[test]
+    fn a_cause_that_an_error_names_itself_is_told_once() {
+        let source = io::Error::from(io::ErrorKind::StorageFull);
+        let error = DataDirError::Io { action: "write", path: "n1/identity".into(), source };
+        let error = anyhow::Error::from(error).context("the node does not start");
+        let told = causes(&error);
+        assert_eq!(told, "the node does not start: cannot write n1/identity: no storage space");
     }
 
     #[test]

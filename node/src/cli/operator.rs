@@ -20,7 +20,7 @@ use super::profile::{PROFILE_FILE, Profile};
 use crate::{
     config::NodeConfig,
     data_dir::Peek,
-    devices::{clock::SystemClock, entropy::SystemEntropy, files::DirectoryFiles},
+    devices::{clock::SystemClock, entropy::SystemEntropy},
 };
 
 /// The principal whose credential a cluster hands out.
@@ -44,7 +44,10 @@ pub struct ProfileArgs {
 pub fn run(args: &ProfileArgs) -> anyhow::Result<()> {
     let config = NodeConfig::load(&args.config)?;
     let beside = || args.config.with_file_name(PROFILE_FILE);
-    let path = args.write_profile.clone().unwrap_or_else(beside);
+    let mut path = args.write_profile.clone().unwrap_or_else(beside);
+    if path.is_dir() {
+        path.push(PROFILE_FILE);
+    }
     let profile = write(&config, &path)?;
     println!("profile of cluster {}   {} (a private key: keep it)", profile.name, path.display());
     println!("its certificate ends on {}", end_of(&profile.credentials()?));
@@ -58,16 +61,14 @@ pub fn run(args: &ProfileArgs) -> anyhow::Result<()> {
 pub(super) fn write(config: &NodeConfig, path: &Path) -> anyhow::Result<Profile> {
     let root = &config.data_dir;
     let peek = Peek::at(root)?;
-    let catalog = actors::catalog::load(&DirectoryFiles::open(root)?)
-        .with_context(|| format!("cannot read the catalog in {}", root.display()))?;
-    let cluster = record_of(&catalog, &peek)?.with_context(|| {
+    let cluster = record_of(&peek)?.with_context(|| {
         format!("the node of {} has not heard of its cluster yet: start it once", root.display())
     })?;
     let key = ClusterKey(peek.secrets.cluster_key);
     let authority = Authority::open(&cluster.authority, &cluster.authority_key_sealed, &key)?;
     let now = SystemClock::new().wall();
     let operator = authority.issue_client(OPERATOR, FIRST_TENANT, &SystemEntropy::new(), now)?;
-    let mut profile = profile_of(&cluster.name, endpoints(&catalog, config), &operator)?;
+    let mut profile = profile_of(&cluster.name, endpoints(&peek.catalog, config), &operator)?;
     if path.exists() {
         let old = Profile::load(path)?;
         ensure!(
@@ -82,8 +83,8 @@ pub(super) fn write(config: &NodeConfig, path: &Path) -> anyhow::Result<Profile>
     Ok(profile)
 }
 
-fn record_of(catalog: &CatalogView, peek: &Peek) -> anyhow::Result<Option<ClusterRecord>> {
-    if let Some(record) = catalog.cluster() {
+fn record_of(peek: &Peek) -> anyhow::Result<Option<ClusterRecord>> {
+    if let Some(record) = peek.catalog.cluster() {
         return Ok(Some(record.clone()));
     }
     let waiting = peek.bootstrap.as_deref().map(formats::from_bytes).transpose();

@@ -19,7 +19,7 @@
 use std::{
     fs, io,
     io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
 };
 
@@ -177,9 +177,23 @@ impl Profile {
             .mode(0o600)
             .open(&part)
             .map_err(fault)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fault)?;
-        fs::rename(&part, path).map_err(fault)
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        let replaced = written.and_then(|()| keep_owner(path, &file));
+        replaced.and_then(|()| fs::rename(&part, path)).map_err(|error| {
+            // It holds a private key.
+            drop(fs::remove_file(&part));
+            fault(error)
+        })
     }
+}
+
+/// Whoever had the older file has the new one too, though root writes it.
+fn keep_owner(path: &Path, file: &fs::File) -> io::Result<()> {
+    let Ok(old) = fs::metadata(path) else { return Ok(()) };
+    if old.uid() == file.metadata()?.uid() {
+        return Ok(());
+    }
+    fchown(file, Some(old.uid()), Some(old.gid()))
 }
 
 /// Where profiles of this user lie: `$XDG_CONFIG_HOME/cdb` or `~/.config/cdb`.

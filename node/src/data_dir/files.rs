@@ -71,7 +71,8 @@ fn is_full(error: &io::Error) -> bool {
 /// Holds spare room again, if there is any: a full disk is told elsewhere.
 pub(super) fn hold_spare(folder: &Path) {
     let path = folder.join(SPARE);
-    if !path.exists() && write(&path, &vec![0; SPARE_BYTES]).is_err() {
+    let is_whole = fs::metadata(&path).is_ok_and(|held| held.len() == SPARE_BYTES as u64);
+    if !is_whole && write(&path, &vec![0; SPARE_BYTES]).is_err() {
         drop(fs::remove_file(&path));
     }
 }

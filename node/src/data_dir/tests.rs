@@ -169,4 +169,7 @@ fn a_start_holds_spare_room_and_makes_up_for_what_was_given_up() {
         assert_eq!(fs::metadata(&spare).unwrap().len(), 64 << 10);
         fs::remove_file(&spare).unwrap();
     }
+    fs::write(&spare, b"cut off").unwrap();
+    dir.renew("certificate").unwrap();
+    assert_eq!(fs::metadata(&spare).unwrap().len(), 64 << 10);
 }

@@ -6,7 +6,7 @@ use cluster::{ports::clock::Clock, units::WallTime};
 use clusterdb::{
     cli::profile::Profile,
     data_dir::Peek,
-    devices::{clock::SystemClock, entropy::SystemEntropy, files::DirectoryFiles},
+    devices::{clock::SystemClock, entropy::SystemEntropy},
 };
 use transport::identity::{Authority, ClusterKey, Credentials};
 
@@ -16,9 +16,9 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// The authority, as a node's directory tells it.
 fn authority(root: &Path) -> Option<Authority> {
-    let catalog = actors::catalog::load(&DirectoryFiles::open(root).unwrap()).unwrap();
-    let record = catalog.cluster()?;
-    let key = ClusterKey(Peek::at(root).unwrap().secrets.cluster_key);
+    let peek = Peek::at(root).unwrap();
+    let record = peek.catalog.cluster()?;
+    let key = ClusterKey(peek.secrets.cluster_key);
     Some(Authority::open(&record.authority, &record.authority_key_sealed, &key).unwrap())
 }
 

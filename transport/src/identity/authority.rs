@@ -19,7 +19,8 @@ use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 
 use super::{
     AUTHORITY_LIFETIME_DAYS, CERTIFICATE_LIFETIME_DAYS, CertificateNames, ClusterKey, Credentials,
-    IdentityError, PrivateKey, Subject, names::check_principal,
+    IdentityError, PrivateKey, Subject,
+    names::{check_principal, validity},
 };
 
 /// Certificates begin to be valid so long before they are issued, because
@@ -133,7 +134,7 @@ impl Authority {
         let der = CertificateSigningRequestDer::from(signing_request);
         let mut request = CertificateSigningRequestParams::from_der(&der).map_err(refuse)?;
         let names = CertificateNames { cluster: self.cluster, subject: Subject::Node(node) };
-        request.params = leaf_params(&names, entropy, now)?;
+        request.params = self.leaf_params(&names, entropy, now)?;
         Ok(request.signed_by(&self.issuer()?).map_err(refuse)?.der().to_vec())
     }
 
@@ -173,9 +174,35 @@ impl Authority {
         now: WallTime,
     ) -> Result<Credentials, IdentityError> {
         let names = CertificateNames { cluster: self.cluster, subject };
-        let params = leaf_params(&names, entropy, now)?;
+        let params = self.leaf_params(&names, entropy, now)?;
         let certificate = params.signed_by(&key.signer()?, &self.issuer()?).map_err(failed)?;
         Credentials::new(self.certificate.clone(), certificate.der().to_vec(), key)
+    }
+
+    /// Of a certificate for a node or a client. It is good from the authority's own
+    /// beginning on: one that was made under a clock that ran ahead must not be refused
+    /// for years once the clock is right.
+    fn leaf_params(
+        &self,
+        names: &CertificateNames,
+        entropy: &dyn Entropy,
+        now: WallTime,
+    ) -> Result<CertificateParams, IdentityError> {
+        let mut params = params(names, CERTIFICATE_LIFETIME_DAYS, entropy, now)?;
+        let (begins, _) = validity(&self.certificate)?;
+        let begins = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_millis(begins.0);
+        params.not_before = params.not_before.min(begins);
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = match names.subject {
+            // A node both dials and answers; a client only dials.
+            Subject::Node(_) => {
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
+            }
+            Subject::Client { .. } => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Subject::Authority => vec![],
+        };
+        Ok(params)
     }
 
     fn issuer(&self) -> Result<Issuer<'static, rcgen::KeyPair>, IdentityError> {
@@ -193,25 +220,6 @@ impl fmt::Debug for Authority {
 #[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]
 fn failed(error: rcgen::Error) -> IdentityError {
     IdentityError::Certificate(error.to_string())
-}
-
-fn leaf_params(
-    names: &CertificateNames,
-    entropy: &dyn Entropy,
-    now: WallTime,
-) -> Result<CertificateParams, IdentityError> {
-    let mut params = params(names, CERTIFICATE_LIFETIME_DAYS, entropy, now)?;
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = match names.subject {
-        // A node both dials and answers; a client only dials.
-        Subject::Node(_) => {
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
-        }
-        Subject::Client { .. } => vec![ExtendedKeyUsagePurpose::ClientAuth],
-        Subject::Authority => vec![],
-    };
-    Ok(params)
 }
 
 fn params(

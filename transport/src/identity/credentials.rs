@@ -110,7 +110,7 @@ impl Credentials {
                 names.cluster, issuer.cluster
             )));
         }
-        let ends = names::end_of(&certificate)?;
+        let (_, ends) = names::validity(&certificate)?;
         let credentials = Self { authority, certificate, key, names, ends };
         credentials.certified_key()?;
         Ok(credentials)

@@ -136,12 +136,13 @@ impl fmt::Display for CertificateNames {
     }
 }
 
-/// When a certificate (DER) ends.
-pub(super) fn end_of(certificate: &[u8]) -> Result<WallTime, IdentityError> {
+/// From when until when a certificate (DER) is good.
+pub(super) fn validity(certificate: &[u8]) -> Result<(WallTime, WallTime), IdentityError> {
     let (_, parsed) = X509Certificate::from_der(certificate)
         .map_err(|_| IdentityError::Certificate("malformed DER".to_owned()))?;
-    let seconds = parsed.validity().not_after.timestamp();
-    Ok(WallTime(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000)))
+    let wall = |seconds| WallTime(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000));
+    let validity = parsed.validity();
+    Ok((wall(validity.not_before.timestamp()), wall(validity.not_after.timestamp())))
 }
 
 /// Refuses names that could break out of the certificate's name form.

@@ -187,6 +187,11 @@ fn a_certificate_is_renewed_over_the_same_key_when_a_third_of_its_life_is_left()
     let renewed = authority.renew(&old, &entropy, after(300)).unwrap();
     assert_eq!((renewed.names(), renewed.key_pem()), (old.names(), old.key_pem()));
     assert_eq!(renewed.ends(), after(300 + CERTIFICATE_LIFETIME_DAYS));
+    // Made under a clock that ran ahead, it is good when the clock is right again.
+    let ahead = authority.renew(&old, &entropy, after(4_000)).unwrap();
+    let begins = |credentials: &Credentials| names::validity(credentials.certificate()).unwrap().0;
+    assert_eq!(begins(&ahead), names::validity(authority.certificate()).unwrap().0);
+    assert!(begins(&ahead) < NOW);
     let other = Authority::create(ClusterId(7), &entropy, NOW).unwrap();
     assert!(matches!(other.renew(&old, &entropy, NOW), Err(IdentityError::Certificate(_))));
 }

@@ -17,7 +17,7 @@ use std::{
 use cluster::request::ReplicaStatus;
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{faults::EtcdFault, gateway::Gateway};
@@ -32,9 +32,9 @@ const LOOK_MAX: Duration = Duration::from_secs(2);
 /// Longest a request waits for a first word.
 const FIRST_WORD_MAX: Duration = Duration::from_secs(1);
 
-/// Longest a request that wants a leader waits for the first one, and how often it looks:
-/// as long as a request waits that needs one without saying so.
-const FIRST_LEADER_MAX: Duration = Duration::from_secs(7);
+/// How long after the door was opened requests that want a leader wait for the first one,
+/// and how often they look.
+const FIRST_LEADER_MAX: Duration = Duration::from_secs(10);
 const FIRST_LEADER_LOOK: Duration = Duration::from_millis(50);
 
 /// How often a stream that wants a leader looks for one.
@@ -44,12 +44,20 @@ const LEADER_LOOK: Duration = Duration::from_secs(1);
 const LEADER_LOOKS_MAX: u32 = 3;
 
 /// What was heard of the shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Heard {
     /// The last; nothing if nobody answered.
     last: watch::Sender<Option<ReplicaStatus>>,
     /// Whether there was a leader since the door was opened.
     led: AtomicBool,
+    /// When the door was opened.
+    opened: Instant,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self { last: watch::Sender::default(), led: AtomicBool::default(), opened: Instant::now() }
+    }
 }
 
 impl Gateway {
@@ -74,8 +82,9 @@ impl Gateway {
             while !self.has_leader() {
                 sleep(FIRST_LEADER_LOOK).await;
             }
+            self.heard.led.store(true, Ordering::Relaxed);
         };
-        drop(timeout(FIRST_LEADER_MAX, led).await);
+        drop(timeout_at(self.heard.opened + FIRST_LEADER_MAX, led).await);
     }
 
     /// Why a stream that wants a leader ends: it returns once none has been in sight for a
