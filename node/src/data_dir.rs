@@ -302,7 +302,7 @@ impl DataDir {
     /// # Errors
     /// If a file is missing or damaged.
     pub fn secrets(&self) -> Result<NodeSecrets, DataDirError> {
-        secrets_in(&self.root)
+        peek::secrets_in(&self.root)
     }
 
     /// Replaces the node's certificate; its key stays.
@@ -417,20 +417,6 @@ impl DataDir {
     fn damaged(&self, name: &str, cause: String) -> DataDirError {
         DataDirError::Damaged { path: self.root.join(name), cause }
     }
-}
-
-fn secrets_in(root: &Path) -> Result<NodeSecrets, DataDirError> {
-    let damaged =
-        |name: &str, cause: String| DataDirError::Damaged { path: root.join(name), cause };
-    let text = |name: &str| -> Result<String, DataDirError> {
-        let bytes = files::read(&root.join(name), STATE_BYTES_MAX)?;
-        String::from_utf8(bytes).map_err(|_| damaged(name, "it is not text".to_owned()))
-    };
-    let cluster_key = files::read(&root.join("cluster.key"), STATE_BYTES_MAX)?;
-    let cluster_key = cluster_key.try_into().map_err(|bytes: Vec<u8>| {
-        damaged("cluster.key", format!("{} bytes instead of 32", bytes.len()))
-    })?;
-    Ok(NodeSecrets { certificates_pem: text("node.pem")?, key_pem: text("node.key")?, cluster_key })
 }
 
 fn load_from(root: &Path, file: StateFile) -> Result<Option<Vec<u8>>, DataDirError> {

@@ -95,7 +95,6 @@ mod tests {
         mvcc::version::Version,
         units::{Instant, WallTime},
     };
-
     use tokio::time::timeout;
 
     use super::*;

@@ -5,7 +5,8 @@ use std::path::Path;
 use cluster::catalog::view::{CatalogView, VIEW_BYTES_MAX};
 
 use super::{
-    DataDirError, NodeIdentity, NodeSecrets, StateFile, files, load_from, read_identity, secrets_in,
+    DataDirError, NodeIdentity, NodeSecrets, STATE_BYTES_MAX, StateFile, files, load_from,
+    read_identity,
 };
 
 /// What a directory says to whoever may read it. Nothing in it is changed.
@@ -44,4 +45,18 @@ fn catalog_in(root: &Path) -> Result<CatalogView, DataDirError> {
     }
     CatalogView::decode(&files::read(&path, VIEW_BYTES_MAX)?)
         .map_err(|error| DataDirError::Damaged { path, cause: error.to_string() })
+}
+
+pub(super) fn secrets_in(root: &Path) -> Result<NodeSecrets, DataDirError> {
+    let damaged =
+        |name: &str, cause: String| DataDirError::Damaged { path: root.join(name), cause };
+    let text = |name: &str| -> Result<String, DataDirError> {
+        let bytes = files::read(&root.join(name), STATE_BYTES_MAX)?;
+        String::from_utf8(bytes).map_err(|_| damaged(name, "it is not text".to_owned()))
+    };
+    let cluster_key = files::read(&root.join("cluster.key"), STATE_BYTES_MAX)?;
+    let cluster_key = cluster_key.try_into().map_err(|bytes: Vec<u8>| {
+        damaged("cluster.key", format!("{} bytes instead of 32", bytes.len()))
+    })?;
+    Ok(NodeSecrets { certificates_pem: text("node.pem")?, key_pem: text("node.key")?, cluster_key })
 }
