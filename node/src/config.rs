@@ -216,6 +216,14 @@ struct LimitsSection {
 }
 
 impl NodeConfig {
+    /// Of tests: as it comes, with the directory `n1` below a folder.
+    #[cfg(test)]
+    pub(crate) fn below(folder: &Path) -> Self {
+        let mut config = Self::parse("data_dir: n1\n").expect("a configuration");
+        config.data_dir = folder.join("n1");
+        config
+    }
+
     /// Reads a file. Relative paths in it count from the file's own folder.
     ///
     /// # Errors

@@ -170,8 +170,11 @@ fn one_command_starts_three_nodes_and_controls_them() {
 
     dev.stop();
     assert_eq!(cdb(&["--deadline", "1s", "get", "data/k"]).code, 5);
+    certificates::age(&profile, &root.join("n1/data"), 300);
+    assert_eq!(certificates::days_left(&profile), 65);
     let mut dev = Dev::start(&root);
     dev.wait_for("3 nodes ready");
+    assert_eq!(certificates::days_left(&profile), 365);
     assert_eq!(cdb(&["get", "data/k"]).ok().text(), "v");
     dev.stop();
 }

@@ -140,17 +140,12 @@ mod tests {
     use super::*;
     use crate::cli::profile::Profile;
 
-    fn config(folder: &Path) -> NodeConfig {
-        let mut config = NodeConfig::parse("data_dir: n1\n").unwrap();
-        config.data_dir = folder.join("n1");
-        config
-    }
-
     #[test]
     fn a_cluster_is_born_with_keys_that_fit_and_a_record_that_waits() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(PROFILE_FILE);
-        let identity = create_cluster(&config(folder.path()), "main", Some(&path)).unwrap();
+        let identity =
+            create_cluster(&NodeConfig::below(folder.path()), "main", Some(&path)).unwrap();
 
         let dir = DataDir::open(&folder.path().join("n1")).unwrap();
         let secrets = dir.secrets().unwrap();
@@ -172,9 +167,10 @@ mod tests {
     fn a_second_birth_in_one_directory_is_refused_and_leaves_the_profile() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(PROFILE_FILE);
-        create_cluster(&config(folder.path()), "main", Some(&path)).unwrap();
+        create_cluster(&NodeConfig::below(folder.path()), "main", Some(&path)).unwrap();
         let before = std::fs::read(&path).unwrap();
-        let error = create_cluster(&config(folder.path()), "main", Some(&path)).unwrap_err();
+        let error =
+            create_cluster(&NodeConfig::below(folder.path()), "main", Some(&path)).unwrap_err();
         assert!(error.to_string().contains("belongs to node"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }

@@ -137,16 +137,10 @@ mod tests {
     use super::*;
     use crate::cli::init::create_cluster;
 
-    fn config(folder: &Path) -> NodeConfig {
-        let mut config = NodeConfig::parse("data_dir: n1\n").unwrap();
-        config.data_dir = folder.join("n1");
-        config
-    }
-
     #[test]
     fn a_profile_is_made_anew_and_keeps_what_its_user_wrote_in_it() {
         let folder = tempfile::tempdir().unwrap();
-        let (config, path) = (config(folder.path()), folder.path().join(PROFILE_FILE));
+        let (config, path) = (NodeConfig::below(folder.path()), folder.path().join(PROFILE_FILE));
         create_cluster(&config, "main", Some(&path)).unwrap();
         let mut old = Profile::load(&path).unwrap();
         old.endpoints = vec!["cdb.example.org:7400".to_owned()];
@@ -166,9 +160,9 @@ mod tests {
     #[test]
     fn the_profile_of_another_cluster_stays() {
         let folder = tempfile::tempdir().unwrap();
-        let (ours, path) = (config(folder.path()), folder.path().join(PROFILE_FILE));
+        let (ours, path) = (NodeConfig::below(folder.path()), folder.path().join(PROFILE_FILE));
         create_cluster(&ours, "main", None).unwrap();
-        let other = config(&folder.path().join("other"));
+        let other = NodeConfig::below(&folder.path().join("other"));
         create_cluster(&other, "main", Some(&path)).unwrap();
         let before = std::fs::read(&path).unwrap();
         let error = write(&ours, &path).unwrap_err().to_string();

@@ -266,6 +266,21 @@ mod tests {
     }
 
     #[test]
+    fn a_profile_that_root_writes_anew_stays_its_owners() {
+        const OWNER: u32 = 65_534;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("client.yaml");
+        profile().save(&path).unwrap();
+        if std::os::unix::fs::chown(&path, Some(OWNER), Some(OWNER)).is_err() {
+            eprintln!("skipped: giving a file away needs root");
+            return;
+        }
+        profile().save(&path).unwrap();
+        let meta = fs::metadata(&path).unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o777), (OWNER, OWNER, 0o600));
+    }
+
+    #[test]
     fn a_key_others_may_read_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("client.yaml");

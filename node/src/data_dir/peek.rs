@@ -5,15 +5,12 @@ use std::path::Path;
 use cluster::catalog::view::{CatalogView, VIEW_BYTES_MAX};
 
 use super::{
-    DataDirError, NodeIdentity, NodeSecrets, STATE_BYTES_MAX, StateFile, files, load_from,
-    read_identity,
+    DataDirError, NodeSecrets, STATE_BYTES_MAX, StateFile, files, load_from, read_identity,
 };
 
 /// What a directory says to whoever may read it. Nothing in it is changed.
 #[derive(Debug)]
 pub struct Peek {
-    /// Whose it is.
-    pub identity: NodeIdentity,
     /// What its node proves itself with.
     pub secrets: NodeSecrets,
     /// [`StateFile::Bootstrap`], until the cluster stands.
@@ -28,9 +25,10 @@ impl Peek {
     /// # Errors
     /// If no node was born there, or a file is missing or damaged.
     pub fn at(root: &Path) -> Result<Self, DataDirError> {
-        let fresh = || DataDirError::Fresh { path: root.to_owned() };
+        if read_identity(root)?.is_none() {
+            return Err(DataDirError::Fresh { path: root.to_owned() });
+        }
         Ok(Self {
-            identity: read_identity(root)?.ok_or_else(fresh)?,
             secrets: secrets_in(root)?,
             bootstrap: load_from(root, StateFile::Bootstrap)?,
             catalog: catalog_in(root)?,

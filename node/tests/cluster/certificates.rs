@@ -28,6 +28,24 @@ fn written(root: &Path) -> Credentials {
     Credentials::from_pem(&secrets.certificates_pem, &secrets.key_pem).unwrap()
 }
 
+/// Makes the certificate of a profile as many days old, by a node's directory.
+pub(crate) fn age(path: &Path, root: &Path, days: u64) {
+    let mut profile = Profile::load(path).unwrap();
+    let begins = WallTime(SystemClock::new().wall().0 - days * DAY_MS);
+    let (authority, old) = (authority(root).unwrap(), profile.credentials().unwrap());
+    let aged = authority.renew(&old, &SystemEntropy::new(), begins).unwrap();
+    profile.certificate = aged.certificates_pem();
+    let second = profile.certificate.rfind("-----BEGIN").unwrap();
+    profile.certificate.truncate(second);
+    profile.save(path).unwrap();
+}
+
+/// When the certificate of a profile ends, in days.
+pub(crate) fn days_left(path: &Path) -> u64 {
+    let ends = Profile::load(path).unwrap().credentials().unwrap().ends();
+    ends.0.saturating_sub(SystemClock::new().wall().0).div_ceil(DAY_MS)
+}
+
 #[test]
 fn a_cluster_that_was_off_for_over_a_year_comes_back_and_its_operator_too() {
     let mut cluster = Cluster::start(3);
@@ -45,13 +63,7 @@ fn a_cluster_that_was_off_for_over_a_year_comes_back_and_its_operator_too() {
         fs::write(root.join("node.pem"), ended.certificates_pem()).unwrap();
         roots.push(root);
     }
-    let mut profile = Profile::load(&cluster.profile).unwrap();
-    let authority = authority(&roots[0]).unwrap();
-    let ended = authority.renew(&profile.credentials().unwrap(), &entropy, long_ago).unwrap();
-    profile.certificate = ended.certificates_pem();
-    let authority = profile.certificate.rfind("-----BEGIN").unwrap();
-    profile.certificate.truncate(authority);
-    profile.save(&cluster.profile).unwrap();
+    age(&cluster.profile, &roots[0], 400);
 
     for node in &mut cluster.nodes {
         node.start(&[]);
@@ -67,4 +79,7 @@ fn a_cluster_that_was_off_for_over_a_year_comes_back_and_its_operator_too() {
     run(&[&words[..], &["--write-profile", &path.display().to_string()]].concat()).ok();
     cluster.holds("data/kept", b"kept");
     cluster.wait_healthy();
+    age(&cluster.profile, &roots[0], 300);
+    let told = cluster.cdb(&["get", "data/kept"]).ok().stderr;
+    assert!(told.contains("certificate ends on") && told.contains(hints[1]), "{told}");
 }

@@ -1,4 +1,4 @@
-//! The names inside a certificate, and how to read them back.
+//! The names inside a certificate, and how to read them back; and how long it is good.
 //!
 //! | holder | subject alternative name |
 //! |---|---|

@@ -7,12 +7,7 @@
 //! reach knows one. What it heard is some seconds old at most ([`LOOK_EVERY`] and
 //! [`LOOK_MAX`]), as a member of etcd may be behind.
 
-use std::{
-    convert::Infallible,
-    future::pending,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{convert::Infallible, future::pending, time::Duration};
 
 use cluster::request::ReplicaStatus;
 use tokio::{
@@ -32,8 +27,8 @@ const LOOK_MAX: Duration = Duration::from_secs(2);
 /// Longest a request waits for a first word.
 const FIRST_WORD_MAX: Duration = Duration::from_secs(1);
 
-/// How long after the door was opened requests that want a leader wait for the first one,
-/// and how often they look.
+/// How long after the door was opened requests that want a leader wait for one, and how
+/// often they look.
 const FIRST_LEADER_MAX: Duration = Duration::from_secs(10);
 const FIRST_LEADER_LOOK: Duration = Duration::from_millis(50);
 
@@ -48,15 +43,13 @@ const LEADER_LOOKS_MAX: u32 = 3;
 pub(super) struct Heard {
     /// The last; nothing if nobody answered.
     last: watch::Sender<Option<ReplicaStatus>>,
-    /// Whether there was a leader since the door was opened.
-    led: AtomicBool,
     /// When the door was opened.
     opened: Instant,
 }
 
 impl Default for Heard {
     fn default() -> Self {
-        Self { last: watch::Sender::default(), led: AtomicBool::default(), opened: Instant::now() }
+        Self { last: watch::Sender::default(), opened: Instant::now() }
     }
 }
 
@@ -71,18 +64,14 @@ impl Gateway {
         self.known().is_some_and(|known| known.leader.is_some())
     }
 
-    /// Waits for a leader if there was none since the door was opened: a member of etcd
-    /// that starts serves nobody before, so a client that comes back does not hear that
-    /// there is none, which would end its watches.
+    /// Waits for a leader if the door was just opened: a member of etcd that starts serves
+    /// nobody before, so a client that comes back does not hear that there is none, which
+    /// would end its watches.
     pub(super) async fn await_first_leader(&self) {
-        if self.heard.led.load(Ordering::Relaxed) {
-            return;
-        }
         let led = async {
             while !self.has_leader() {
                 sleep(FIRST_LEADER_LOOK).await;
             }
-            self.heard.led.store(true, Ordering::Relaxed);
         };
         drop(timeout_at(self.heard.opened + FIRST_LEADER_MAX, led).await);
     }
@@ -110,9 +99,6 @@ impl Gateway {
                 own => own,
             };
             let every = if heard.is_some() { LOOK_EVERY } else { FIRST_LOOK_EVERY };
-            if heard.as_ref().is_some_and(|heard| heard.leader.is_some()) {
-                self.heard.led.store(true, Ordering::Relaxed);
-            }
             self.heard.last.send_replace(heard);
             sleep(every).await;
         }
